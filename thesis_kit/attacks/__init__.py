@@ -1,0 +1,10 @@
+"""Norm-bounded attacks: functions ``attack(model, x, y, *, eps, norm, …, generator) -> x_adv``.
+
+All keep the pixel range exactly and the ball to ε(1 + 1e-6) + 1e-7, take device and dtype from the images, leave the
+model as they found it, and give each image the same result whatever batch it sits in.
+"""
+
+from thesis_kit.attacks.losses import cross_entropy, dlr, margin, targeted_dlr
+from thesis_kit.attacks.pgd import fgsm, pgd
+
+__all__ = ["cross_entropy", "dlr", "fgsm", "margin", "pgd", "targeted_dlr"]

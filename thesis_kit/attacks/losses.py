@@ -1,0 +1,68 @@
+"""What an attack makes large: losses ``(logits, y) -> (n,)`` that grow as the label y loses to another class.
+
+Cross-entropy saturates when logits are scaled up; the margin and the difference-of-logits-ratio (DLR; Croce and Hein
+2020, eq. 6) do not, and DLR is also blind to the logits' scale. An attack accepts any callable of this form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """−log softmax(z)_y: (n, k), (n,) -> (n,)."""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def _label_and_rival(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """z_y and max over c ≠ y of z_c."""
+    label = logits.gather(1, y[:, None])  # (n, 1)
+    rival = logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
+    return label[:, 0], rival
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """max_{c≠y} z_c − z_y: positive exactly where another class wins (Carlini and Wagner 2017): (n, k), (n,) -> (n,)."""
+    label, rival = _label_and_rival(logits, y)
+    return rival - label
+
+
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """−(z_y − max_{c≠y} z_c) / (z_π1 − z_π3), π sorting the logits downwards: (n, k), (n,) -> (n,).
+
+    Invariant to shift and scale. With two classes there is no third logit and the loss is the plain margin, whose
+    comparisons and gradient directions do not depend on the scale either.
+    """
+    label, rival = _label_and_rival(logits, y)
+    return (rival - label) / _spread(logits, 2)
+
+
+def targeted_dlr(target: Tensor) -> Loss:
+    """−(z_y − z_t) / (z_π1 − (z_π3 + z_π4)/2) for the class t to reach (Croce and Hein 2020, eq. 7).
+
+    With three classes the denominator is z_π1 − z_π3, with two it is 1 (see ``dlr``).
+    """
+
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        gap = logits.gather(1, y[:, None]) - logits.gather(1, target[:, None])  # (n, 1)
+        return -gap[:, 0] / _spread(logits, 3)
+
+    return loss
+
+
+def _spread(logits: Tensor, last: int) -> Tensor:
+    """z_π1 minus the mean of the third to the ``last + 1``-th largest logit: (n, k) -> (n,), never zero."""
+    if logits.shape[1] == 2:
+        return torch.ones_like(logits[:, 0])
+    ordered = logits.sort(dim=1, descending=True).values
+    spread = ordered[:, 0] - ordered[:, 2 : last + 1].mean(dim=1)
+    return spread + torch.finfo(logits.dtype).tiny ** 0.5
+
+
+LOSSES: dict[str, Loss] = {"ce": cross_entropy, "margin": margin, "dlr": dlr}

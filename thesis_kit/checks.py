@@ -1,0 +1,100 @@
+"""What a function may be given, and the sentence it answers with otherwise.
+
+Every public function of the package calls these before it computes anything, so that a wrong pixel range, label or
+name is reported where it was made: what was seen, and what to do. All errors are ``ValueError`` or ``TypeError``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class UnknownName(ValueError):
+    """A name that nothing is registered under; the message offers the nearest names."""
+
+
+class NonFiniteOutput(ValueError):
+    """A model or loss gave NaN or infinity, so that nothing computed from it would mean anything."""
+
+
+def choose(name: str, known: Mapping[str, Any] | Iterable[str], kind: str) -> Any:
+    """Return ``known[name]`` (or ``name`` itself from a plain list), or say which names are near it."""
+    if name in (names := list(known)):
+        return known[name] if isinstance(known, Mapping) else name
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    offer = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(sorted(names))}"
+    raise UnknownName(f"unknown {kind} {name!r}: {offer}")
+
+
+def check_images(x: Tensor) -> None:
+    """Require a float tensor of shape (n, c, h, w) whose pixels are finite and lie in [0, 1]."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        seen = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"images must be a floating-point tensor, got {seen}: convert with x.float() / 255 or alike")
+    if x.ndim != 4:
+        raise ValueError(f"images must have shape (n, c, h, w), got {tuple(x.shape)}: add the missing dimensions")
+    if x.numel() == 0:
+        return
+    low, high = (bound.item() for bound in torch.aminmax(x))
+    if math.isnan(low) or math.isnan(high):
+        raise ValueError("images contain NaN: look at how they were loaded")
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"pixels must lie in [0, 1], got [{low:.3g}, {high:.3g}]: put the normalization inside the model "
+            "(models.Classifier does it)"
+        )
+
+
+def check_labels(y: Tensor, n: int, n_classes: int | None = None, *, what: str = "labels") -> None:
+    """Require an int64 tensor of shape (n,), with values in [0, n_classes) where the number of classes is known."""
+    if not isinstance(y, Tensor) or y.dtype != torch.int64:
+        seen = y.dtype if isinstance(y, Tensor) else type(y).__name__
+        raise TypeError(f"{what} must be an int64 tensor, got {seen}: convert with y.long()")
+    if y.shape != (n,):
+        raise ValueError(f"{what} must have shape ({n},), one class index an image, got {tuple(y.shape)}")
+    if n and n_classes is not None:
+        low, high = (bound.item() for bound in torch.aminmax(y))
+        if low < 0 or high >= n_classes:
+            raise ValueError(
+                f"{what} must lie in [0, {n_classes - 1}], for the model has {n_classes} outputs; got {low} to {high}"
+            )
+
+
+def check_logits(logits: Tensor, n: int) -> None:
+    """Require finite logits of shape (n, k) with at least two classes."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != n:
+        seen = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"a classifier must return logits of shape ({n}, k) for {n} images, got {seen}")
+    if logits.shape[1] < 2:
+        raise ValueError("the model has one output: a classifier needs at least two classes")
+    if not torch.isfinite(logits).all():
+        raise NonFiniteOutput(
+            "the model returned NaN or infinite logits: check its weights, its input range and its precision"
+        )
+
+
+def check_eps(eps: float, *, what: str = "eps") -> None:
+    """Require a finite radius of at least zero."""
+    if not (isinstance(eps, int | float) and math.isfinite(eps) and eps >= 0):
+        raise ValueError(f"{what} must be a finite number of at least 0, got {eps}")
+
+
+def check_count(value: int, *, what: str, least: int = 1) -> None:
+    """Require a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
+
+
+def check_same_device(model: nn.Module, x: Tensor) -> None:
+    """Require the images on the device of the model's parameters."""
+    parameter = next(model.parameters(), None)
+    if parameter is not None and parameter.device != x.device:
+        raise ValueError(
+            f"the model is on {parameter.device} and the images are on {x.device}: move one with .to(device)"
+        )

@@ -1,0 +1,116 @@
+"""Random numbers that belong to an image, not to a batch.
+
+A counter-based generator (SplitMix64, Steele et al. 2014): every number is a hash of (seed, image id, draw, position).
+An image therefore meets the same random numbers whatever its neighbors, the batch size or the device, so an attack on
+the survivors of another attack gives what it would have given on everything, and a resumed run goes on as if unbroken.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+_WORD = 1 << 64
+
+
+def _signed(value: int) -> int:
+    value %= _WORD
+    return value - _WORD if value >= _WORD // 2 else value
+
+
+def _shift(z: Tensor, bits: int) -> Tensor:
+    return (z >> bits) & ((1 << (64 - bits)) - 1)  # a logical shift: int64 would carry the sign along
+
+
+def _mix(z: Tensor) -> Tensor:
+    z = (z ^ _shift(z, 30)) * _signed(_MIX_1)
+    z = (z ^ _shift(z, 27)) * _signed(_MIX_2)
+    return z ^ _shift(z, 31)
+
+
+def mix_seed(*parts: int) -> int:
+    """Hash whole numbers into one 63-bit seed: ``mix_seed(seed, update)`` gives an independent stream an update."""
+    state = torch.zeros((), dtype=torch.int64)
+    for part in parts:
+        state = _mix(state + _signed(part) + _signed(_GOLDEN))
+    return int(state) & (_WORD // 2 - 1)
+
+
+class ImageRandom:
+    """Streams of random numbers, one an image, that no other image can disturb.
+
+    Args:
+        seed: the seed shared by all images.
+        ids: (n,) int64, what tells the images apart: positions in the data set, for instance. Its device is where
+            the numbers are made.
+
+    Draws return tensors of shape ``(n, *shape)``. ``random[index]`` keeps the streams of a subset, at the draw reached.
+    """
+
+    def __init__(self, seed: int, ids: Tensor):
+        self._keys = _mix(_mix(ids.to(torch.int64) + _signed(_GOLDEN)) + mix_seed(seed))
+        self._draw = 0
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, index: Tensor | slice) -> ImageRandom:
+        subset = ImageRandom.__new__(ImageRandom)
+        subset._keys, subset._draw = self._keys[index], self._draw
+        return subset
+
+    def fork(self, stream: int) -> ImageRandom:
+        """Independent streams for the same images: one an attack or a restart."""
+        other = ImageRandom.__new__(ImageRandom)
+        other._keys, other._draw = _mix(self._keys + mix_seed(stream + 1)), 0
+        return other
+
+    def _bits(self, shape: tuple[int, ...]) -> Tensor:
+        self._draw += 1
+        start = _mix(self._keys + _signed(self._draw * _MIX_2))
+        steps = torch.arange(1, math.prod(shape) + 1, device=start.device) * _signed(_GOLDEN)
+        return _mix(start[:, None] + steps).view(len(self), *shape)  # (n, *shape)
+
+    def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0, dtype: torch.dtype | None = None) -> Tensor:
+        """Uniform numbers in [low, high)."""
+        dtype = dtype or torch.get_default_dtype()
+        wide = dtype == torch.float64
+        unit = _shift(self._bits(shape), 11 if wide else 40).to(torch.float64 if wide else torch.float32)
+        unit = unit * (2.0**-53 if wide else 2.0**-24)
+        return (low + (high - low) * unit).to(dtype)
+
+    def normal(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Standard normal numbers (Box–Muller)."""
+        dtype = dtype or torch.get_default_dtype()
+        radius = self.uniform(*shape, dtype=torch.float64)
+        angle = self.uniform(*shape, dtype=torch.float64)
+        return (torch.sqrt(-2 * torch.log1p(-radius)) * torch.cos(2 * math.pi * angle)).to(dtype)
+
+    def integers(self, *shape: int, high: int | Tensor) -> Tensor:
+        """Whole numbers in [0, high), int64; ``high`` may be a tensor that broadcasts to (n, *shape)."""
+        unit = self.uniform(*shape, dtype=torch.float64)
+        return (unit * high).floor().to(torch.int64)
+
+    def signs(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """−1 or +1 with equal chance."""
+        return (_shift(self._bits(shape), 63) * 2 - 1).to(dtype or torch.get_default_dtype())
+
+
+def image_random(generator: torch.Generator | ImageRandom | None, x: Tensor) -> ImageRandom:
+    """Streams for the images ``x`` from what a caller passed as ``generator``.
+
+    A ``torch.Generator`` (or, for None, torch's default one) gives a single number, the seed of the streams; the images
+    are told apart by their place in the batch. An ``ImageRandom`` brings its own ids, which survive batching.
+    """
+    if isinstance(generator, ImageRandom):
+        if len(generator) != len(x):
+            raise ValueError(f"the generator holds streams for {len(generator)} images, but {len(x)} were given")
+        return generator
+    device = generator.device if generator is not None else "cpu"
+    seed = int(torch.randint(2**62, (), generator=generator, device=device))
+    return ImageRandom(seed, torch.arange(len(x), device=x.device))
