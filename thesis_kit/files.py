@@ -1,0 +1,79 @@
+"""Files that are either whole or not there, and that say so when somebody changed them.
+
+A result or checkpoint is written to a temporary file beside its target, forced to disk and then renamed, so that a kill,
+a crash or a full disk leaves the old file untouched. A sealed file ends in the SHA-256 of what stands before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+_MARK = b"\nthesis_kit sha256 "
+_TRAILER = len(_MARK) + 64
+
+
+class DamagedFile(ValueError):
+    """A file is not what was written: altered, truncated or of another kind."""
+
+
+class WriteFailed(OSError):
+    """A file could not be written; whatever stood under its name before is still there, unchanged."""
+
+
+def write_atomic(path: str | os.PathLike, data: bytes) -> None:
+    """Put ``data`` under ``path`` in one step: a reader sees the old file or the new one, never a part of either.
+
+    Raises:
+        WriteFailed: the folder cannot be written or the disk is full; no temporary file is left behind.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise WriteFailed(
+                f"could not write {path} ({error.strerror or error}): "
+                "free some space or choose a folder you may write to; nothing was changed"
+            ) from error
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # the rename itself survives a power cut where folders can be synced
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def seal(payload: bytes) -> bytes:
+    """Append the SHA-256 of ``payload``, so that ``unseal`` can tell whether anything changed."""
+    return payload + _MARK + hashlib.sha256(payload).hexdigest().encode()
+
+
+def unseal(data: bytes, name: str | os.PathLike) -> bytes:
+    """Return the payload of sealed ``data``; ``name`` is what the error sentence calls it.
+
+    Raises:
+        DamagedFile: the trailer is missing (the file was truncated or never sealed) or does not fit the content.
+    """
+    payload, trailer = data[:-_TRAILER], data[-_TRAILER:]
+    if not trailer.startswith(_MARK):
+        raise DamagedFile(f"{name} is incomplete or not a thesis_kit file: its SHA-256 trailer is missing; make it again")
+    if hashlib.sha256(payload).hexdigest().encode() != trailer[len(_MARK) :]:
+        raise DamagedFile(f"{name} was altered after it was written: its content does not fit its SHA-256; make it again")
+    return payload
