@@ -1,0 +1,16 @@
+"""Data sets as disjoint parts of images in [0, 1]: digits (offline), CIFAR-10 and Imagenette (downloaded)."""
+
+from thesis_kit.checks import choose
+from thesis_kit.data.digits import digits
+from thesis_kit.data.parts import Part, Splits
+from thesis_kit.data.photos import cifar10, imagenette
+
+SETS = {"digits": digits, "cifar10": cifar10, "imagenette": imagenette}
+
+
+def load(name: str, seed: int = 0, **options: object) -> Splits:
+    """Return the data set ``name`` ("digits", "cifar10", "imagenette"), cut for run ``seed``; options go to it."""
+    return choose(name, SETS, "data set")(seed, **options)
+
+
+__all__ = ["Part", "Splits", "cifar10", "digits", "imagenette", "load"]

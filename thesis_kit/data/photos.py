@@ -1,0 +1,106 @@
+"""Photographs through torchvision, for a GPU and a network connection: CIFAR-10 and Imagenette.
+
+The files are downloaded once into ``root`` and held in memory as pixels in [0, 1]. A tenth of the published training part
+becomes the validation part; the published test part judges.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision import datasets
+from torchvision.transforms import v2
+
+from thesis_kit.checks import check_count
+from thesis_kit.data.parts import Part, Splits
+
+_VALIDATION_SHARE = 1 / 10
+
+
+class DataUnavailable(RuntimeError):
+    """A data set is neither on disk nor to be downloaded."""
+
+
+def default_root() -> Path:
+    """Where downloads are kept: ``$TK_DATA``, or the folder ``thesis_kit`` in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TK_DATA", f"{cache}/thesis_kit")).expanduser()
+
+
+def cifar10(seed: int = 0, *, root: str | Path | None = None, n_test: int | None = None) -> Splits:
+    """Return CIFAR-10 (Krizhevsky 2009): 45,000 training, 5,000 validation, 10,000 test images of 3 × 32 × 32.
+
+    Args:
+        seed: cuts the validation part and, with ``n_test``, the test images used.
+        root: folder of the download; ``default_root()`` unless given.
+        n_test: use so many test images, drawn at random.
+
+    Raises:
+        DataUnavailable: the files are missing and cannot be downloaded; says how to go on without them.
+    """
+    folder = Path(root or default_root())
+    train, test = (
+        _reach("CIFAR-10", folder, lambda download, train=train: datasets.CIFAR10(folder, train, download=download))
+        for train in (True, False)
+    )
+    parts = (_pixels(s.data.transpose(0, 3, 1, 2), s.targets) for s in (train, test))
+    return _splits(*parts, seed=seed, n_test=n_test)
+
+
+def imagenette(
+    seed: int = 0, *, root: str | Path | None = None, size: int = 160, n_test: int | None = None
+) -> Splits:
+    """Return Imagenette (Howard 2019), ten easy ImageNet classes, scaled and center-cropped to ``size`` pixels.
+
+    Args:
+        seed, root, n_test: as for ``cifar10``.
+        size: side of the square images; the 160-pixel download serves up to 160, the 320-pixel one beyond.
+
+    Raises:
+        DataUnavailable: the files are missing and cannot be downloaded; says how to go on without them.
+    """
+    check_count(size, what="size", least=8)
+    folder, variant = Path(root or default_root()), "160px" if size <= 160 else "320px"
+    crop = v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size), v2.PILToTensor()])
+
+    def open_split(split: str) -> Part:
+        def make(download: bool) -> datasets.Imagenette:
+            return datasets.Imagenette(folder, split, size=variant, download=download, transform=crop)
+
+        images, labels = zip(*_reach("Imagenette", folder, make), strict=True)
+        return _pixels(torch.stack(images).numpy(), labels)
+
+    return _splits(open_split("train"), open_split("val"), seed=seed, n_test=n_test)
+
+
+def _reach(name: str, folder: Path, make: Callable):
+    """The data set from disk, else from the network."""
+    try:
+        return make(download=False)
+    except (RuntimeError, FileNotFoundError):
+        pass
+    try:
+        return make(download=True)
+    except (OSError, RuntimeError) as error:
+        raise DataUnavailable(
+            f"{name} is not in {folder} and could not be downloaded ({error}): connect to the network once, or stay "
+            'offline with tk.setup("small"), whose data come with the package'
+        ) from error
+
+
+def _pixels(images: np.ndarray, labels: list[int]) -> Part:
+    x = torch.from_numpy(np.ascontiguousarray(images)).float() / 255
+    return Part(x, torch.as_tensor(labels, dtype=torch.int64), torch.arange(len(x)))
+
+
+def _splits(train: Part, test: Part, *, seed: int, n_test: int | None) -> Splits:
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    n_validation = round(len(train) * _VALIDATION_SHARE)
+    if n_test is not None:
+        check_count(n_test, what="n_test")
+        test = test[torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))[:n_test]]
+    return Splits(train[order[n_validation:]], train[order[:n_validation]], test)

@@ -1,0 +1,6 @@
+"""Classifiers from pixels in [0, 1] to logits: the wrapper, the small networks of the book, and timm's by name."""
+
+from thesis_kit.models.build import build
+from thesis_kit.models.classifier import Classifier
+
+__all__ = ["Classifier", "build"]

@@ -1,0 +1,51 @@
+"""A progress bar that can be silenced: by an argument, by ``tk.setup(progress=False)``, or by ``TK_PROGRESS=0``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_default: bool | None = None
+
+
+def set_progress(shown: bool | None) -> None:
+    """Show or hide bars where a call does not say; None: only where a person is looking at a terminal or notebook."""
+    global _default
+    _default = shown
+
+
+def _shown(asked: bool | None) -> bool:
+    if asked is not None:
+        return asked
+    if _default is not None:
+        return _default
+    if "TK_PROGRESS" in os.environ:
+        return os.environ["TK_PROGRESS"] not in ("0", "")
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+class Bar:
+    """What ``track`` hands out: ``advance`` by so many, ``describe`` what is going on."""
+
+    def __init__(self, progress: Progress, task: int):
+        self._progress, self._task = progress, task
+
+    def advance(self, amount: float = 1) -> None:
+        """Move on by ``amount``."""
+        self._progress.advance(self._task, amount)
+
+    def describe(self, text: str) -> None:
+        """Say what is being done."""
+        self._progress.update(self._task, description=text)
+
+
+@contextmanager
+def track(text: str, total: float, shown: bool | None = None, *, start: float = 0) -> Iterator[Bar]:
+    """A bar over ``total`` steps for the length of the block."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, TimeRemainingColumn(), disable=not _shown(shown), transient=True) as progress:
+        yield Bar(progress, progress.add_task(text, total=total, completed=start))

@@ -1,0 +1,71 @@
+"""One call at the top of a notebook or script decides where and how large everything runs."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from thesis_kit import data, models
+from thesis_kit.checks import check_count, choose
+from thesis_kit.data import Splits
+from thesis_kit.models import Classifier
+from thesis_kit.profiles import CHAPTERS, PROFILES
+from thesis_kit.progress import set_progress
+
+
+@dataclass(frozen=True)
+class Session:
+    """What was set up: the profile's name, the device, the seed."""
+
+    profile: str
+    device: torch.device
+    seed: int
+
+    def chapter(self, name: str):
+        """The frozen table of a chapter's settings ("defenses") in this session's profile."""
+        return choose(name, CHAPTERS, "chapter")[self.profile]
+
+    def splits(self, chapter: str, seed: int | None = None) -> Splits:
+        """The chapter's data on the session's device, cut for a run's seed (the session's unless given)."""
+        settings = self.chapter(chapter)
+        seed = self.seed if seed is None else seed
+        return data.load(settings.data, seed, **settings.data_options).to(self.device)
+
+    def classifier(self, chapter: str, seed: int | None = None) -> Classifier:
+        """The chapter's network with fresh weights from a run's seed, on the session's device."""
+        settings = self.chapter(chapter)
+        seed = self.seed if seed is None else seed
+        return models.build(settings.model, seed=seed, **settings.model_options).to(self.device)
+
+
+def setup(
+    profile: str = "small", *, device: str | torch.device | None = None, seed: int = 0, progress: bool | None = None
+) -> Session:
+    """Choose profile and device and seed the random generators; call it once, first.
+
+    Args:
+        profile: "small" (offline, two cores, a minute or two a chapter), "record" (what the claims rest on; hours on a
+            CPU), or "full" (real data and networks; a GPU and a network connection).
+        device: where to compute; the GPU if there is one unless given.
+        seed: seeds Python's, NumPy's and torch's generators, and is the run the session's data belong to.
+        progress: show progress bars; None shows them where a person is looking.
+
+    Returns:
+        A ``Session``.
+
+    Raises:
+        UnknownName: the profile is unknown.
+        ValueError: the device is not there, or the seed is negative.
+    """
+    choose(profile, PROFILES, "profile")
+    check_count(seed, what="seed", least=0)
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(default if device is None else device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError('there is no usable GPU here: leave out device, or pass device="cpu"')
+    random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
+    set_progress(progress)
+    return Session(profile, device, seed)

@@ -1,0 +1,249 @@
+"""One training loop for every method: minibatches, schedule, precision, passes, checkpoints.
+
+Nothing in it remembers how it got here: the order of an epoch and the random numbers of an update are functions of
+(seed, epoch) and (seed, update). A checkpoint is therefore weights, optimizer and a counter, and a run that is killed and
+resumed ends, on a CPU, with the weights of an unbroken one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from thesis_kit.checks import (
+    NonFiniteOutput,
+    check_count,
+    check_images,
+    check_labels,
+    check_logits,
+    check_same_device,
+    choose,
+)
+from thesis_kit.data.parts import Part
+from thesis_kit.passes import Passes, count_passes
+from thesis_kit.progress import track
+from thesis_kit.randomness import ImageRandom, mix_seed
+from thesis_kit.training.checkpoints import load_checkpoint, save_checkpoint
+from thesis_kit.training.methods import Natural
+from thesis_kit.training.schedules import SCHEDULES
+
+_ORDER, _NOISE = 1, 2  # which stream of the seed a random number comes from
+
+
+@dataclass
+class TrainingReport:
+    """What a training run did and cost.
+
+    ``passes`` are those of the weight updates and of the attacks that serve them, counted from the model's calls;
+    the probe's own are not among them. ``history`` has one entry a probe.
+    """
+
+    updates: int = 0
+    passes: Passes = field(default_factory=Passes)
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Run:
+    """A training run in progress, as a method sees it: the model, the update, and what is left to do."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, rate: Callable, *, updates: int, seed: int,
+                 half: bool):  # fmt: skip
+        self.model, self.optimizer, self._rate = model, optimizer, rate
+        self.updates, self.done, self._seed = updates, 0, seed
+        device = next(model.parameters()).device.type
+        self.scaler = torch.amp.GradScaler(device, enabled=half)
+        self._precision = torch.autocast(device, torch.float16) if half else nullcontext()
+
+    @property
+    def updates_left(self) -> int:
+        """Weight updates until the end of training."""
+        return self.updates - self.done
+
+    def random(self, x: Tensor) -> ImageRandom:
+        """This update's random numbers for the images x."""
+        return ImageRandom(mix_seed(self._seed, _NOISE, self.done), torch.arange(len(x), device=x.device))
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Mean cross-entropy at x, after one forward pass."""
+        with self._precision:
+            logits = self.model(x)
+            if self.done == 0:
+                check_logits(logits, len(x))
+                check_labels(y, len(x), logits.shape[1])
+            return F.cross_entropy(logits, y)
+
+    def ascent_gradient(self, x: Tensor, y: Tensor) -> Tensor:
+        """Gradient of the loss at x; one forward and one backward pass, no update."""
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.scaler.scale(self.loss(x, y)), x)
+        return gradient.nan_to_num_()
+
+    def descend(self, x: Tensor, y: Tensor) -> Tensor:
+        """One weight update on (x, y); returns the loss's gradient at x from the same backward pass, up to a factor."""
+        x = x.detach().requires_grad_()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * self._rate(self.done / self.updates)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(x, y)
+        if not torch.isfinite(loss):
+            raise NonFiniteOutput(
+                f"the loss became {loss.item()} at update {self.done}: lower the learning rate or look at the data"
+            )
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.done += 1
+        return x.grad.nan_to_num_()
+
+
+def train(
+    model: nn.Module,
+    data: Part | Dataset,
+    method: Natural | None = None,
+    *,
+    updates: int,
+    batch_size: int = 128,
+    lr: float = 0.1,
+    schedule: str = "one-cycle",
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    optimizer: str = "sgd",
+    augment: Callable[[Tensor, ImageRandom], Tensor] | None = None,
+    half: bool | None = None,
+    seed: int = 0,
+    probe: Callable[[nn.Module], dict[str, float]] | None = None,
+    probe_every: int = 0,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 30.0,
+    workers: int = 0,
+    progress: bool | None = None,
+) -> TrainingReport:
+    """Train ``model`` in place by ``method``; ten lines suffice to make one's own model robust.
+
+    Args:
+        model: pixels in [0, 1] to logits; trained in training mode, left in the mode it was in.
+        data: a ``Part`` held in memory (moved to the model's device) or a map-style ``Dataset`` of (image, label).
+        method: ``Natural()``, ``PGD(eps)``, ``fgsm_rs(eps)``, ``n_fgsm(eps)``, ``Free(eps, replays)``, …; natural if None.
+        updates: weight updates in all. Free with m replays sees updates/m minibatches, every other method ``updates``.
+        batch_size: images a minibatch; an epoch's last one may be smaller.
+        lr: peak learning rate. schedule: "one-cycle", "cosine", "steps" (÷10 at 1/2 and 3/4) or "constant".
+        momentum, weight_decay: of SGD. optimizer: "sgd", or "adam" (momentum is then β₁).
+        augment: maps a minibatch and its random numbers to the minibatch to train on.
+        half: float16 autocast with loss scaling; None means wherever the model is on a GPU.
+        seed: fixes data order, random starts and dropout; the caller's random state is left as it was.
+        probe: measured on the model in evaluation mode every ``probe_every`` updates and at the end, into ``history``.
+        checkpoint: file to write at most every ``checkpoint_seconds``, and to resume from if it exists.
+        workers: processes that load a ``Dataset``; a ``Part`` needs none.
+        progress: show a bar; None follows the session.
+
+    Returns:
+        A ``TrainingReport`` with passes, seconds and history, those before an interruption included.
+
+    Raises:
+        ValueError: data, labels or hyper-parameters that cannot be meant, a checkpoint of another run or an altered one.
+        NonFiniteOutput: the loss diverged.
+    """
+    method = Natural() if method is None else method
+    check_count(updates, what="updates")
+    check_count(batch_size, what="batch_size")
+    check_count(len(data), what="the number of training images")
+    device = _device(model)
+    half = device.type == "cuda" if half is None else half
+    run = Run(model, _optimizer(model, optimizer, lr, momentum, weight_decay), choose(schedule, SCHEDULES, "schedule"),
+              updates=updates, seed=seed, half=half)  # fmt: skip
+    settings = {"method": f"{type(method).__name__} {_public(method)}", "updates": updates, "batch_size": batch_size,
+                "lr": lr, "schedule": schedule, "momentum": momentum, "weight_decay": weight_decay,
+                "optimizer": optimizer, "seed": seed, "half": half, "images": len(data)}  # fmt: skip
+    report = load_checkpoint(checkpoint, run, method, settings, TrainingReport) if checkpoint else TrainingReport()
+    saved = started = time.monotonic()
+    before, was_training = report.seconds, model.training
+    minibatches = _minibatches(data, run.done // method.replays, -(-updates // method.replays), batch_size=batch_size,
+                               seed=seed, device=device, workers=workers)  # fmt: skip
+    model.train()
+    try:
+        with torch.random.fork_rng(), track("training", updates, progress, start=run.done) as bar:
+            for x, y in minibatches:
+                first = run.done
+                torch.manual_seed(mix_seed(seed, first))  # dropout's, forgotten when the fork ends
+                _check_minibatch(model, x, y)
+                if augment is not None:
+                    x = augment(x, run.random(x).fork(1))
+                with count_passes(model) as passes:
+                    method.minibatch(x, y, run)
+                report.passes, report.updates = report.passes + passes, run.done
+                _probe(model, probe, probe_every, first, run, report)
+                report.seconds = before + time.monotonic() - started
+                if checkpoint and (time.monotonic() - saved > checkpoint_seconds or not run.updates_left):
+                    save_checkpoint(checkpoint, run, method, settings, asdict(report))
+                    saved = time.monotonic()
+                bar.advance(run.done - first)
+    finally:
+        model.train(was_training)
+    return report
+
+
+def _check_minibatch(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    check_images(x)
+    check_labels(y, len(x))
+    check_same_device(model, x)
+
+
+def _device(model: nn.Module) -> torch.device:
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        raise ValueError("the model has no parameters: there is nothing to train")
+    return parameter.device
+
+
+def _public(method: Natural) -> dict:
+    return {key: value for key, value in vars(method).items() if not key.startswith("_")}
+
+
+def _optimizer(model: nn.Module, name: str, lr: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if choose(name, ("sgd", "adam"), "optimizer") == "adam":
+        optimizer = torch.optim.Adam(parameters, lr=lr, betas=(momentum, 0.999), weight_decay=weight_decay)
+    else:
+        optimizer = torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    for group in optimizer.param_groups:
+        group["peak"] = lr
+    return optimizer
+
+
+def _minibatches(
+    data: Part | Dataset, first: int, last: int, *, batch_size: int, seed: int, device: torch.device, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Minibatches ``first`` to ``last``: epoch e is a permutation drawn from (seed, e), cut in order."""
+    per_epoch = -(-len(data) // batch_size)
+
+    def indices(position: int) -> Tensor:
+        epoch, place = divmod(position, per_epoch)
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(mix_seed(seed, _ORDER, epoch)))
+        return order[place * batch_size : (place + 1) * batch_size]
+
+    if isinstance(data, Part):
+        for position in range(first, last):
+            part = data[indices(position).to(data.x.device)].to(device)
+            yield part.x, part.y
+    else:
+        batches = (indices(position).tolist() for position in range(first, last))
+        for x, y in DataLoader(data, batch_sampler=batches, num_workers=workers):
+            yield x.to(device), torch.as_tensor(y).to(device)
+
+
+def _probe(model: nn.Module, probe: Callable | None, every: int, first: int, run: Run, report: TrainingReport) -> None:
+    """Measure when a multiple of ``every`` has been passed since ``first``, and at the end."""
+    if probe is None or not (run.updates_left == 0 or (every and run.done // every > first // every)):
+        return
+    model.eval()
+    report.history.append({"update": run.done, **probe(model)})
+    model.train()
