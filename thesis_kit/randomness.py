@@ -1,8 +1,9 @@
 """Random numbers that belong to an image, not to a batch.
 
-A counter-based generator (SplitMix64, Steele et al. 2014): every number is a hash of (seed, image id, draw, position).
-An image therefore meets the same random numbers whatever its neighbors, the batch size or the device, so an attack on
-the survivors of another attack gives what it would have given on everything, and a resumed run goes on as if unbroken.
+A counter-based generator (SplitMix64, Steele et al. 2014): every number is a hash of (seed, image id, draw,
+position). An image therefore meets the same random numbers whatever its neighbors, the batch size or the
+device, so an attack on the survivors of another attack gives what it would have given on everything, and a
+resumed run goes on as if unbroken.
 """
 
 from __future__ import annotations
@@ -46,10 +47,11 @@ class ImageRandom:
 
     Args:
         seed: the seed shared by all images.
-        ids: (n,) int64, what tells the images apart: positions in the data set, for instance. Its device is where
-            the numbers are made.
+        ids: (n,) int64, what tells the images apart: positions in the data set, for instance. Its device is
+            where the numbers are made.
 
-    Draws return tensors of shape ``(n, *shape)``. ``random[index]`` keeps the streams of a subset, at the draw reached.
+    Draws return tensors of shape ``(n, *shape)``. ``random[index]`` keeps the streams of a subset, at the
+    draw reached.
     """
 
     def __init__(self, seed: int, ids: Tensor):
@@ -104,13 +106,14 @@ class ImageRandom:
 def image_random(generator: torch.Generator | ImageRandom | None, x: Tensor) -> ImageRandom:
     """Streams for the images ``x`` from what a caller passed as ``generator``.
 
-    A ``torch.Generator`` (or, for None, torch's default one) gives a single number, the seed of the streams; the images
-    are told apart by their place in the batch. An ``ImageRandom`` brings its own ids, which survive batching.
+    A ``torch.Generator`` (or, for None, torch's default one) gives a single number, the seed of the streams;
+    the images are told apart by their place in the batch. An ``ImageRandom`` brings its own ids, which
+    survive batching, and is left at the draw where it stands: the same streams give the same numbers again.
     """
     if isinstance(generator, ImageRandom):
         if len(generator) != len(x):
             raise ValueError(f"the generator holds streams for {len(generator)} images, but {len(x)} were given")
-        return generator
+        return generator[:]
     device = generator.device if generator is not None else "cpu"
     seed = int(torch.randint(2**62, (), generator=generator, device=device))
     return ImageRandom(seed, torch.arange(len(x), device=x.device))

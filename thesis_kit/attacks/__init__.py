@@ -1,10 +1,14 @@
 """Norm-bounded attacks: functions ``attack(model, x, y, *, eps, norm, …, generator) -> x_adv``.
 
-All keep the pixel range exactly and the ball to ε(1 + 1e-6) + 1e-7, take device and dtype from the images, leave the
-model as they found it, and give each image the same result whatever batch it sits in.
+All keep the pixel range exactly and the ball to ε(1 + 1e-6) + 1e-7, take device and dtype from the images,
+leave the model as they found it, and give each image the same result whatever batch it sits in.
 """
 
+from thesis_kit.attacks.apgd import apgd, apgd_targeted
 from thesis_kit.attacks.losses import cross_entropy, dlr, margin, targeted_dlr
 from thesis_kit.attacks.pgd import fgsm, pgd
+from thesis_kit.attacks.square import square
 
-__all__ = ["cross_entropy", "dlr", "fgsm", "margin", "pgd", "targeted_dlr"]
+__all__ = [
+    "apgd", "apgd_targeted", "cross_entropy", "dlr", "fgsm", "margin", "pgd", "square", "targeted_dlr",
+]  # fmt: skip

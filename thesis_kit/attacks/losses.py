@@ -1,7 +1,8 @@
 """What an attack makes large: losses ``(logits, y) -> (n,)`` that grow as the label y loses to another class.
 
-Cross-entropy saturates when logits are scaled up; the margin and the difference-of-logits-ratio (DLR; Croce and Hein
-2020, eq. 6) do not, and DLR is also blind to the logits' scale. An attack accepts any callable of this form.
+Cross-entropy saturates when logits are scaled up; the margin and the difference-of-logits-ratio (DLR; Croce
+and Hein 2020, eq. 6) do not, and DLR is also blind to the logits' scale. An attack accepts any callable of
+this form.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ def _label_and_rival(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """max_{c≠y} z_c − z_y: positive exactly where another class wins (Carlini and Wagner 2017): (n, k), (n,) -> (n,)."""
+    """max_{c≠y} z_c − z_y, positive exactly where another class wins: (n, k), (n,) -> (n,).
+
+    Source: Carlini and Wagner 2017, section IV.A (f_6 without its floor).
+    """
     label, rival = _label_and_rival(logits, y)
     return rival - label
 
@@ -36,24 +40,21 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
     """−(z_y − max_{c≠y} z_c) / (z_π1 − z_π3), π sorting the logits downwards: (n, k), (n,) -> (n,).
 
-    Invariant to shift and scale. With two classes there is no third logit and the loss is the plain margin, whose
-    comparisons and gradient directions do not depend on the scale either.
+    Invariant to shift and scale. With two classes there is no third logit and the loss is the plain margin,
+    whose comparisons and gradient directions do not depend on the scale either.
     """
     label, rival = _label_and_rival(logits, y)
     return (rival - label) / _spread(logits, 2)
 
 
-def targeted_dlr(target: Tensor) -> Loss:
-    """−(z_y − z_t) / (z_π1 − (z_π3 + z_π4)/2) for the class t to reach (Croce and Hein 2020, eq. 7).
+def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """−(z_y − z_t) / (z_π1 − (z_π3 + z_π4)/2) for the class t to reach: (n, k), (n,), (n,) -> (n,).
 
-    With three classes the denominator is z_π1 − z_π3, with two it is 1 (see ``dlr``).
+    With three classes the denominator is z_π1 − z_π3, with two it is 1 (see ``dlr``). Source: Croce and Hein
+    2020, eq. 7.
     """
-
-    def loss(logits: Tensor, y: Tensor) -> Tensor:
-        gap = logits.gather(1, y[:, None]) - logits.gather(1, target[:, None])  # (n, 1)
-        return -gap[:, 0] / _spread(logits, 3)
-
-    return loss
+    gap = logits.gather(1, y[:, None]) - logits.gather(1, target[:, None])  # (n, 1)
+    return -gap[:, 0] / _spread(logits, 3)
 
 
 def _spread(logits: Tensor, last: int) -> Tensor:

@@ -1,7 +1,8 @@
 """The threat models: what a perturbation may be, as three small operations each.
 
-An attack needs to start somewhere in the ball, to turn a gradient into the steepest step of unit size, and to come back
-into ball and pixel range after a step; everything else is the same for every norm (Madry et al. 2018, section 2.1).
+An attack needs to start somewhere in the ball, to turn a gradient into the steepest step of unit size, and to
+come back into ball and pixel range after a step; everything else is the same for every norm (Madry et al.
+2018, section 2.1).
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class L2:
         return gradient / l2_norm(gradient).clamp_min(_TINY)
 
     def project(self, x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
-        """Shrink to the ball, then clip to the pixel range; clipping toward x's own range cannot leave the ball."""
+        """Shrink to the ball, then clip to the pixel range: as x lies in it, this cannot leave the ball."""
         perturbation = x_adv - x
         scale = (eps / l2_norm(perturbation).clamp_min(_TINY)).clamp_max(1)
         return (x + perturbation * scale).clamp(0, 1)
@@ -73,8 +74,8 @@ NORMS: dict[str, Linf | L2] = {norm.name: norm for norm in (Linf(), L2())}
 def within_ball(x_adv: Tensor, x: Tensor, eps: float, norm: Linf | L2) -> Tensor:
     """Make ball and range exact for the numbers as stored: ‖δ‖ ≤ ε(1 + 1e-6) + 1e-7, measured in float64.
 
-    Rounding ``x + δ`` to the image's dtype can push a perturbation a hair outside, in half precision by far more. The
-    few pixels (or images) concerned are moved toward x until the bound holds.
+    Rounding ``x + δ`` to the image's dtype can push a perturbation a hair outside, in half precision by far
+    more. The few pixels (or images) concerned are moved toward x until the bound holds.
     """
     if x_adv.numel() == 0:
         return x_adv
@@ -90,7 +91,7 @@ def within_ball(x_adv: Tensor, x: Tensor, eps: float, norm: Linf | L2) -> Tensor
 
 
 def _toward(x_adv: Tensor, x: Tensor) -> Tensor:
-    """The next number of the dtype from x_adv in the direction of x; for pixels ≥ 0 the bit patterns are ordered."""
+    """The dtype's next number from x_adv toward x; for pixels ≥ 0 the bit patterns are ordered."""
     integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x_adv.element_size()]
     x_adv, x = x_adv.abs(), x.abs()  # -0.0 has the bit pattern of a negative number
     bits = x_adv.contiguous().view(integer)

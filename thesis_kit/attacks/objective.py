@@ -1,11 +1,12 @@
 """What the attacks share: the checks at the door, the value they ascend, and the gradient at the input.
 
-``Goal`` turns (loss, y, target) into one number per image to make large and one decision per image: is it fooled yet?
+``Goal`` turns (loss, y, target) into one number per image to make large and one decision per image: is it
+fooled yet?
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from thesis_kit.checks import (
     check_same_device,
     choose,
 )
+from thesis_kit.randomness import ImageRandom
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Goal:
         return predicted != self.y if self.target is None else predicted == self.target
 
     def __getitem__(self, index: Tensor) -> Goal:
-        return Goal(self.loss, self.y[index], None if self.target is None else self.target[index])
+        return type(self)(self.loss, self.y[index], None if self.target is None else self.target[index])
 
 
 def prepare(
@@ -56,12 +58,21 @@ def prepare(
     check_labels(y, len(x))
     check_eps(eps)
     check_same_device(model, x)
+    _check_beside(x, y, "labels")
     if target is not None:
         check_labels(target, len(x), what="targets")
+        _check_beside(x, target, "targets")
         if (target == y).any():
             raise ValueError("a target equals the true label: a targeted attack must aim at another class")
     loss = loss if callable(loss) else choose(loss, LOSSES, "loss")
     return Goal(loss, y, target), choose(norm, NORMS, "norm")
+
+
+def _check_beside(x: Tensor, classes: Tensor, what: str) -> None:
+    if classes.device != x.device:
+        raise ValueError(
+            f"the images are on {x.device} and the {what} are on {classes.device}: move one with .to(device)"
+        )
 
 
 @contextmanager
@@ -88,17 +99,72 @@ def checked_logits(model: nn.Module, x: Tensor, goal: Goal) -> Tensor:
 
 
 def ascent(model: nn.Module, x: Tensor, goal: Goal, *, check: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """One forward and one backward pass: the goal's gradient at x, its values (n,), and the logits (n, k)."""
+    """One forward and one backward pass: the goal's gradient at x, its values (n,), and the logits (n, k).
+
+    Values and gradient are always checked to be finite; ``check`` looks at the shapes and the label range as
+    well.
+    """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         logits = checked_logits(model, x, goal) if check else model(x)
         value = goal.value(logits)
+        if check:
+            _check_value_shape(value, len(x))
         if not value.requires_grad:
             raise ValueError(
                 "the model's output does not depend on its input in a differentiable way: "
                 "use an attack without gradients (attacks.square)"
             )
         (gradient,) = torch.autograd.grad(value.sum(), x)
-    if check and not torch.isfinite(value).all():
-        raise NonFiniteOutput("the loss is NaN or infinite at the first step: check the loss function and the logits")
-    return gradient, value.detach(), logits.detach()
+    value = value.detach()
+    _check_finite(value, gradient)
+    return gradient, value, logits.detach()
+
+
+def score(model: nn.Module, x: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
+    """One forward pass without a graph: the goal's values (n,), and whether it is reached (n,)."""
+    with torch.no_grad():
+        logits = checked_logits(model, x, goal)
+        value = goal.value(logits)
+    _check_value_shape(value, len(x))
+    _check_finite(value)
+    return value, goal.reached(logits)
+
+
+def _check_value_shape(value: Tensor, n: int) -> None:
+    if value.shape != (n,):
+        raise ValueError(f"a loss must return one number an image, shape ({n},), got {tuple(value.shape)}")
+
+
+def _check_finite(value: Tensor, gradient: Tensor | None = None) -> None:
+    finite = torch.isfinite(value).all()
+    if gradient is not None:  # the sign of NaN is 0: unchecked, a broken gradient would look like robustness
+        finite = finite & torch.isfinite(gradient).all()
+    if finite:
+        return
+    if not torch.isfinite(value).all():
+        raise NonFiniteOutput("the loss is NaN or infinite: check the loss and the model's precision")
+    raise NonFiniteOutput(
+        "the gradient at the images is NaN or infinite: look for roots and divisions at zero in the model"
+    )
+
+
+Run = Callable[[int, Tensor, ImageRandom], tuple[Tensor, Tensor, Tensor]]
+
+
+def best_of(x: Tensor, random: ImageRandom, runs: int, run: Run) -> Tensor:
+    """Keep per image the first point that reaches the goal, or else the one of highest value.
+
+    ``run(r, left, random)`` is the r-th attempt, on the images ``left`` (their indices) that no earlier one
+    has fooled; it returns their points, the values there, and whether the goal is reached.
+    """
+    best, best_value = x.clone(), torch.full((len(x),), -torch.inf, device=x.device, dtype=torch.float64)
+    left = torch.arange(len(x), device=x.device)
+    for attempt in range(runs):
+        x_adv, value, reached = run(attempt, left, random.fork(attempt)[left])
+        better = reached | (value > best_value[left])
+        best[left[better]], best_value[left[better]] = x_adv[better], value[better].double()
+        left = left[~reached]
+        if len(left) == 0:
+            break
+    return best

@@ -1,7 +1,8 @@
 """Projected gradient descent and its one-step ancestor, FGSM.
 
-PGD (Madry et al. 2018, section 2.1): start at a random point of the ball, take steps of fixed size in the steepest
-direction, come back into the ball after each. FGSM (Goodfellow et al. 2015, eq. 1) is one full step from the image.
+PGD (Madry et al. 2018, section 2.1): start at a random point of the ball, take steps of fixed size in the
+steepest direction, come back into the ball after each. FGSM (Goodfellow et al. 2015, eq. 1) is one full step
+from the image.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from thesis_kit.attacks.losses import Loss
 from thesis_kit.attacks.norms import within_ball
-from thesis_kit.attacks.objective import Goal, ascent, checked_logits, frozen, prepare
+from thesis_kit.attacks.objective import Goal, ascent, best_of, frozen, prepare, score
 from thesis_kit.checks import check_count, check_eps
 from thesis_kit.randomness import ImageRandom, image_random
 
@@ -34,11 +35,12 @@ def pgd(
 ) -> Float[Tensor, "n c h w"]:
     """Return images within ``eps`` of ``x`` that the model classifies worse, by projected gradient ascent.
 
-    Each restart ends at its last iterate. Over restarts an iterate that reaches the goal (any wrong class, or the
-    target) wins; among the others, the one of highest loss. Images that are done are not attacked again.
+    Each restart ends at its last iterate. Over restarts an iterate that reaches the goal (any wrong class, or
+    the target) wins; among the others, the one of highest loss. Images that are done are not attacked again.
 
     Args:
-        model: pixels in [0, 1] to logits (n, k); used in the mode it is in, parameters and flags left as found.
+        model: pixels in [0, 1] to logits (n, k); used in the mode it is in, parameters and flags left as
+            found.
         x: images in [0, 1].
         y: true labels.
         eps: radius of the ball, in pixel units (8/255 for the CIFAR-10 standard).
@@ -64,9 +66,9 @@ def pgd(
     check_count(restarts, what="restarts")
     step_size = eps / 4 if step_size is None else step_size
     check_eps(step_size, what="step_size")
+    x, random = x.detach(), image_random(generator, x)
     if len(x) == 0:
         return x.clone()
-    random = image_random(generator, x)
 
     def climb(x: Tensor, goal: Goal, random: ImageRandom) -> Tensor:
         x_adv = ball.random_start(random, x, eps) if random_start else x
@@ -75,28 +77,14 @@ def pgd(
             x_adv = ball.project(x_adv + step_size * ball.direction(gradient), x, eps)
         return within_ball(x_adv, x, eps, ball)
 
+    def attempt(_: int, left: Tensor, random: ImageRandom) -> tuple[Tensor, Tensor, Tensor]:
+        x_adv = climb(x[left], goal[left], random)
+        return x_adv, *score(model, x_adv, goal[left])
+
     with frozen(model):
         if restarts == 1:
-            return climb(x, goal, random)
-        return _best_of(model, x, goal, random, climb, restarts)
-
-
-def _best_of(model: nn.Module, x: Tensor, goal: Goal, random: ImageRandom, climb, restarts: int) -> Tensor:
-    """Keep per image what reached the goal first, or else the end of highest loss."""
-    best, best_value = x.clone(), torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
-    left = torch.arange(len(x), device=x.device)
-    for restart in range(restarts):
-        some = goal[left]
-        x_adv = climb(x[left], some, random.fork(restart)[left])
-        with torch.no_grad():
-            logits = checked_logits(model, x_adv, some)
-        reached, value = some.reached(logits), some.value(logits).to(x.dtype)
-        better = reached | (value > best_value[left])
-        best[left[better]], best_value[left[better]] = x_adv[better], value[better]
-        left = left[~reached]
-        if len(left) == 0:
-            break
-    return best
+            return climb(x, goal, random.fork(0))
+        return best_of(x, random, restarts, attempt)
 
 
 def fgsm(
@@ -110,9 +98,10 @@ def fgsm(
     target: Int[Tensor, " n"] | None = None,
     generator: torch.Generator | ImageRandom | None = None,
 ) -> Float[Tensor, "n c h w"]:
-    """Return the images after one full step of length ``eps`` in the steepest direction; arguments as in ``pgd``.
+    """Return the images after one full step of length ``eps`` in the steepest direction; see ``pgd``.
 
-    Source: Goodfellow et al. 2015, eq. 1 (the fast gradient sign method); with ``norm="l2"`` its Euclidean twin.
+    Source: Goodfellow et al. 2015, eq. 1 (the fast gradient sign method); with ``norm="l2"`` its Euclidean
+        twin.
     """
     return pgd(
         model, x, y, eps=eps, norm=norm, steps=1, step_size=eps, loss=loss, random_start=False, target=target,
