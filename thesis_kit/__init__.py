@@ -1,3 +1,27 @@
-"""Robust and understandable deep networks: the methods of the book, as functions on your own models."""
+"""Robust and understandable deep networks: the methods of the book, as functions on your own models.
+
+``import thesis_kit as tk``; then ``tk.setup`` chooses where and how large things run, ``tk.train`` trains, ``tk.attacks``
+and ``tk.evaluation`` judge, ``tk.models`` and ``tk.data`` bring networks and images.
+"""
+
+from thesis_kit import attacks, data, evaluation, models, training
+from thesis_kit.evaluation import robust_accuracy
+from thesis_kit.models import Classifier, build
+from thesis_kit.session import Session, setup
+from thesis_kit.training import train
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Classifier",
+    "Session",
+    "attacks",
+    "build",
+    "data",
+    "evaluation",
+    "models",
+    "robust_accuracy",
+    "setup",
+    "train",
+    "training",
+]

@@ -14,20 +14,29 @@ PROFILES = ("small", "record", "full")
 
 @dataclass(frozen=True)
 class Defenses:
-    """Chapter 1. ``eps`` is the radius trained and tested at; ``learning_rates`` are the trials every method gets."""
+    """Chapter 1. ``eps`` is the radius trained and tested at; ``learning_rates`` are the trials every method gets.
+
+    Catastrophic overfitting is looked for at a larger radius, ``collapse_eps``, and on images enlarged to
+    ``enlarged_size`` pixels, where an attack has more directions (trained with Adam at a constant rate).
+    """
 
     data: str = "digits"
     data_options: MappingProxyType = field(default_factory=lambda: MappingProxyType({}))
     model: str = "small_cnn"
     model_options: MappingProxyType = field(default_factory=lambda: MappingProxyType({"width": 16}))
     eps: float = 0.15
-    collapse_eps: float = 0.3
     updates: int = 1000
     batch_size: int = 128
     schedule: str = "one-cycle"
     weight_decay: float = 5e-4
-    learning_rate: float = 0.08
-    learning_rates: tuple[float, ...] = (0.02, 0.04, 0.08, 0.16, 0.32)
+    learning_rate: float = 0.1
+    learning_rates: tuple[float, ...] = (0.03, 0.06, 0.12, 0.24)
+    collapse_eps: float = 0.25
+    enlarged_size: int = 28
+    enlarged_eps: float = 0.15
+    enlarged_updates: int = 400
+    enlarged_learning_rate: float = 0.003
+    enlarged_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     seeds: tuple[int, ...] = (0,)
     queries: int = 1000
     strong_steps: int = 100

@@ -28,6 +28,10 @@ class Session:
         """The frozen table of a chapter's settings ("defenses") in this session's profile."""
         return choose(name, CHAPTERS, "chapter")[self.profile]
 
+    def generator(self) -> torch.Generator:
+        """A new generator on the CPU, seeded with the session's seed: the same numbers at every call."""
+        return torch.Generator().manual_seed(self.seed)
+
     def splits(self, chapter: str, seed: int | None = None) -> Splits:
         """The chapter's data on the session's device, cut for a run's seed (the session's unless given)."""
         settings = self.chapter(chapter)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from functools import partial
 
 import torch
+from torch.nn import functional as F
 
 from thesis_kit import training
+from thesis_kit.attacks import fgsm
 from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.data import digits
 from thesis_kit.data.digits import NAME, data_hash, test_group
@@ -19,7 +22,6 @@ from thesis_kit.data.parts import Part
 from thesis_kit.evaluation import (
     RobustAccuracy,
     accuracy,
-    correct,
     reference_attack,
     robust_accuracy,
     strong_attacks,
@@ -35,26 +37,23 @@ ARMS = {
     "free-2": lambda eps: training.Free(eps, replays=2),
     "free-4": lambda eps: training.Free(eps, replays=4),
     "free-8": lambda eps: training.Free(eps, replays=8),
-    "free-10": lambda eps: training.Free(eps, replays=10),
-    "free-8 cold": lambda eps: training.Free(eps, replays=8, warm_start=False),
     "free-8 twice": lambda eps: training.Free(eps, replays=8),
     "fgsm-rs": training.fgsm_rs,
     "n-fgsm": training.n_fgsm,
     "pgd-7": lambda eps: training.PGD(eps, steps=7),
 }
 TWICE_THE_UPDATES = ("free-8 twice",)
-COLLAPSE_ARMS = {
-    "fgsm@strong": training.fgsm,
-    "fgsm-rs@strong": training.fgsm_rs,
-    "n-fgsm@strong": training.n_fgsm,
-}
+SINGLE_STEP = {"fgsm": training.fgsm, "fgsm-rs": training.fgsm_rs, "n-fgsm": training.n_fgsm}
+COLLAPSE_ARMS = tuple(f"{name}@strong" for name in SINGLE_STEP)
+ENLARGED_ARMS = ("fgsm@enlarged", "n-fgsm@enlarged")
+COLLAPSE = 0.20  # robust accuracy lost within two epochs that counts as catastrophic overfitting
 _SECONDS = {"natural": 30, "pgd-7": 150, "fgsm-rs": 60, "n-fgsm": 60, "free-8 twice": 60}
 
 
 def run_cell(arm: str, seed: int, config: dict) -> dict:
     """Train and judge one arm with one seed on digits; returns the record of the cell."""
     settings = DEFENSES[config["profile"]]
-    run = _collapse if arm in COLLAPSE_ARMS else _train_and_judge
+    run = _train_and_judge if arm in ARMS else _single_step
     return {"arm": arm, "seed": seed, "group": test_group(seed), **run(arm, seed, settings)}
 
 
@@ -103,14 +102,14 @@ def _trial(arm: str, seed: int, lr: float, settings: Defenses, train: Part, vali
 
 
 def fit(
-    method: training.Natural, seed: int, settings: Defenses, train: Part, *, lr: float, updates: int, **more: object
+    method: training.Natural, seed: int, settings: Defenses, train: Part, *, lr: float, updates: int, **knobs: object
 ) -> tuple[Classifier, training.TrainingReport]:
     """The chapter's network, trained by ``method`` from the seed's initial weights."""
     model = build(settings.model, seed=seed, **settings.model_options).to(train.x.device)
+    knobs = {"schedule": settings.schedule, "weight_decay": settings.weight_decay, **knobs}
     report = training.train(
-        model, train, method, updates=updates, batch_size=settings.batch_size, lr=lr, schedule=settings.schedule,
-        weight_decay=settings.weight_decay, seed=seed, progress=False, **more,
-    )  # fmt: skip
+        model, train, method, updates=updates, batch_size=settings.batch_size, lr=lr, seed=seed, progress=False, **knobs
+    )
     return model, report
 
 
@@ -127,40 +126,49 @@ def _cost(outcome) -> dict:
     return {"attacked": outcome.attacked, **asdict(outcome.passes)}
 
 
-def _collapse(arm: str, seed: int, settings: Defenses) -> dict:
-    """Train at the large radius with the profile's fixed rate; R on the test part after every epoch; no choice is made."""
+def _single_step(arm: str, seed: int, settings: Defenses) -> dict:
+    """Train by single steps with fixed settings, R on the test part after every epoch; nothing is chosen."""
+    name, where = arm.split("@")
     parts, started = digits(seed), time.monotonic()
-    epoch = -(-len(parts.train) // settings.batch_size)
-    attack = reference_attack(settings.collapse_eps)
+    train, test, knobs = parts.train, parts.test, {"lr": settings.learning_rate, "updates": settings.updates}
+    eps = settings.collapse_eps
+    if where == "enlarged":
+        train, test = (enlarged(part, settings.enlarged_size) for part in (train, test))
+        knobs = {"lr": settings.enlarged_learning_rate, "updates": settings.enlarged_updates, "optimizer": "adam",
+                 "schedule": "constant", "weight_decay": 0.0}  # fmt: skip
+        eps = settings.enlarged_eps
+    epoch = -(-len(train) // settings.batch_size)
+
+    def attacked(model: torch.nn.Module, attacks: dict) -> RobustAccuracy:
+        return robust_accuracy(model, test, attacks, seed=mix_seed(seed, 7), progress=False)
 
     def probe(model: torch.nn.Module) -> dict[str, float]:
-        measured = robust_accuracy(model, parts.test, attack, seed=mix_seed(seed, 7), progress=False)
+        measured = attacked(model, reference_attack(eps))
         return {"N": measured.clean_accuracy, "R": measured.robust_accuracy}
 
-    method = COLLAPSE_ARMS[arm](settings.collapse_eps)
-    model, report = fit(method, seed, settings, parts.train, lr=settings.learning_rate, updates=settings.updates,
-                        probe=probe, probe_every=epoch)  # fmt: skip
-    curve = [point["R"] for point in report.history]
-    final = robust_accuracy(model, parts.test, attack, seed=mix_seed(seed, 7), progress=False)
+    model, report = fit(SINGLE_STEP[name](eps), seed, settings, train, probe=probe, probe_every=epoch, **knobs)
+    final = attacked(model, reference_attack(eps))
+    one_step = attacked(model, {"FGSM": partial(fgsm, eps=eps)})
+    fall = largest_fall([point["R"] for point in report.history])
     return {
-        "n": len(parts.test),
-        "outcomes": {"N": correct(model, parts.test).tolist(), "R": final.worst.tolist()},
-        "scalars": {"collapse": float(collapsed(curve)), "passes": report.passes.backward,
-                    "largest_fall": largest_fall(curve)},  # fmt: skip
+        "n": len(test),
+        "outcomes": {"N": final.correct.tolist(), "R": final.worst.tolist(), "one step": one_step.worst.tolist()},
+        "scalars": {"collapse": float(fall > COLLAPSE), "largest_fall": fall, "passes": report.passes.backward},
         "curves": {name: [[p["update"] / epoch, p[name]] for p in report.history] for name in ("N", "R")},
         "budget": {"train": asdict(report.passes)},
         "seconds": time.monotonic() - started,
     }
 
 
+def enlarged(part: Part, size: int) -> Part:
+    """The same images with more pixels (bilinear): nothing new to see, but more directions to attack in."""
+    x = F.interpolate(part.x, (size, size), mode="bilinear", align_corners=False)
+    return Part(x.clamp(0, 1), part.y, part.ids)
+
+
 def largest_fall(robust: list[float], *, epochs: int = 2) -> float:
     """The largest drop of robust accuracy within ``epochs`` probes, in 0 … 1."""
     return max((robust[i] - min(robust[i : i + epochs + 1]) for i in range(len(robust))), default=0.0)
-
-
-def collapsed(robust: list[float], *, points: float = 20.0) -> bool:
-    """Whether robust accuracy fell by more than ``points`` within two epochs: catastrophic overfitting."""
-    return 100 * largest_fall(robust) > points
 
 
 def _experiment() -> Experiment:
@@ -171,7 +179,11 @@ def _experiment() -> Experiment:
         arena="digits",
         config=config,
         data_hashes=lambda: {NAME: data_hash()},
-        cells=tuple((arm, seed) for seed in settings.seeds for arm in (*ARMS, *COLLAPSE_ARMS)),
+        cells=tuple(
+            (arm, seed)
+            for seed in settings.seeds
+            for arm in (*ARMS, *COLLAPSE_ARMS, *(ENLARGED_ARMS if seed in settings.enlarged_seeds else ()))
+        ),
         run=run_cell,
         expected_seconds=lambda arm: _SECONDS.get(arm, 45),
     )
