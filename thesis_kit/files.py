@@ -1,7 +1,8 @@
 """Files that are either whole or not there, and that say so when somebody changed them.
 
-A result or checkpoint is written to a temporary file beside its target, forced to disk and then renamed, so that a kill,
-a crash or a full disk leaves the old file untouched. A sealed file ends in the SHA-256 of what stands before it.
+A result or checkpoint is written to a temporary file beside its target, forced to disk and then renamed, so
+that a kill, a crash or a full disk leaves the old file untouched. A sealed file ends in the SHA-256 of what
+stands before it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class WriteFailed(OSError):
 
 
 def write_atomic(path: str | os.PathLike, data: bytes) -> None:
-    """Put ``data`` under ``path`` in one step: a reader sees the old file or the new one, never a part of either.
+    """Put ``data`` under ``path`` in one step: a reader sees the old file or the new one, never a part of
+    either.
 
     Raises:
         WriteFailed: the folder cannot be written or the disk is full; no temporary file is left behind.
@@ -69,11 +71,16 @@ def unseal(data: bytes, name: str | os.PathLike) -> bytes:
     """Return the payload of sealed ``data``; ``name`` is what the error sentence calls it.
 
     Raises:
-        DamagedFile: the trailer is missing (the file was truncated or never sealed) or does not fit the content.
+        DamagedFile: the trailer is missing (the file was truncated or never sealed) or does not fit the
+        content.
     """
     payload, trailer = data[:-_TRAILER], data[-_TRAILER:]
     if not trailer.startswith(_MARK):
-        raise DamagedFile(f"{name} is incomplete or not a thesis_kit file: its SHA-256 trailer is missing; make it again")
+        raise DamagedFile(
+            f"{name} is incomplete or not a thesis_kit file: its SHA-256 trailer is missing; make it again"
+        )
     if hashlib.sha256(payload).hexdigest().encode() != trailer[len(_MARK) :]:
-        raise DamagedFile(f"{name} was altered after it was written: its content does not fit its SHA-256; make it again")
+        raise DamagedFile(
+            f"{name} was altered after it was written: its content does not fit its SHA-256; make it again"
+        )
     return payload

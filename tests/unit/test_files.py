@@ -40,7 +40,8 @@ def test_a_full_disk_leaves_the_old_file_and_no_part(tmp_path, monkeypatch, step
     monkeypatch.setattr(files.os, step, full)
     with pytest.raises(WriteFailed, match=r"result\.json \(No space left on device\)"):
         write_atomic(target, b"new")
-    assert target.read_bytes() == b"old" and leftovers(tmp_path) == []
+    assert target.read_bytes() == b"old"
+    assert leftovers(tmp_path) == []
 
 
 def test_a_real_full_disk(tmp_path):
@@ -60,7 +61,8 @@ def test_an_interrupted_write_cleans_up_and_stays_an_interrupt(tmp_path, monkeyp
     monkeypatch.setattr(files.os, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_atomic(target, b"new")
-    assert target.read_bytes() == b"old" and leftovers(tmp_path) == []
+    assert target.read_bytes() == b"old"
+    assert leftovers(tmp_path) == []
 
 
 def test_a_folder_that_is_a_file_is_one_sentence(tmp_path):

@@ -1,0 +1,360 @@
+"""Run an experiment cell by cell, in processes of their own, and keep every finished cell at once.
+
+A cell is one arm and one seed. The parent alone writes the result file, in one step after each cell; a run
+that was killed or stopped goes on where it was. A file that other code or another configuration made is never
+mixed with new cells: the run says so and starts over only when asked to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from thesis_kit.checks import check_count, choose
+from thesis_kit.reporting.provenance import machine, modules_hash
+from thesis_kit.reporting.results import (
+    SCHEMA,
+    Result,
+    canonical,
+    digest,
+    pack,
+    read_document,
+    result_path,
+    summarize,
+    write_document,
+)
+
+Cell = tuple[str, int]
+Say = Callable[[str], None]
+THREADS = 1  # a thread a job: cells then run side by side and sum in the same order on any number of cores
+
+
+class OutdatedResult(ValueError):
+    """The result file was made by other code or another configuration than the run would use."""
+
+
+class CellFailed(RuntimeError):
+    """A cell could not be finished; the sentence names arm and seed, the cause is attached."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A chapter's recorded runs in one arena.
+
+    ``cells`` lists (arm, seed) in running order; ``run(arm, seed, config)``, a function at the top of its
+    module, returns one cell: ``group`` (name of its test set), ``n``, ``outcomes`` (measure → one 0 or 1 an
+    image), and as wanted ``scalars``, ``curves``, ``budget``, ``chosen``, ``trials``, ``seconds``. ``config``
+    holds all settings, as JSON can. ``data_hashes()`` names the data with their SHA-256;
+    ``expected_seconds(arm)`` guesses a cell's time on one core.
+    """
+
+    name: str
+    arena: str
+    config: dict[str, Any]
+    data_hashes: Callable[[], dict[str, str]]
+    cells: tuple[Cell, ...]
+    run: Callable[[str, int, dict[str, Any]], dict[str, Any]]
+    expected_seconds: Callable[[str], float]
+    profile: str = "record"
+    device: str = "cpu"
+
+    @property
+    def id(self) -> str:
+        """Chapter and arena: the name of the result file."""
+        return f"{self.name}.{self.arena}"
+
+    @property
+    def arms(self) -> list[str]:
+        """All arms in running order."""
+        return list(dict.fromkeys(arm for arm, _ in self.cells))
+
+    def seeds(self, arm: str) -> list[int]:
+        """The seeds an arm is run with."""
+        return [seed for other, seed in self.cells if other == arm]
+
+
+def run_experiment(
+    experiment: Experiment,
+    *,
+    jobs: int = 1,
+    only_arms: Iterable[str] | None = None,
+    restart: bool = False,
+    progress: Say | None = None,
+    folder: str | os.PathLike | None = None,
+) -> Result:
+    """Measure the cells that are missing and return the result; finished cells survive any interruption.
+
+    Args:
+        experiment: what to run.
+        jobs: cells at a time, each in a process with one thread.
+        only_arms: run these arms only.
+        restart: forget these arms' recorded cells first (all cells where code or configuration changed).
+        progress: called with a sentence before each arm and after each cell; None is silent.
+        folder: where result files lie, the package's own folder unless given.
+
+    Raises:
+        OutdatedResult: the file was made by other code or another configuration, and ``restart`` is not set.
+        CellFailed: a cell raised or its process died; the other cells are kept.
+    """
+    check_count(jobs, what="jobs")
+    say = progress or (lambda sentence: None)
+    path = result_path(experiment.id, folder)
+    arms = [choose(arm, experiment.arms, f"arm of {experiment.id}") for arm in only_arms or experiment.arms]
+    with _only_writer(path):
+        document = _open(experiment, path, arms, restart)
+        todo = _missing(experiment, document, arms)
+        announce = _announcer(experiment, document, todo, jobs, say)
+        for done, cell in enumerate(_execute(experiment, todo, jobs, announce), start=1):
+            _add(document, cell)
+            write_document(path, document)
+            left = duration(_expected(experiment, document, todo[done:], jobs))
+            rest = f", about {left} left" if done < len(todo) else ""
+            say(
+                f"{cell['arm']}, seed {cell['seed']}: {duration(cell['seconds'])} ({done} of {len(todo)}{rest})"
+            )
+    return Result(document)
+
+
+def cells_left(
+    experiment: Experiment,
+    arms: Iterable[str],
+    *,
+    restart: bool = False,
+    folder: str | os.PathLike | None = None,
+) -> tuple[list[Cell], float]:
+    """The cells a run of these arms would still measure, and about how many seconds they take on one core."""
+    document = _open(experiment, result_path(experiment.id, folder), arms, restart)
+    todo = _missing(experiment, document, list(arms))
+    return todo, _expected(experiment, document, todo, 1)
+
+
+def duration(seconds: float) -> str:
+    """A length of time as a person would say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _fresh(experiment: Experiment) -> dict[str, Any]:
+    """A document without cells."""
+    from thesis_kit import __version__
+
+    module = experiment.run.__module__
+    return {
+        "schema": SCHEMA,
+        "experiment": experiment.name,
+        "arena": experiment.arena,
+        "profile": experiment.profile,
+        "command": f"thesis-kit claims run --arena {experiment.arena}",
+        "recorded": date.today().isoformat(),
+        "code": {"version": __version__, "module": module, "modules": modules_hash(module)},
+        "data": experiment.data_hashes(),
+        "config": experiment.config,
+        "config_hash": digest(experiment.config),
+        "machine": machine(experiment.device, THREADS),
+        "planned": {arm: experiment.seeds(arm) for arm in experiment.arms},
+        "summary": [],
+        "seconds": 0.0,
+        "cells": [],
+    }
+
+
+def _open(experiment: Experiment, path: Path, arms: Iterable[str], restart: bool) -> dict[str, Any]:
+    """The document to go on with: the recorded one where it fits, a fresh one where there is none or on
+    restart."""
+    fresh = _fresh(experiment)
+    if not path.exists():
+        return fresh
+    document = read_document(path)
+    changed = _changed(document, fresh)
+    if changed and not restart:
+        raise OutdatedResult(
+            f"{path.name} was recorded with {changed} than now: add --restart to forget it and measure again"
+        )
+    if changed:
+        return fresh
+    dropped = set(arms) if restart else set()
+    for key in ("cells", "summary"):
+        document[key] = [entry for entry in document[key] if entry["arm"] not in dropped]
+    document["planned"] = fresh["planned"]
+    return document
+
+
+def _changed(document: dict[str, Any], fresh: dict[str, Any]) -> str:
+    changes = {
+        "another configuration": document["config_hash"] != fresh["config_hash"],
+        "other code": document["code"]["modules"] != fresh["code"]["modules"],
+        "other data": document["data"] != fresh["data"],
+    }
+    return " and ".join(change for change, happened in changes.items() if happened)
+
+
+def _missing(experiment: Experiment, document: dict[str, Any], arms: list[str]) -> list[Cell]:
+    """Cells not yet measured, arm by arm so that a claim's arms become complete one after the other."""
+    done = {(cell["arm"], cell["seed"]) for cell in document["cells"]}
+    return [(arm, seed) for arm in arms for seed in experiment.seeds(arm) if (arm, seed) not in done]
+
+
+def _expected(experiment: Experiment, document: dict[str, Any], todo: list[Cell], jobs: int) -> float:
+    """About how long ``todo`` takes: from recorded seconds where an arm has any, else the experiment's own
+    guess."""
+    recorded: dict[str, list[float]] = {}
+    for cell in document["cells"]:
+        recorded.setdefault(cell["arm"], []).append(cell["seconds"])
+    known = {arm: sum(times) / len(times) for arm, times in recorded.items()}
+    total = sum(known[arm] if arm in known else experiment.expected_seconds(arm) for arm, _ in todo)
+    return total / min(jobs, max(len(todo), 1))
+
+
+def _announcer(
+    experiment: Experiment, document: dict, todo: list[Cell], jobs: int, say: Say
+) -> Callable[[str], None]:
+    """A function that is told each arm that starts, and says once how many runs it has and how long they may
+    take."""
+    announced: set[str] = set()
+
+    def announce(arm: str) -> None:
+        if arm not in announced:
+            announced.add(arm)
+            cells = [cell for cell in todo if cell[0] == arm]
+            seconds = duration(_expected(experiment, document, cells, jobs))
+            say(f"{arm}: {len(cells)} {'run' if len(cells) == 1 else 'runs'}, about {seconds}")
+
+    return announce
+
+
+def _add(document: dict[str, Any], cell: dict[str, Any]) -> None:
+    """Put a finished cell into the document and bring its arm's summary up to date."""
+    document["cells"].append(cell)
+    others = [row for row in document["summary"] if row["arm"] != cell["arm"]]
+    document["summary"] = others + summarize(Result(document), cell["arm"])
+    document["seconds"] = sum(cell["seconds"] for cell in document["cells"])
+    document["recorded"] = date.today().isoformat()
+
+
+def _execute(
+    experiment: Experiment, todo: list[Cell], jobs: int, announce: Callable[[str], None]
+) -> Iterator[dict]:
+    """Run cells in worker processes, at most ``jobs`` at a time, and yield each as it is finished."""
+    if not todo:
+        return
+    waiting, running = list(reversed(todo)), {}
+    with _workers(min(jobs, len(todo))) as pool:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                arm, seed = waiting.pop()
+                announce(arm)
+                running[pool.submit(_run_cell, experiment.run, arm, seed, experiment.config)] = arm, seed
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield _finished(future, *running.pop(future))
+
+
+def _finished(future: Future, arm: str, seed: int) -> dict[str, Any]:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise CellFailed(
+            f"the process of {arm}, seed {seed}, or one beside it died (out of memory?): "
+            "finished runs are kept, run the command again, with fewer jobs if need be"
+        ) from error
+    except Exception as error:
+        raise CellFailed(
+            f"{arm}, seed {seed} failed ({type(error).__name__}: {error}): finished runs are kept"
+        ) from error
+
+
+def _run_cell(
+    run: Callable[..., dict[str, Any]], arm: str, seed: int, config: dict[str, Any]
+) -> dict[str, Any]:
+    """In the worker: measure one cell and bring it into the form of the result file."""
+    cell = {"arm": arm, "seed": seed, **run(arm, seed, config)}
+    cell["outcomes"] = {
+        name: bits if isinstance(bits, str) else _packed(bits, cell["n"], name)
+        for name, bits in cell["outcomes"].items()
+    }
+    cell = {"scalars": {}, "curves": {}, "budget": {}, "seconds": 0.0, **cell}
+    canonical(
+        cell
+    )  # NaN, tensors and the like are refused here, beside their cause, rather than when all is written
+    return cell
+
+
+def _packed(bits: Any, n: int, name: str) -> str:
+    if len(bits) != n:
+        raise ValueError(f"outcome {name} has {len(bits)} entries for {n} images")
+    return pack(bits)
+
+
+@contextlib.contextmanager
+def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of fresh processes with one thread each, which never outlives the block, nor the parent's
+    death."""
+    before = set(multiprocessing.active_children())
+    with _environment(OMP_NUM_THREADS=THREADS, MKL_NUM_THREADS=THREADS, OPENBLAS_NUM_THREADS=THREADS):
+        pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_prepare_worker)
+        try:
+            yield pool
+        except BaseException:
+            for child in set(multiprocessing.active_children()) - before:
+                child.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _prepare_worker() -> None:
+    """Leave Ctrl-C to the parent, end when the parent ends, and compute in one thread."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    torch.set_num_threads(THREADS)
+
+
+@contextlib.contextmanager
+def _environment(**values: object) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update({name: str(value) for name, value in values.items()})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _only_writer(path: Path) -> Iterator[None]:
+    """Refuse a second run on the same file, whose cells would be lost, and sweep up what a killed one left
+    behind."""
+    if sys.platform == "win32":  # no advisory locks there: two runs at once remain the reader's to avoid
+        yield
+        return
+    import fcntl
+
+    key = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    with open(Path(tempfile.gettempdir()) / f"thesis_kit-{key}.lock", "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(f"another run is writing {path.name}: wait until it has finished") from error
+        for part in path.parent.glob(f".{path.name}.*.part"):
+            part.unlink(missing_ok=True)
+        yield
