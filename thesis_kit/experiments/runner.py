@@ -115,16 +115,15 @@ def run_experiment(
     arms = [choose(arm, experiment.arms, f"arm of {experiment.id}") for arm in only_arms or experiment.arms]
     with _only_writer(path):
         document = _open(experiment, path, arms, restart)
-        todo = _missing(experiment, document, arms)
+        todo, here = _missing(experiment, document, arms), machine(experiment.device, THREADS)
         announce = _announcer(experiment, document, todo, jobs, say)
         for done, cell in enumerate(_execute(experiment, todo, jobs, announce), start=1):
-            _add(document, cell)
+            _add(document, cell, here)
             write_document(path, document)
             left = duration(_expected(experiment, document, todo[done:], jobs))
             rest = f", about {left} left" if done < len(todo) else ""
-            say(
-                f"{cell['arm']}, seed {cell['seed']}: {duration(cell['seconds'])} ({done} of {len(todo)}{rest})"
-            )
+            took = duration(cell["seconds"])
+            say(f"{cell['arm']}, seed {cell['seed']}: {took} ({done} of {len(todo)}{rest})")
     return Result(document)
 
 
@@ -221,9 +220,7 @@ def _expected(experiment: Experiment, document: dict[str, Any], todo: list[Cell]
     return total / min(jobs, max(len(todo), 1))
 
 
-def _announcer(
-    experiment: Experiment, document: dict, todo: list[Cell], jobs: int, say: Say
-) -> Callable[[str], None]:
+def _announcer(experiment: Experiment, document: dict, todo: list[Cell], jobs: int, say: Say) -> Callable[[str], None]:
     """A function that is told each arm that starts, and says once how many runs it has and how long they may
     take."""
     announced: set[str] = set()
@@ -238,18 +235,16 @@ def _announcer(
     return announce
 
 
-def _add(document: dict[str, Any], cell: dict[str, Any]) -> None:
+def _add(document: dict[str, Any], cell: dict[str, Any], here: dict[str, Any]) -> None:
     """Put a finished cell into the document and bring its arm's summary up to date."""
-    document["cells"].append(cell)
+    document["cells"].append(cell if document["machine"] == here else {**cell, "machine": here})
     others = [row for row in document["summary"] if row["arm"] != cell["arm"]]
     document["summary"] = others + summarize(Result(document), cell["arm"])
     document["seconds"] = sum(cell["seconds"] for cell in document["cells"])
     document["recorded"] = date.today().isoformat()
 
 
-def _execute(
-    experiment: Experiment, todo: list[Cell], jobs: int, announce: Callable[[str], None]
-) -> Iterator[dict]:
+def _execute(experiment: Experiment, todo: list[Cell], jobs: int, announce: Callable[[str], None]) -> Iterator[dict]:
     """Run cells in worker processes, at most ``jobs`` at a time, and yield each as it is finished."""
     if not todo:
         return
@@ -278,19 +273,16 @@ def _finished(future: Future, arm: str, seed: int) -> dict[str, Any]:
         ) from error
 
 
-def _run_cell(
-    run: Callable[..., dict[str, Any]], arm: str, seed: int, config: dict[str, Any]
-) -> dict[str, Any]:
+def _run_cell(run: Callable[..., dict[str, Any]], arm: str, seed: int, config: dict[str, Any]) -> dict[str, Any]:
     """In the worker: measure one cell and bring it into the form of the result file."""
     cell = {"arm": arm, "seed": seed, **run(arm, seed, config)}
     cell["outcomes"] = {
         name: bits if isinstance(bits, str) else _packed(bits, cell["n"], name)
         for name, bits in cell["outcomes"].items()
     }
-    cell = {"scalars": {}, "curves": {}, "budget": {}, "seconds": 0.0, **cell}
-    canonical(
-        cell
-    )  # NaN, tensors and the like are refused here, beside their cause, rather than when all is written
+    cell = {**cell, **{key: cell.get(key, {}) for key in ("scalars", "curves", "budget")}}
+    cell.setdefault("seconds", 0.0)
+    canonical(cell)  # NaN, tensors and the like are refused here, beside their cause, rather than when all is written
     return cell
 
 

@@ -1,9 +1,9 @@
 """Where a number comes from: the code that computed it and the machine it ran on.
 
-The modules hash covers the syntax of an experiment's module and of every ``thesis_kit`` module it imports,
-directly or through others. Comments, docstrings and layout do not count, so that better wording never makes a
-result look stale; nor does code that only schedules, stores or displays (the runner, ``reporting``,
-``progress``), nor the profile tables, whose values stand in the result itself.
+The modules hash covers the syntax of an experiment's module and of every ``thesis_kit`` module it imports, directly
+or through others. Comments, docstrings and layout do not count, so that better wording never makes a result look
+stale; nor does code that only schedules, stores or displays (the runner, ``reporting``, ``files``, ``progress``), nor
+the profile tables, whose values stand in the result itself.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from pathlib import Path
 
 PACKAGE = "thesis_kit"
 _ROOT = Path(__file__).resolve().parents[2]
-_BOOKKEEPING = tuple(
-    f"{PACKAGE}.{name}" for name in ("reporting", "experiments.runner", "progress", "profiles")
-)
+_BOOKKEEPING = tuple(f"{PACKAGE}.{name}" for name in ("reporting", "experiments.runner", "progress", "profiles"))
 
 
 def _source(module: str) -> Path | None:
@@ -53,9 +51,7 @@ def _shape(node: object) -> str:
         return "[" + ",".join(map(_shape, node)) + "]"
     if not isinstance(node, ast.AST):
         return repr(node)
-    fields = {
-        name: value for name, value in ast.iter_fields(node) if value not in (None, []) and name != "kind"
-    }
+    fields = {name: value for name, value in ast.iter_fields(node) if value not in (None, []) and name != "kind"}
     if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         fields["body"] = node.body[ast.get_docstring(node, clean=False) is not None :]
     return f"{type(node).__name__}({','.join(f'{name}={_shape(value)}' for name, value in fields.items())})"

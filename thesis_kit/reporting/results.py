@@ -39,9 +39,7 @@ def pack(outcomes: Any) -> str:
     """Pack one 0 or 1 an image (a tensor, array or list, (n,)) into base64 text, eight images a byte."""
     bits = np.asarray(outcomes)
     if bits.ndim != 1 or not np.isin(bits, (0, 1)).all():
-        raise ValueError(
-            f"outcomes must be one 0 or 1 an image, shape (n,), got shape {bits.shape} of {bits.dtype}"
-        )
+        raise ValueError(f"outcomes must be one 0 or 1 an image, shape (n,), got shape {bits.shape} of {bits.dtype}")
     return base64.b64encode(np.packbits(bits.astype(bool))).decode()
 
 
@@ -55,9 +53,7 @@ def unpack(text: str, n: int) -> np.ndarray:
 
 def canonical(value: Any) -> bytes:
     """JSON in the one form that hashes are taken of; NaN and infinity are refused."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def digest(value: Any) -> str:
@@ -69,7 +65,19 @@ def write_document(path: str | os.PathLike, document: dict[str, Any]) -> None:
     """Write a result document in one step, with the SHA-256 of its content as last entry."""
     content = {key: value for key, value in document.items() if key != "sha256"}
     sealed = {**content, "sha256": digest(content)}
-    write_atomic(path, (json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_atomic(path, _readable(sealed).encode())
+
+
+def _readable(document: dict[str, Any]) -> str:
+    """JSON with a line an entry and a line a cell, so that people and version control can follow it."""
+    lines = []
+    for key, value in document.items():
+        if isinstance(value, list) and value:
+            text = "[\n  " + ",\n  ".join(json.dumps(entry, ensure_ascii=False) for entry in value) + "\n ]"
+        else:
+            text = json.dumps(value, ensure_ascii=False)
+        lines.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def read_document(path: str | os.PathLike) -> dict[str, Any]:
@@ -143,9 +151,7 @@ class Result:
     def curves(self, name: str, arm: str) -> dict[int, np.ndarray]:
         """Per seed, a recorded series of points, (k, 2)."""
         cells = self._arm(arm).items()
-        return {
-            seed: np.asarray(_entry(cell["curves"], name, arm, seed), dtype=float) for seed, cell in cells
-        }
+        return {seed: np.asarray(_entry(cell["curves"], name, arm, seed), dtype=float) for seed, cell in cells}
 
     def mean(self, measure: str, arm: str) -> Interval:
         """The mean of an outcome or number over seeds, with its 95% interval (outcomes as shares of one)."""
@@ -153,9 +159,7 @@ class Result:
         if measure not in first["outcomes"]:
             return statistics.scalars_interval(list(self.scalars(measure, arm).values()))
         values = self.outcomes(measure, arm)
-        interval = statistics.items_interval(
-            [self.cells[arm][seed]["group"] for seed in values], list(values.values())
-        )
+        interval = statistics.items_interval([self.cells[arm][seed]["group"] for seed in values], list(values.values()))
         if interval.value in (
             0.0,
             1.0,
@@ -171,9 +175,7 @@ class Result:
 
 def _entry(table: Mapping[str, Any], name: str, arm: str, seed: int) -> Any:
     if name not in table:
-        raise NotRecorded(
-            f"{name} of {arm} was not recorded (seed {seed} has {', '.join(table) or 'nothing'})"
-        )
+        raise NotRecorded(f"{name} of {arm} was not recorded (seed {seed} has {', '.join(table) or 'nothing'})")
     return table[name]
 
 
