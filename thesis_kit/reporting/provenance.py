@@ -18,7 +18,9 @@ from pathlib import Path
 
 PACKAGE = "thesis_kit"
 _ROOT = Path(__file__).resolve().parents[2]
-_BOOKKEEPING = tuple(f"{PACKAGE}.{name}" for name in ("reporting", "experiments.runner", "progress", "profiles"))
+_BOOKKEEPING = tuple(
+    f"{PACKAGE}.{name}" for name in ("reporting", "experiments.runner", "files", "progress", "profiles")
+)
 
 
 def _source(module: str) -> Path | None:
