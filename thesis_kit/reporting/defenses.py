@@ -33,13 +33,14 @@ _LOOK = {  # color and marker of a family, so that neither carries the meaning a
     "fgsm": (COLORS["vermilion"], "X"),
     "pgd": (COLORS["green"], "D"),
 }
+_FILL = {"free-2": "none", "free-4": "bottom"}  # fuller with m
 
 
 def _look(arm: str) -> dict[str, str]:
     arm = arm.split("@")[0]
     family = arm if arm in _LOOK else arm.split("-")[0]
     color, marker = _LOOK[family]
-    return {"color": color, "marker": marker}
+    return {"color": color, "marker": marker, "fillstyle": _FILL.get(arm, "full")}
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,15 @@ def cost_figure(points: Sequence[Measured], *, label: str, caption: str) -> Show
         axis.set_xscale("log"), axis.minorticks_off()
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.set_xlabel("forward + backward passes per weight update (log scale)")
-        axis.set_ylabel("accuracy under PGD-20 (%)")
-        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axis.set_ylabel("accuracy under PGD-20 (%)"), axis.set_ylim(0, 100)
+        _legend_below(figure)
     said = "; ".join(f"{NAMES.get(p.arm, p.arm)} {100 * p.value:.0f}% at {p.passes:g} passes" for p in points)
     return present(figure, label=label, caption=caption, alt=f"Robust accuracy against cost. {said}.")
+
+
+def _legend_below(figure) -> None:
+    """The legend under the axes, where it costs no width on a phone."""
+    figure.legend(loc="outside lower center", ncols=4, columnspacing=1.2, handletextpad=0.4)
 
 
 def _spread(passes: Sequence[float]) -> list[float]:
@@ -123,7 +129,7 @@ def _spread(passes: Sequence[float]) -> list[float]:
     shifts = []
     for i, cost in enumerate(passes):
         twins = [j for j, other in enumerate(passes) if other == cost]
-        shifts.append(1.06 ** (twins.index(i) - (len(twins) - 1) / 2))
+        shifts.append(1.08 ** (twins.index(i) - (len(twins) - 1) / 2))
     return shifts
 
 
@@ -155,8 +161,7 @@ def attacks_figure(
             axis.plot(list(by_attack), [100 * share for share in by_attack.values()], markersize=7,
                       label=NAMES.get(arm, arm), **_look(arm))  # fmt: skip
         axis.set_ylabel("images still read rightly (%)"), axis.set_ylim(0, 102)
-        axis.tick_params(axis="x", rotation=20)
-        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        _legend_below(figure)
     said = "; ".join(f"{NAMES.get(arm, arm)} falls from {100 * max(a.values()):.0f}% to {100 * min(a.values()):.0f}%"
                      for arm, a in accuracies.items())  # fmt: skip
     return present(figure, label=label, caption=caption, alt=f"Accuracy under stronger and stronger attacks. {said}.")
@@ -176,3 +181,18 @@ def collapse_figure(curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]
     said = "; ".join(f"{arm.split('@')[0]} ends between {100 * min(r[-1][1] for r in runs):.0f}% and "
                      f"{100 * max(r[-1][1] for r in runs):.0f}%" for arm, runs in curves.items())  # fmt: skip
     return present(figure, label=label, caption=caption, alt=f"Robust accuracy by epoch, one line a seed. {said}.")
+
+
+def one_step_figure(pairs: Mapping[str, tuple[float, float]], *, label: str, caption: str) -> Shown:
+    """What a single step finds against what PGD finds: name -> (accuracy under FGSM, accuracy under PGD-20)."""
+    with style():
+        figure, axis = canvas(size=(7, 0.55 * len(pairs) + 1.2))
+        for row, (one_step, many) in enumerate(pairs.values()):
+            axis.plot([100 * one_step, 100 * many], [row, row], color="#B0B0B0", linewidth=3, zorder=1)
+            axis.plot(100 * one_step, row, "^", color=COLORS["orange"], markersize=9, label="one step (FGSM)" if not row else None)
+            axis.plot(100 * many, row, "D", color=COLORS["blue"], markersize=8, label="PGD-20" if not row else None)
+        axis.set_yticks(range(len(pairs)), list(pairs)), axis.invert_yaxis()
+        axis.set_xlim(-2, 102), axis.set_xlabel("accuracy under attack (%)")
+        axis.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
+    said = "; ".join(f"{name}: {100 * a:.0f}% under one step, {100 * b:.0f}% under PGD-20" for name, (a, b) in pairs.items())
+    return present(figure, label=label, caption=caption, alt=f"Accuracy under a single step and under PGD. {said}.")
