@@ -174,8 +174,7 @@ def _fresh(experiment: Experiment) -> dict[str, Any]:
 
 
 def _open(experiment: Experiment, path: Path, arms: Iterable[str], restart: bool) -> dict[str, Any]:
-    """The document to go on with: the recorded one where it fits, a fresh one where there is none or on
-    restart."""
+    """The document to go on with: the recorded one where it fits, a fresh one where there is none or on restart."""
     fresh = _fresh(experiment)
     if not path.exists():
         return fresh
@@ -210,8 +209,7 @@ def _missing(experiment: Experiment, document: dict[str, Any], arms: list[str]) 
 
 
 def _expected(experiment: Experiment, document: dict[str, Any], todo: list[Cell], jobs: int) -> float:
-    """About how long ``todo`` takes: from recorded seconds where an arm has any, else the experiment's own
-    guess."""
+    """About how long ``todo`` takes: from recorded seconds where an arm has any, else the experiment's own guess."""
     recorded: dict[str, list[float]] = {}
     for cell in document["cells"]:
         recorded.setdefault(cell["arm"], []).append(cell["seconds"])
@@ -221,8 +219,7 @@ def _expected(experiment: Experiment, document: dict[str, Any], todo: list[Cell]
 
 
 def _announcer(experiment: Experiment, document: dict, todo: list[Cell], jobs: int, say: Say) -> Callable[[str], None]:
-    """A function that is told each arm that starts, and says once how many runs it has and how long they may
-    take."""
+    """A function that is told each arm that starts, and says once how many runs it has and how long they may take."""
     announced: set[str] = set()
 
     def announce(arm: str) -> None:
@@ -294,8 +291,7 @@ def _packed(bits: Any, n: int, name: str) -> str:
 
 @contextlib.contextmanager
 def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of fresh processes with one thread each, which never outlives the block, nor the parent's
-    death."""
+    """A pool of fresh processes with one thread each, which never outlives the block, nor the parent's death."""
     before = set(multiprocessing.active_children())
     with _environment(OMP_NUM_THREADS=THREADS, MKL_NUM_THREADS=THREADS, OPENBLAS_NUM_THREADS=THREADS):
         pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_prepare_worker)
@@ -334,8 +330,7 @@ def _environment(**values: object) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _only_writer(path: Path) -> Iterator[None]:
-    """Refuse a second run on the same file, whose cells would be lost, and sweep up what a killed one left
-    behind."""
+    """Refuse a second run on the same file, whose cells would be lost, and sweep up what a killed one left behind."""
     if sys.platform == "win32":  # no advisory locks there: two runs at once remain the reader's to avoid
         yield
         return

@@ -47,8 +47,7 @@ def _imports(tree: ast.Module, module: str, is_package: bool) -> set[str]:
 
 
 def _shape(node: object) -> str:
-    """A syntax tree as text: no positions, docstrings or empty fields, hence alike on every version of
-    Python."""
+    """A syntax tree as text: no positions, docstrings or empty fields, hence alike on every version of Python."""
     if isinstance(node, list):
         return "[" + ",".join(map(_shape, node)) + "]"
     if not isinstance(node, ast.AST):
@@ -64,8 +63,7 @@ def _is_bookkeeping(name: str) -> bool:
 
 
 def modules_used(module: str) -> dict[str, Path]:
-    """The module and every package module it imports, transitively, with their files, in alphabetical
-    order."""
+    """The module and every package module it imports, transitively, with their files, in alphabetical order."""
     found: dict[str, Path] = {}
     waiting = [module]
     while waiting:

@@ -172,6 +172,17 @@ class Result:
         """Whether the code that measured is the code that is installed now (wording and layout aside)."""
         return self.document["code"]["modules"] == modules_hash(self.document["code"]["module"])
 
+    def provenance(self) -> str:
+        """When, where and with what code this was measured, in a sentence."""
+        machine, seconds = self.document["machine"], self.document["seconds"]
+        others = "" if all("machine" not in cell for cell in self.document["cells"]) else ", in part on other machines"
+        code = "is unchanged since" if self.is_current() else "has changed since"
+        return (
+            f"Recorded on {self.document['recorded']} on {machine['processor']} ({machine['cores']} cores, one thread a "
+            f"run{others}) with torch {machine['torch']}, in {seconds / 3600:.1f} core-hours; the code that measures "
+            f"{code}. To measure again: {self.document['command']}"
+        )
+
 
 def _entry(table: Mapping[str, Any], name: str, arm: str, seed: int) -> Any:
     if name not in table:

@@ -20,9 +20,7 @@ from scipy import stats
 
 LEVEL = 0.95
 N_RESAMPLES = 10_000
-SMALL_MARGIN = (
-    5.0  # points; a margin under this is judged only by an interval narrower than the margin itself
-)
+SMALL_MARGIN = 5.0  # points; a margin under this is judged only by an interval narrower than the margin itself
 
 BY_SEEDS = "Student-t over seeds"
 BY_IMAGES = "bootstrap over images"
@@ -59,8 +57,7 @@ class Interval:
 
 
 def student_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95% interval of a mean from one value a seed; without end for a single seed, which says nothing about
-    others."""
+    """95% interval of a mean from one value a seed; without end for a single seed, which says nothing about others."""
     values = np.asarray(values, dtype=float)  # (seeds,)
     if len(values) < 2:
         return -math.inf, math.inf
@@ -96,8 +93,7 @@ def bootstrap_interval(groups: Sequence[str], values: Sequence[np.ndarray]) -> t
 
 
 def items_interval(groups: Sequence[str], values: Sequence[np.ndarray]) -> Interval:
-    """The mean over seeds of a per-image quantity, with the wider of its two intervals (see
-    ``bootstrap_interval``)."""
+    """The mean over seeds of a per-image quantity, with the wider of its two intervals (see ``bootstrap_interval``)."""
     values = [np.asarray(v, dtype=float) for v in values]
     per_seed = [float(v.mean()) for v in values]
     ends = {BY_IMAGES: bootstrap_interval(groups, values), BY_SEEDS: student_interval(per_seed)}
@@ -122,9 +118,7 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     return max(0.0, center - half), min(1.0, center + half)
 
 
-def newcombe(
-    successes_1: int, n_1: int, successes_2: int, n_2: int, level: float = LEVEL
-) -> tuple[float, float]:
+def newcombe(successes_1: int, n_1: int, successes_2: int, n_2: int, level: float = LEVEL) -> tuple[float, float]:
     """Newcombe's hybrid score interval for the difference of two shares, the first minus the second."""
     p1, p2 = successes_1 / n_1, successes_2 / n_2
     low_1, high_1 = wilson(successes_1, n_1, level)

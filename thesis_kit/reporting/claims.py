@@ -1,0 +1,215 @@
+"""Claims as data, and what the recorded results say about them.
+
+A claim is a row of ``claims.yml``: a statement, its origin, what the paper found, and a rule of one or more
+contrasts with thresholds. ``judge_claim`` puts it beside a result and computes the verdict; nobody types one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from thesis_kit.checks import choose
+from thesis_kit.reporting.rules import (
+    BadClaims,
+    Condition,
+    Contrast,
+    Reported,
+    parse_condition,
+    parse_contrast,
+    parse_report,
+)
+
+FILE = Path(__file__).with_name("claims.yml")
+ORIGINS = {
+    "thesis": "from the thesis",
+    "related": "from related work",
+    "later": "from later work",
+    "ours": "our own",
+}
+STATUSES = {"seen": "read in the source", "recalled": "recalled, not verified"}
+INTERVALS = ("items", "scalars", "shares")
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What the source of a claim says, where, and whether we read it there."""
+
+    text: str
+    sources: tuple[str, ...]
+    status: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row of the ledger, without its measurement."""
+
+    id: str
+    chapter: str
+    arena: str
+    also: tuple[str, ...]
+    origin: str
+    statement: str
+    paper: Paper
+    rule: tuple[Contrast, ...]
+    conditions: tuple[Condition, ...]
+    report: tuple[Reported, ...]
+    not_run: str | None
+
+    @property
+    def terms(self) -> list[tuple[str, str]]:
+        """The (measure, arm) pairs that the verdict rests on."""
+        expressions = [contrast.expression for contrast in self.rule]
+        expressions += [side for condition in self.conditions for side in (condition.left, condition.right)]
+        return list(dict.fromkeys(term for expression in expressions for term in expression.terms))
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms to run for this claim, what it only reports included."""
+        reported = [arm for item in self.report for _, arm in item.expression.terms]
+        return list(dict.fromkeys([*(arm for _, arm in self.terms), *reported]))
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A chapter's number, title, and the names of its arms."""
+
+    number: int
+    title: str
+    arms: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a measure is called, whether it is recorded per image or per seed, and whose attacks' cost it carries."""
+
+    title: str
+    per: str
+    attacks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Everything in the claims file."""
+
+    arenas: Mapping[str, str]
+    sources: Mapping[str, str]
+    measures: Mapping[str, Measure]
+    chapters: Mapping[str, Chapter]
+    claims: Mapping[str, Claim]
+
+    def of(self, chapter: str) -> list[Claim]:
+        """A chapter's claims in the order of the file."""
+        choose(chapter, self.chapters, "chapter")
+        return [claim for claim in self.claims.values() if claim.chapter == chapter]
+
+
+def read_catalog(text: str) -> Catalog:
+    """Read and validate a claims file.
+
+    Raises:
+        BadClaims: a key, origin, arena, arm, measure or source is unknown, or a rule cannot be read; one
+        sentence.
+    """
+    data = yaml.safe_load(text)
+    _keys(data, "the claims file", required=("arenas", "sources", "measures", "chapters", "claims"))
+    measures = {name: _measure(name, row) for name, row in data["measures"].items()}
+    chapters = {name: _chapter(name, row) for name, row in data["chapters"].items()}
+    catalog = Catalog(data["arenas"], data["sources"], measures, chapters, {})
+    claims: dict[str, Claim] = {}
+    for row in data["claims"]:
+        claim = _claim(row, catalog)
+        if claim.id in claims:
+            raise BadClaims(f"claim {claim.id} stands in the file twice: rename or remove one")
+        claims[claim.id] = claim
+    return Catalog(data["arenas"], data["sources"], measures, chapters, claims)
+
+
+@lru_cache(maxsize=1)
+def catalog() -> Catalog:
+    """The book's own claims."""
+    return read_catalog(FILE.read_text(encoding="utf-8"))
+
+
+def _keys(row: Any, what: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:
+    if not isinstance(row, Mapping):
+        raise BadClaims(f"{what} must be a table of keys and values, got {type(row).__name__}")
+    for key in row:
+        _known(key, (*required, *optional), f"key of {what}")
+    if absent := [key for key in required if key not in row]:
+        raise BadClaims(f"{what} lacks {', '.join(absent)}")
+
+
+def _known(name: str, known: Any, kind: str) -> Any:
+    try:
+        return choose(name, known, kind)
+    except ValueError as error:
+        raise BadClaims(str(error)) from error
+
+
+def _measure(name: str, row: Any) -> Measure:
+    _keys(row, f"measure {name}", ("title", "per"), ("attacks",))
+    _known(row["per"], ("image", "seed"), f"value of per in measure {name}")
+    return Measure(row["title"], row["per"], tuple(row.get("attacks", ())))
+
+
+def _chapter(name: str, row: Any) -> Chapter:
+    _keys(row, f"chapter {name}", ("number", "title", "arms"))
+    return Chapter(row["number"], row["title"], row["arms"])
+
+
+def _claim(row: Any, catalog: Catalog) -> Claim:
+    name = f"claim {row.get('id', '?')}" if isinstance(row, Mapping) else "a claim"
+    required = ("id", "chapter", "arena", "origin", "statement", "paper", "rule")
+    _keys(row, name, required, ("also", "interval", "conditions", "report", "not_run"))
+    chapter = _known(row["chapter"], catalog.chapters, f"chapter of {name}")
+    for arena in (row["arena"], *row.get("also", ())):
+        _known(arena, catalog.arenas, f"arena of {name}")
+    _known(row["origin"], ORIGINS, f"origin of {name}")
+    interval = row.get("interval", "items")
+    _known(interval, INTERVALS, f"interval of {name}")
+    if not isinstance(row["rule"], list) or not row["rule"]:
+        raise BadClaims(f"{name} needs a list of at least one contrast under rule")
+    claim = Claim(
+        id=row["id"],
+        chapter=row["chapter"],
+        arena=row["arena"],
+        also=tuple(row.get("also", ())),
+        origin=row["origin"],
+        statement=row["statement"].strip(),
+        paper=_paper(row["paper"], name, catalog),
+        rule=tuple(parse_contrast(text, interval, name) for text in row["rule"]),
+        conditions=tuple(parse_condition(text, name) for text in row.get("conditions", ())),
+        report=tuple(parse_report(title, text, name) for title, text in row.get("report", {}).items()),
+        not_run=row.get("not_run"),
+    )
+    _check_terms(claim, chapter, catalog, name)
+    return claim
+
+
+def _paper(row: Any, name: str, catalog: Catalog) -> Paper:
+    _keys(row, f"paper of {name}", ("text", "source", "status"))
+    sources = tuple([row["source"]] if isinstance(row["source"], str) else row["source"])
+    for source in sources:
+        _known(source, catalog.sources, f"source of {name}")
+    _known(row["status"], STATUSES, f"status of {name}")
+    return Paper(row["text"].strip(), sources, row["status"])
+
+
+def _check_terms(claim: Claim, chapter: Chapter, catalog: Catalog, name: str) -> None:
+    """Every measure and arm must be known, and points be asked of what is recorded per image only."""
+    terms = [*claim.terms, *(term for item in claim.report for term in item.expression.terms)]
+    for measure, arm in terms:
+        _known(measure, catalog.measures, f"measure of {name}")
+        _known(arm, chapter.arms, f"arm of {name}")
+    for contrast in claim.rule:
+        for measure, _ in contrast.expression.terms:
+            if (catalog.measures[measure].per == "image") != contrast.points:
+                hint = "add points" if not contrast.points else "leave out points"
+                per = catalog.measures[measure].per
+                raise BadClaims(f"the rule {contrast.text!r} of {name} uses {measure}, recorded per {per}: {hint}")
