@@ -47,15 +47,15 @@ ENVIRONMENT = {
 }
 SETUP_MARK = re.compile(r"^# %% \[setup\][ \t]*$", re.MULTILINE)
 SETUP = """\
-# The same in every chapter: on Colab, install the package; then choose how large everything runs.
-PROFILE = "small"  # "full": real data and networks, with a GPU and a network connection
+# The same in every chapter: install the package where it is missing, choose how large all runs.
+PROFILE = "small"  # "full": real data and networks; needs a GPU and a network connection
 
 import sys
 
 if "google.colab" in sys.modules:
     repository = "{repository}"
     if not repository:
-        raise SystemExit("Say where this book is published: set repository.url in _config.yml, run make notebooks.")
+        raise SystemExit("Set repository.url in _config.yml to where this book is published.")
     %pip install --quiet "thesis_kit @ git+{{repository}}"
 
 import thesis_kit as tk
