@@ -1,0 +1,85 @@
+"""Imports inside the package run downwards only, in the order of the design, and never in a circle."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "thesis_kit"
+
+# From the top down: a room may import from its own line and from the lines below.
+LAYERS = [
+    {"cli"},
+    {"experiments"},
+    {"session", "profiles"},
+    {"reporting"},
+    {"sonification", "features", "inversion"},
+    {"evaluation"},
+    {"training"},
+    {"attacks"},
+    {"certification", "synthesis"},
+    {"models"},
+    {"data"},
+    {"checks", "randomness", "files", "passes", "progress", "sweep"},
+]
+LEVEL = {room: -number for number, line in enumerate(LAYERS) for room in line}
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES = {module_name(path) for path in FILES} | {"thesis_kit"}
+
+
+def run_time(tree: ast.Module) -> ast.Module:
+    """The tree without its `if TYPE_CHECKING:` blocks."""
+    tree.body = [n for n in tree.body if not (isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test))]
+    return tree
+
+
+def imported(path: Path, *, types_too: bool = True) -> set[str]:
+    """Modules of the package that a file imports, wherever in the file it does."""
+    package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
+    found = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree if types_too else run_time(tree)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            inner = {f"{origin}.{alias.name}" for alias in node.names}
+            found |= {name if name in NAMES else origin for name in inner}
+    return {name for name in found if name == "thesis_kit" or name.startswith("thesis_kit.")}
+
+
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def test_every_module_has_a_layer():
+    homeless = {room(module_name(path)) for path in FILES} - set(LEVEL)
+    assert not homeless, f"say in LAYERS where {sorted(homeless)} belong"
+
+
+@pytest.mark.parametrize("path", FILES, ids=[module_name(path) for path in FILES])
+def test_imports_run_downwards(path):
+    here = LEVEL[room(module_name(path))]
+    upward = {name for name in imported(path) if name == "thesis_kit" or LEVEL[room(name)] > here}
+    if module_name(path).startswith(("thesis_kit.cli", "thesis_kit.experiments")):
+        upward.discard("thesis_kit")  # for the version, say; what lies above everything else may use everything
+    assert not upward, f"{module_name(path)} imports from above: {sorted(upward)}"
+
+
+def test_no_circles():
+    graph = {module_name(path): imported(path, types_too=False) - {module_name(path), "thesis_kit"} for path in FILES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"modules import each other in a circle: {' -> '.join(error.args[1])}")
