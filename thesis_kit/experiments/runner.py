@@ -127,6 +127,13 @@ def run_experiment(
     return Result(document)
 
 
+def start_over(experiment: Experiment, arms: Iterable[str], *, folder: str | os.PathLike | None = None) -> None:
+    """Forget the recorded cells of these arms, or all cells where code, data or configuration changed."""
+    path = result_path(experiment.id, folder)
+    with _only_writer(path):
+        write_document(path, _open(experiment, path, arms, restart=True))
+
+
 def cells_left(
     experiment: Experiment,
     arms: Iterable[str],

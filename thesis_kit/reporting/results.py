@@ -178,8 +178,8 @@ class Result:
         others = "" if all("machine" not in cell for cell in self.document["cells"]) else ", in part on other machines"
         code = "is unchanged since" if self.is_current() else "has changed since"
         return (
-            f"Recorded on {self.document['recorded']} on {machine['processor']} ({machine['cores']} cores, one thread a "
-            f"run{others}) with torch {machine['torch']}, in {seconds / 3600:.1f} core-hours; the code that measures "
+            f"Recorded on {self.document['recorded']} on {machine['processor']} ({machine['cores']} cores, one thread "
+            f"a run{others}) with torch {machine['torch']}, in {seconds / 3600:.1f} core-hours; the code that measures "
             f"{code}. To measure again: {self.document['command']}"
         )
 

@@ -1,0 +1,194 @@
+"""The command line: ``thesis-kit claims run | list | show | ledger``.
+
+Thin: each command calls the function a notebook would call. An error of the library is one sentence in red and exit
+code 2; ``--debug`` shows where it came from.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from thesis_kit.checks import choose
+from thesis_kit.files import write_atomic
+from thesis_kit.reporting import ledger as ledger_module
+from thesis_kit.reporting.claims import Claim, catalog
+from thesis_kit.reporting.judging import Judged, judge_chapter, judge_claim
+from thesis_kit.reporting.ledger import SIGNS, ledger_page, rows
+from thesis_kit.reporting.results import Result
+
+out = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+_HELP = "Robust and understandable deep networks: the methods of an executable book."
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split(":")[0]
+)
+claims = typer.Typer(no_args_is_help=True, help="What the book claims, what was measured, and the verdicts.")
+app.add_typer(claims, name="claims")
+
+BOOK_LEDGER = Path(ledger_module.__file__).resolve().parents[2] / "book" / "ledger.md"
+Id = Annotated[str | None, typer.Argument(metavar="[ID]", help="One claim; all of them if left out.")]
+Folder = Annotated[Path | None, typer.Option(help="Folder of the result files; the package's own if left out.")]
+
+
+@app.callback(help=_HELP)
+def _root(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    """The option is read in ``main``, which is where errors end."""
+
+
+@claims.command("list")
+def list_claims(folder: Folder = None) -> None:
+    """Every claim with its verdict."""
+    table = Table("claim", "arena", "origin", "verdict", box=None, pad_edge=False)
+    for judged in _all_judged(folder):
+        verdict = f"{SIGNS[judged.verdict]} {judged.verdict.value}"
+        table.add_row(judged.claim.id, judged.arena, judged.claim.origin, verdict)
+    out.print(table)
+
+
+@claims.command()
+def show(claim_id: Id = None, folder: Folder = None) -> None:
+    """One claim in full, or all of them: rule, source, measurement, verdict, budget."""
+    chosen = None if claim_id is None else choose(claim_id, catalog().claims, "claim")
+    for judged in _all_judged(folder):
+        if chosen in (None, judged.claim):
+            _print_claim(judged)
+
+
+@claims.command()
+def ledger(
+    write: Annotated[bool, typer.Option("--write", help="Write the page.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only say whether the page is up to date.")] = False,
+    page: Annotated[Path, typer.Option(help="The page; book/ledger.md of the checkout if left out.")] = BOOK_LEDGER,
+    folder: Folder = None,
+) -> None:
+    """Print the ledger page, write it into the book, or check that the book's is up to date."""
+    text = ledger_page(folder)
+    if write:
+        if not page.parent.is_dir():
+            raise ValueError(
+                f"there is no folder {page.parent} to write the page to: run this in a checkout, or give --page"
+            )
+        write_atomic(page, text.encode())
+        out.print(f"wrote {page.name}")
+    elif check and (not page.exists() or page.read_text(encoding="utf-8") != text):
+        raise ValueError(f"{page.name} is not what claims and results say now: run `thesis-kit claims ledger --write`")
+    elif check:
+        out.print(f"{page.name} is up to date")
+    else:
+        sys.stdout.write(text)
+
+
+@claims.command()
+def run(
+    claim_id: Id = None,
+    arena: Annotated[str | None, typer.Option(help="Measure in this arena; each claim's own if left out.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, one processor core each.")] = 1,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget what is recorded and measure it again.")] = False,
+    folder: Folder = None,
+) -> None:
+    """Measure what is missing behind one claim or all of them, and say what the claims come to.
+
+    Finished runs are kept at once: stopped or killed, the same command goes on.
+    """
+    chosen = list(catalog().claims.values()) if claim_id is None else [choose(claim_id, catalog().claims, "claim")]
+    if arena is not None:
+        choose(arena, catalog().arenas, "arena")
+    campaign = _Campaign(arena, jobs, restart, folder)
+    try:
+        for claim in chosen:
+            campaign.judge(claim)
+        if claim_id is None:
+            campaign.finish()
+    except KeyboardInterrupt:
+        errors.print("stopped; finished runs are kept, and the same command goes on from here")
+        raise typer.Exit(130) from None
+
+
+@dataclass
+class _Campaign:
+    """One call of ``claims run``: its options, the arms already started over, and the experiments it came across."""
+
+    arena: str | None
+    jobs: int
+    restart: bool
+    folder: Path | None
+    fresh: set[tuple[str, str]] = field(default_factory=set)
+    places: dict[tuple[str, str], None] = field(default_factory=dict)
+
+    def judge(self, claim: Claim) -> None:
+        """Measure a claim's missing runs and print its verdict."""
+        arenas = (claim.arena, *claim.also)
+        where = self.arena or claim.arena
+        if claim.not_run or where not in arenas:
+            why = claim.not_run or f"it is measured in {', '.join(arenas)}"
+            out.print(f"[bold]{claim.id}[/bold] ({where}): not run: {escape(why)}")
+            return
+        judged = judge_claim(claim, self.measure(claim.id, claim.chapter, where, claim.arms), where)
+        self.places[claim.chapter, where] = None
+        out.print(f"  {SIGNS[judged.verdict]} {judged.verdict.value}: {escape(judged.reason)}")
+
+    def finish(self) -> None:
+        """Measure the arms that no claim rests on but a figure shows."""
+        for chapter, where in self.places:
+            self.measure(f"figures of {chapter}", chapter, where, None)
+
+    def measure(self, what: str, chapter: str, arena: str, arms: list[str] | None) -> Result:
+        """Run an experiment's arms (None: all); on --restart each starts over once, however many claims share it."""
+        from thesis_kit.experiments import find
+        from thesis_kit.experiments.runner import cells_left, duration, run_experiment, start_over
+
+        experiment = find(chapter, arena)
+        arms = experiment.arms if arms is None else arms
+        stale = [arm for arm in arms if (experiment.id, arm) not in self.fresh] if self.restart else []
+        if stale:
+            start_over(experiment, stale, folder=self.folder)
+            self.fresh.update((experiment.id, arm) for arm in stale)
+        todo, seconds = cells_left(experiment, arms, folder=self.folder)
+        planned = sum(len(experiment.seeds(arm)) for arm in arms)
+        time = f"{len(todo)} to go, about {duration(seconds / min(self.jobs, len(todo)))}" if todo else "nothing to do"
+        out.print(f"[bold]{what}[/bold] ({arena}): {planned - len(todo)} of {planned} runs recorded, {time}")
+        return run_experiment(experiment, jobs=self.jobs, only_arms=arms, progress=_indented, folder=self.folder)
+
+
+def _indented(sentence: str) -> None:
+    out.print(f"  {escape(sentence)}")
+
+
+def _all_judged(folder: Path | None) -> list[Judged]:
+    return [judged for chapter in catalog().chapters for judged in judge_chapter(chapter, folder)]
+
+
+def _print_claim(judged: Judged) -> None:
+    out.print(f"[bold]{judged.claim.id}[/bold] ({judged.arena})  {escape(judged.claim.statement)}")
+    for label, texts in rows(judged):
+        for text in texts:
+            plain = text.replace("**", "").replace("`", "")
+            for source, name in catalog().sources.items():
+                plain = plain.replace(f"[@{source}]", f"[{name}]")
+            out.print(f"  {label + ':':<16} {escape(plain)}")
+    out.print()
+
+
+def main() -> None:
+    """Run the command line; an expected error ends it with one sentence and exit code 2."""
+    from thesis_kit.experiments.runner import CellFailed
+
+    try:
+        app()
+    except (ValueError, TypeError, OSError, CellFailed) as error:
+        if "--debug" in sys.argv:
+            raise
+        errors.print(f"[red]{escape(str(error))}[/red]")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
