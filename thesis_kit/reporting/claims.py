@@ -32,7 +32,7 @@ ORIGINS = {
     "later": "from later work",
     "ours": "our own",
 }
-STATUSES = {"seen": "read in the source", "recalled": "recalled, not verified"}
+STATUSES = {"seen": "checked against a published source", "recalled": "recalled, not verified"}
 INTERVALS = ("items", "scalars", "shares")
 
 

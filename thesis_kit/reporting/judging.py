@@ -146,7 +146,8 @@ def _report(item: Reported, result: Result) -> str:
     try:
         if item.points:
             interval = _items(item.expression, result)
-            return f"{interval.value:+.1f} points [{interval.low:.1f}, {interval.high:.1f}]"
+            text = f"{interval.value:+.1f} points, 95% interval {interval.low:.1f} to {interval.high:.1f}"
+            return text.replace("-", "−")
         return f"{_mean(item.expression, result):.3g}"
     except (NotRecorded, ValueError):
         return "not recorded"

@@ -48,6 +48,7 @@ _CARD = (
     "background:#fff;color:#1a1a1a;border:1px solid #d0d0d0;border-left:6px solid {color};border-radius:6px;"
     "padding:10px 14px;margin:1em 0;max-width:100%;box-sizing:border-box;overflow-wrap:anywhere"
 )
+_CODE = "color:inherit;background:none"  # a theme's own code colors are made for the page, not for a white card
 Row = tuple[str, list[str]]
 
 
@@ -104,7 +105,7 @@ def _number(value: float, unit: str) -> str:
 
 
 def _signed(text: str) -> str:
-    return text if text.startswith(("−", "0")) else f"+{text}"
+    return text if text.startswith("−") or not float(text) else f"+{text}"
 
 
 def budget(judged: Judged) -> list[str]:
@@ -187,7 +188,7 @@ def chapter_page(chapter: str, judged: list[Judged]) -> str:
     about = catalog().chapters[chapter]
     lines = [f"## Chapter {about.number}: {about.title}", "", "| claim | arena | verdict |", "|---|---|---|"]
     for one in judged:
-        sign = f"{SIGNS[one.verdict]} {one.verdict.value}"
+        sign = f"{SIGNS[one.verdict]}\N{NO-BREAK SPACE}{one.verdict.value}"  # the sign never stands alone on a line
         lines.append(f"| [{one.claim.statement}](#{_anchor(one)}) | {one.arena} | {sign} |")
     results = {one.result.name: one.result for one in judged if one.result is not None}
     lines += ["", *(f"{result.provenance()}." for result in results.values()), ""]
@@ -219,7 +220,7 @@ def _bars(judged: Judged) -> list[str]:
     for finding in judged.findings:
         bar = interval_bar(finding.interval, finding.contrast.threshold, points=finding.contrast.points)
         left = html.escape(finding.contrast.expression.text)
-        bars.append(f'<div style="margin:6px 0"><small><code>{left}</code></small>{bar}</div>')
+        bars.append(f'<div style="margin:6px 0"><small><code style="{_CODE}">{left}</code></small>{bar}</div>')
     return bars
 
 
@@ -267,7 +268,7 @@ def _html_card(judged: Judged) -> str:
     return (
         f'<section class="tk-claim" style="{style}"><p style="margin:0 0 4px">{_html(table["Verdict"][0])}</p>'
         f'<p style="margin:0 0 6px"><strong>{html.escape(claim.statement)}</strong> '
-        f"<small>({ORIGINS[claim.origin]}; <code>{claim.id}</code>, arena {judged.arena})</small></p>"
+        f"<small>({ORIGINS[claim.origin]}; {_html(f'`{claim.id}`')}, arena {judged.arena})</small></p>"
         f"{''.join(_bars(judged))}{_html_list(table, shown)}"
         f"<details><summary>{', '.join(folded).capitalize()}</summary>{_html_list(table, folded)}</details></section>"
     )
@@ -285,5 +286,5 @@ def _html(text: str) -> str:
     """Light markup as HTML, sources by their names."""
     text = html.escape(text, quote=False)
     text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", text)
-    text = re.sub(r"`(.+?)`", r"<code>\1</code>", text)
+    text = re.sub(r"`(.+?)`", rf'<code style="{_CODE}">\1</code>', text)
     return re.sub(r"\[@(\w+)\]", lambda match: html.escape(catalog().sources[match[1]]), text)

@@ -180,7 +180,7 @@ class Result:
         return (
             f"Recorded on {self.document['recorded']} on {machine['processor']} ({machine['cores']} cores, one thread "
             f"a run{others}) with torch {machine['torch']}, in {seconds / 3600:.1f} core-hours; the code that measures "
-            f"{code}. To measure again: {self.document['command']}"
+            f"{code}. To measure again: `{self.document['command']}`"
         )
 
 
