@@ -1,18 +1,22 @@
-"""A Sphinx extension that corrects two things of the site's stack.
+"""A Sphinx extension that corrects three things of the site's stack.
 
-A property's docstring is prose, whatever colons its first line holds: napoleon reads "Share of images that survive:
-the worst case" as a type and its description. And thebe, which jupyter-book always loads, puts scripts on every page
-that nothing here uses, one of which fails.
+Docstrings are prose: a property's first line may hold colons, which napoleon would read as "type: description", and a
+signature in a sentence may hold a bare star, which is no emphasis. And thebe, which jupyter-book always loads, puts
+scripts on every page that nothing here uses, one of which fails.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
+
+BARE_STAR = re.compile(r"(``.*?``)|(?<=[\s(])\*(?=[,)])")
 
 
 def keep_prose(app, what, name, obj, options, lines):
     if what == "property":
         lines[:] = [*(inspect.getdoc(obj) or "").splitlines(), ""]
+    lines[:] = [BARE_STAR.sub(lambda found: found.group(1) or r"\*", line) for line in lines]
 
 
 def without_thebe(app, config):
