@@ -42,28 +42,37 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 
     Invariant to shift and scale. With two classes there is no third logit and the loss is the plain margin,
     whose comparisons and gradient directions do not depend on the scale either.
+
+    Source: Croce and Hein 2020, eq. 6.
     """
     label, rival = _label_and_rival(logits, y)
-    return (rival - label) / _spread(logits, 2)
+    return (rival - label) / _spread(logits, slice(2, 3))
 
 
 def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """−(z_y − z_t) / (z_π1 − (z_π3 + z_π4)/2) for the class t to reach: (n, k), (n,), (n,) -> (n,).
 
-    With three classes the denominator is z_π1 − z_π3, with two it is 1 (see ``dlr``). Source: Croce and Hein
-    2020, eq. 7.
+    With three classes z_π2 and z_π3 are averaged instead: over z_π1 − z_π3 the loss would be −1, without any
+    slope, while t is the least likely. With two classes it is the plain margin, as in ``dlr``.
+
+    Source: Croce and Hein 2020, eq. 7.
     """
-    gap = logits.gather(1, y[:, None]) - logits.gather(1, target[:, None])  # (n, 1)
-    return -gap[:, 0] / _spread(logits, 3)
+    gap = logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])  # (n, 1)
+    return gap[:, 0] / _spread(logits, slice(1, 3) if logits.shape[1] == 3 else slice(2, 4))
 
 
-def _spread(logits: Tensor, last: int) -> Tensor:
-    """z_π1 minus the mean of the third to the ``last + 1``-th largest logit: (n, k) -> (n,), never zero."""
+def _spread(logits: Tensor, ranks: slice) -> Tensor:
+    """z_π1 minus the mean of the logits at these ranks: (n, k) -> (n,); 1 if there are two classes.
+
+    Where they tie it is held at the logits' rounding error, so that neither the ratio nor its slope overflows.
+    """
     if logits.shape[1] == 2:
         return torch.ones_like(logits[:, 0])
     ordered = logits.sort(dim=1, descending=True).values
-    spread = ordered[:, 0] - ordered[:, 2 : last + 1].mean(dim=1)
-    return spread + torch.finfo(logits.dtype).tiny ** 0.5
+    spread = ordered[:, 0] - ordered[:, ranks].mean(dim=1)
+    precision = torch.finfo(logits.dtype)
+    rounding = logits.detach().abs().amax(dim=1) * precision.eps
+    return torch.maximum(spread, rounding.clamp_min(precision.tiny**0.5))
 
 
 LOSSES: dict[str, Loss] = {"ce": cross_entropy, "margin": margin, "dlr": dlr}

@@ -12,12 +12,15 @@ from torch import Tensor
 
 from thesis_kit.randomness import ImageRandom
 
-_TINY = 1e-12
-
 
 def l2_norm(t: Tensor) -> Tensor:
     """Euclidean norm of each image: (n, c, h, w) -> (n, 1, 1, 1)."""
     return t.flatten(1).norm(dim=1).view(-1, *[1] * (t.ndim - 1))
+
+
+def over(t: Tensor, length: Tensor) -> Tensor:
+    """t / length, and zero where both are: the smallest normal number of the dtype stands in for zero."""
+    return t / length.clamp_min(torch.finfo(t.dtype).tiny)
 
 
 class Linf:
@@ -55,12 +58,15 @@ class L2:
 
     def direction(self, gradient: Tensor) -> Tensor:
         """The steepest unit step: the gradient over its length (zero where it is zero)."""
-        return gradient / l2_norm(gradient).clamp_min(_TINY)
+        largest = gradient.flatten(1).abs().amax(dim=1).view(-1, *[1] * (gradient.ndim - 1))
+        gradient = over(gradient, largest)  # the squares of a saturated model's gradient would underflow
+        return over(gradient, l2_norm(gradient))
 
     def project(self, x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
         """Shrink to the ball, then clip to the pixel range: as x lies in it, this cannot leave the ball."""
         perturbation = x_adv - x
-        scale = (eps / l2_norm(perturbation).clamp_min(_TINY)).clamp_max(1)
+        length = l2_norm(perturbation)
+        scale = over(torch.full_like(length, eps), length).clamp_max(1)
         return (x + perturbation * scale).clamp(0, 1)
 
     def size(self, perturbation: Tensor) -> Tensor:

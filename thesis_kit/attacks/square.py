@@ -13,13 +13,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from thesis_kit.attacks.losses import Loss
-from thesis_kit.attacks.norms import L2, NORMS, Linf, l2_norm, within_ball
+from thesis_kit.attacks.norms import L2, NORMS, Linf, l2_norm, over, within_ball
 from thesis_kit.attacks.objective import prepare, score
 from thesis_kit.checks import check_count
 from thesis_kit.randomness import ImageRandom, image_random
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries; scaled to any other number
-_TINY = 1e-12
 
 
 def square(
@@ -108,7 +107,7 @@ def _recolor_square(random: ImageRandom, x: Tensor, best: Tensor, eps: float, si
     """
     numbers = random.uniform(2 + x.shape[1], dtype=torch.float32)
     inside = _window(numbers[:, :2], x, side)  # (n, 1, h, w)
-    color = torch.where(numbers[:, 2:] < 0.5, -eps, eps).to(x.dtype)[:, :, None, None]  # (n, c, 1, 1)
+    color = eps * torch.where(numbers[:, 2:] < 0.5, -1, 1).to(x.dtype)[:, :, None, None]  # (n, c, 1, 1)
     candidate = torch.where(inside, (x + color).clamp(0, 1), best)
     idle = (candidate == best).flatten(1).all(dim=1).view(-1, 1, 1, 1)
     return torch.where(inside & idle, (x - color).clamp(0, 1), candidate)
@@ -122,7 +121,7 @@ def _tiles(random: ImageRandom, x: Tensor, eps: float) -> Tensor:
     signs = random.signs(x.shape[1], rows, columns, dtype=x.dtype)
     signs = signs.repeat_interleave(side, dim=2).repeat_interleave(side, dim=3)  # (n, c, ≥ h, ≥ w)
     pattern = (signs * _bump(side, side, x).repeat(rows, columns))[..., :height, :width]
-    return (x + eps * pattern / l2_norm(pattern).clamp_min(_TINY)).clamp(0, 1)
+    return (x + eps * over(pattern, l2_norm(pattern))).clamp(0, 1)
 
 
 def _move_norm(random: ImageRandom, x: Tensor, best: Tensor, eps: float, side: int) -> Tensor:
@@ -138,8 +137,8 @@ def _move_norm(random: ImageRandom, x: Tensor, best: Tensor, eps: float, side: i
     unused = (eps**2 - l2_norm(perturbation) ** 2).clamp_min(0) / channels
     available = (_channel_norm(perturbation * (here | there)) ** 2 + unused).sqrt()
     local = perturbation * here
-    local = signs * bumps + local / _channel_norm(local).clamp_min(_TINY)
-    local = local / _channel_norm(local).clamp_min(_TINY) * available
+    local = signs * bumps + over(local, _channel_norm(local))
+    local = over(local, _channel_norm(local)) * available
     perturbation = torch.where(here, local, perturbation * ~there)
     return NORMS["l2"].project(x + perturbation, x, eps)
 
