@@ -167,7 +167,8 @@ def execute(notebook: NotebookNode, name: str) -> NotebookNode:
         try:
             client.execute()
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-            raise BuildError(f"{name}: {failing_cell(notebook)} failed.\n{error}") from error
+            told = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # without the terminal's colors
+            raise BuildError(f"{name}: {failing_cell(notebook)} failed.\n{told}") from error
     return notebook
 
 
