@@ -1,7 +1,7 @@
 """Robust and understandable deep networks: the methods of the book, as functions on your own models.
 
-``import thesis_kit as tk``; then ``tk.setup`` chooses where and how large things run, ``tk.train`` trains, ``tk.attacks``
-and ``tk.evaluation`` judge, ``tk.models`` and ``tk.data`` bring networks and images.
+``import thesis_kit as tk``; then ``tk.setup`` chooses where and how large things run, ``tk.train`` trains,
+``tk.attacks`` and ``tk.evaluation`` judge, ``tk.models`` and ``tk.data`` bring networks and images.
 """
 
 from thesis_kit import attacks, data, evaluation, models, training

@@ -1,8 +1,8 @@
 """How accurate a classifier is, and how accurate it stays under attack.
 
 Robust accuracy is the worst case per image over the attacks named: an image counts only if none of them changes its
-label. The attacks run in order, each on the images that survived the ones before; since an image's random numbers are its
-own, this gives what attacking everything with everything gives, in a fraction of the time.
+label. The attacks run in order, each on the images that survived the ones before; since an image's random numbers are
+its own, this gives what attacking everything with everything gives, in a fraction of the time.
 """
 
 from __future__ import annotations
@@ -132,7 +132,9 @@ class RobustAccuracy:
         rows = [("no attack", self.correct, "", "")]
         rows += [(a.name, a.survived, f"{_per_image(a):,.0f} passes", f"{a.seconds:.1f} s") for a in self.attacks]
         rows += [("worst case", self.worst, "", "")]
-        return "\n".join(f"{name:<20} {_percent(outcome)}  {cost:>14} {spent:>8}" for name, outcome, cost, spent in rows)
+        return "\n".join(
+            f"{name:<20} {_percent(outcome)}  {cost:>14} {spent:>8}" for name, outcome, cost, spent in rows
+        )
 
 
 def _wilson(outcome: Tensor) -> tuple[float, float]:

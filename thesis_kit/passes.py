@@ -1,6 +1,7 @@
 """The cost of training and attacking in its own unit: passes through the network.
 
-Counted from the model's own calls, so no method can forget to report one. Wall time depends on the machine; passes do not.
+Counted from the model's own calls, so no method can forget to report one. Wall time depends on the machine; passes
+do not.
 """
 
 from __future__ import annotations

@@ -23,8 +23,6 @@
 # %% [setup]
 
 # %% tags=["hide-input"]
-from functools import partial
-
 from thesis_kit import attacks, evaluation, training
 from thesis_kit.experiments import defenses
 from thesis_kit.reporting import defenses as figures
@@ -155,19 +153,11 @@ for name, model in models.items():
 
 # %% tags=["hide-input"]
 recorded = results.load_result("defenses.digits")
-print(recorded.provenance())
+print(recorded.provenance() + ".")
 
 # %% tags=["hide-input"]
-ARMS = ["natural", "free-2", "free-4", "free-8", "fgsm-rs", "n-fgsm", "pgd-7"]
-
-
-def measured(arm, measure="R"):
-    found, passes = recorded.mean(measure, arm), recorded.mean("passes_per_update", arm).value
-    return figures.Measured(arm, passes, found.value, found.low, found.high)
-
-
 figures.cost_figure(
-    [measured(arm) for arm in ARMS], label="Figure 1.2",
+    figures.recorded_points(recorded, figures.NAMES), label="Figure 1.2",
     caption="Robust accuracy against cost, recorded: every method with the same number of weight updates, mean over "
     "ten seeds with 95% intervals. Ordinary training and Free training cost the same; PGD-7 costs eight times as much.",
 )
@@ -184,9 +174,11 @@ figures.cost_figure(
 
 # %% tags=["hide-input"]
 REPLAYS = {2: "free-2", 4: "free-4", 8: "free-8"}
+clean, robust = (
+    dict(zip(REPLAYS, figures.recorded_points(recorded, REPLAYS.values(), measure), strict=True)) for measure in ("N", "R")
+)
 figures.replays_figure(
-    {m: measured(arm, "N") for m, arm in REPLAYS.items()}, {m: measured(arm) for m, arm in REPLAYS.items()},
-    label="Figure 1.3",
+    clean, robust, label="Figure 1.3",
     caption="What m does, recorded: clean accuracy (left) and accuracy under PGD-20 (right) of Free training at equal "
     "numbers of weight updates; mean over ten seeds with 95% intervals. Mind the scales.",
 )
@@ -331,4 +323,5 @@ for line in claims_table("defenses").verdict_lines():
 #
 # ```{bibliography}
 # :filter: docname in docnames
+# :list: bullet
 # ```

@@ -1,8 +1,8 @@
 """Real handwritten digits, 8 × 8 pixels, that come with scikit-learn: the book's offline data set.
 
-1,797 digits by 43 writers (Alpaydin and Kaynak 1998). They are cut once into five stratified folds under the frozen name
-``digits.v1``; run j tests on fold j mod 5, so ten runs test every image twice. One part in eight of what is left serves
-to choose hyper-parameters, and run j's training never sees either.
+1,797 digits by 43 writers (Alpaydin and Kaynak 1998). They are cut once into five stratified folds under the frozen
+name ``digits.v1``; run j tests on fold j mod 5, so ten runs test every image twice. One part in eight of what is left
+serves to choose hyper-parameters, and run j's training never sees either.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Photographs through torchvision, for a GPU and a network connection: CIFAR-10 and Imagenette.
 
-The files are downloaded once into ``root`` and held in memory as pixels in [0, 1]. A tenth of the published training part
-becomes the validation part; the published test part judges.
+The files are downloaded once into ``root`` and held in memory as pixels in [0, 1]. A tenth of the published training
+part becomes the validation part; the published test part judges.
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ def cifar10(seed: int = 0, *, root: str | Path | None = None, n_test: int | None
     return _splits(*parts, seed=seed, n_test=n_test)
 
 
-def imagenette(
-    seed: int = 0, *, root: str | Path | None = None, size: int = 160, n_test: int | None = None
-) -> Splits:
+def imagenette(seed: int = 0, *, root: str | Path | None = None, size: int = 160, n_test: int | None = None) -> Splits:
     """Return Imagenette (Howard 2019), ten easy ImageNet classes, scaled and center-cropped to ``size`` pixels.
 
     Args:

@@ -67,4 +67,3 @@ def _for_channels(mean: tuple, std: tuple, channels: int) -> tuple[list[float], 
     if channels == len(mean):
         return list(mean), list(std)
     return [sum(mean) / len(mean)] * channels, [sum(std) / len(std)] * channels
-

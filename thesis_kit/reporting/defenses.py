@@ -5,15 +5,17 @@ Each takes numbers, live or recorded, and returns something a notebook displays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from thesis_kit.data.parts import Part
 from thesis_kit.reporting.figures import COLORS, Shown, canvas, present, style
 from thesis_kit.reporting.players import Slider, slider
+from thesis_kit.reporting.results import Result
 
 NAMES = {
     "natural": "Natural",
@@ -79,7 +81,9 @@ def attack_slider(
     return slider(render, radii, name="attack radius ε", label=label, caption=caption, alt=alt, start=start)
 
 
-def _images_and_changes(part: Part, x_adv: torch.Tensor, answer: torch.Tensor, sure: torch.Tensor, eps: float):
+def _images_and_changes(
+    part: Part, x_adv: torch.Tensor, answer: torch.Tensor, sure: torch.Tensor, eps: float
+) -> Figure:
     with style():
         figure, axes = canvas(2, len(part), size=(1.35 * len(part), 3.2), squeeze=False)
         for i, (above, below) in enumerate(axes.T):
@@ -101,25 +105,41 @@ def _pixels(image: torch.Tensor):
     return image[0] if image.shape[0] == 1 else (image.permute(1, 2, 0) + 0.5 * (image.min() < 0)).clamp(0, 1)
 
 
-def cost_figure(points: Sequence[Measured], *, label: str, caption: str) -> Shown:
+def recorded_points(recorded: Result, arms: Iterable[str], measure: str = "R") -> list[Measured]:
+    """A measure of several recorded arms, each with what it costs a weight update."""
+    points = []
+    for arm in arms:
+        found = recorded.mean(measure, arm)
+        passes = recorded.mean("passes_per_update", arm).value
+        points.append(Measured(arm, passes, found.value, found.low, found.high))
+    return points
+
+
+def draw_cost(points: Sequence[Measured]) -> Figure:
     """Robust accuracy against the passes a weight update costs, one point a way to train."""
     with style():
         figure, axis = canvas(size=(7, 4.4))
         for point, shift in zip(points, _spread([p.passes for p in points]), strict=True):
             error = [[100 * (point.value - point.low)], [100 * (point.high - point.value)]]
-            axis.errorbar(point.passes * shift, 100 * point.value, yerr=error, capsize=3, markersize=8, linestyle="none",
-                          label=NAMES.get(point.arm, point.arm), **_look(point.arm))  # fmt: skip
+            look = {"capsize": 3, "markersize": 8, "linestyle": "none", **_look(point.arm)}
+            name = NAMES.get(point.arm, point.arm)
+            axis.errorbar(point.passes * shift, 100 * point.value, yerr=error, label=name, **look)
         ticks = sorted({point.passes for point in points})
         axis.set_xscale("log"), axis.minorticks_off()
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.set_xlabel("forward + backward passes per weight update (log scale)")
         axis.set_ylabel("accuracy under PGD-20 (%)"), axis.set_ylim(0, 100)
         _legend_below(figure)
+    return figure
+
+
+def cost_figure(points: Sequence[Measured], *, label: str, caption: str) -> Shown:
+    """``draw_cost`` with its caption."""
     said = "; ".join(f"{NAMES.get(p.arm, p.arm)} {100 * p.value:.0f}% at {p.passes:g} passes" for p in points)
-    return present(figure, label=label, caption=caption, alt=f"Robust accuracy against cost. {said}.")
+    return present(draw_cost(points), label=label, caption=caption, alt=f"Robust accuracy against cost. {said}.")
 
 
-def _legend_below(figure) -> None:
+def _legend_below(figure: Figure) -> None:
     """The legend under the axes, where it costs no width on a phone."""
     figure.legend(loc="outside lower center", ncols=4, columnspacing=1.2, handletextpad=0.4)
 
@@ -151,9 +171,7 @@ def replays_figure(clean: Mapping[int, Measured], robust: Mapping[int, Measured]
     return present(figure, label=label, caption=caption, alt=f"Accuracy of Free against its replays. {said}.")
 
 
-def attacks_figure(
-    accuracies: Mapping[str, Mapping[str, float]], *, label: str, caption: str
-) -> Shown:
+def attacks_figure(accuracies: Mapping[str, Mapping[str, float]], *, label: str, caption: str) -> Shown:
     """Accuracy of several models (arm -> attack -> share) as attacks grow stronger, one line a model."""
     with style():
         figure, axis = canvas(size=(7, 4))
@@ -167,7 +185,9 @@ def attacks_figure(
     return present(figure, label=label, caption=caption, alt=f"Accuracy under stronger and stronger attacks. {said}.")
 
 
-def collapse_figure(curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]], *, label: str, caption: str) -> Shown:
+def collapse_figure(
+    curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]], *, label: str, caption: str
+) -> Shown:
     """Robust accuracy through training: arm -> one curve (epoch, share) a seed, one panel an arm."""
     with style():
         figure, axes = canvas(1, len(curves), size=(2.7 * len(curves), 3.2), sharey=True, squeeze=False)
@@ -189,10 +209,10 @@ def one_step_figure(pairs: Mapping[str, tuple[float, float]], *, label: str, cap
         figure, axis = canvas(size=(7, 0.55 * len(pairs) + 1.2))
         for row, (one_step, many) in enumerate(pairs.values()):
             axis.plot([100 * one_step, 100 * many], [row, row], color="#B0B0B0", linewidth=3, zorder=1)
-            axis.plot(100 * one_step, row, "^", color=COLORS["orange"], markersize=9, label="one step (FGSM)" if not row else None)
-            axis.plot(100 * many, row, "D", color=COLORS["blue"], markersize=8, label="PGD-20" if not row else None)
+            axis.plot(100 * one_step, row, "^", color=COLORS["orange"], markersize=9, label=f"{'_' * row}one step")
+            axis.plot(100 * many, row, "D", color=COLORS["blue"], markersize=8, label=f"{'_' * row}PGD-20")
         axis.set_yticks(range(len(pairs)), list(pairs)), axis.invert_yaxis()
         axis.set_xlim(-2, 102), axis.set_xlabel("accuracy under attack (%)")
         axis.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
-    said = "; ".join(f"{name}: {100 * a:.0f}% under one step, {100 * b:.0f}% under PGD-20" for name, (a, b) in pairs.items())
+    said = "; ".join(f"{name}: one step {100 * a:.0f}%, PGD {100 * b:.0f}%" for name, (a, b) in pairs.items())
     return present(figure, label=label, caption=caption, alt=f"Accuracy under a single step and under PGD. {said}.")

@@ -1,8 +1,8 @@
 """One training loop for every method: minibatches, schedule, precision, passes, checkpoints.
 
 Nothing in it remembers how it got here: the order of an epoch and the random numbers of an update are functions of
-(seed, epoch) and (seed, update). A checkpoint is therefore weights, optimizer and a counter, and a run that is killed and
-resumed ends, on a CPU, with the weights of an unbroken one.
+(seed, epoch) and (seed, update). A checkpoint is therefore weights, optimizer and a counter, and a run that is killed
+and resumed ends, on a CPU, with the weights of an unbroken one.
 """
 
 from __future__ import annotations
@@ -132,10 +132,10 @@ def train(
     Args:
         model: pixels in [0, 1] to logits; trained in training mode, left in the mode it was in.
         data: a ``Part`` held in memory (moved to the model's device) or a map-style ``Dataset`` of (image, label).
-        method: ``Natural()``, ``PGD(eps)``, ``fgsm_rs(eps)``, ``n_fgsm(eps)``, ``Free(eps, replays)``, …; natural if None.
-        updates: weight updates in all. Free with m replays sees updates/m minibatches, every other method ``updates``.
+        method: ``Natural()``, ``PGD(eps)``, ``n_fgsm(eps)``, ``Free(eps, replays)``, …; natural if None.
+        updates: weight updates in all. Free with m replays sees updates/m minibatches, the others ``updates``.
         batch_size: images a minibatch; an epoch's last one may be smaller.
-        lr: peak learning rate. schedule: "one-cycle", "cosine", "steps" (÷10 at 1/2 and 3/4) or "constant".
+        lr: peak learning rate. schedule: "one-cycle", "cosine", "steps" or "constant".
         momentum, weight_decay: of SGD. optimizer: "sgd", or "adam" (momentum is then β₁).
         augment: maps a minibatch and its random numbers to the minibatch to train on.
         half: float16 autocast with loss scaling; None means wherever the model is on a GPU.
@@ -149,7 +149,7 @@ def train(
         A ``TrainingReport`` with passes, seconds and history, those before an interruption included.
 
     Raises:
-        ValueError: data, labels or hyper-parameters that cannot be meant, a checkpoint of another run or an altered one.
+        ValueError: data, labels or hyper-parameters that cannot be meant, another run's checkpoint or an altered one.
         NonFiniteOutput: the loss diverged.
     """
     method = Natural() if method is None else method
