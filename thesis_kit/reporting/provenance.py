@@ -1,9 +1,9 @@
 """Where a number comes from: the code that computed it and the machine it ran on.
 
 The modules hash covers the syntax of an experiment's module and of every ``thesis_kit`` module it imports, directly
-or through others. Comments, docstrings and layout do not count, so that better wording never makes a result look
-stale; nor does code that only schedules, stores or displays (the runner, ``reporting``, ``files``, ``progress``), nor
-the profile tables, whose values stand in the result itself.
+or through others. Comments, docstrings, unused imports and layout do not count, so that better wording never makes a
+result look stale; nor does code that only schedules, stores or displays (the runner, ``reporting``, ``files``,
+``progress``), nor the profile tables, whose values stand in the result itself.
 """
 
 from __future__ import annotations
@@ -58,6 +58,26 @@ def _shape(node: object) -> str:
     return f"{type(node).__name__}({','.join(f'{name}={_shape(value)}' for name, value in fields.items())})"
 
 
+def _parse(path: Path) -> ast.Module:
+    """A module's syntax without imports of names that it neither uses nor lists in ``__all__``."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    used |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    for parent in ast.walk(tree):
+        for field in ("body", "orelse", "handlers", "finalbody"):
+            statements = getattr(parent, field, None)
+            if isinstance(statements, list):
+                setattr(parent, field, [kept for node in statements if (kept := _used_part(node, used)) is not None])
+    return tree
+
+
+def _used_part(node: ast.AST, used: set[str]) -> ast.AST | None:
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        node.names = [a for a in node.names if a.name == "*" or (a.asname or a.name.split(".")[0]) in used]
+        return node if node.names else None
+    return node
+
+
 def _is_bookkeeping(name: str) -> bool:
     return any(name == part or name.startswith(f"{part}.") for part in _BOOKKEEPING)
 
@@ -71,7 +91,7 @@ def modules_used(module: str) -> dict[str, Path]:
         path = _source(name) if name not in found and not _is_bookkeeping(name) else None
         if path is not None:
             found[name] = path
-            tree = ast.parse(path.read_text(encoding="utf-8"))
+            tree = _parse(path)
             waiting += sorted(_imports(tree, name, path.name == "__init__.py"))
     return dict(sorted(found.items()))
 
@@ -81,7 +101,7 @@ def modules_hash(module: str) -> str:
     """SHA-256 over the syntax of all modules that ``module`` uses."""
     digest = hashlib.sha256()
     for name, path in modules_used(module).items():
-        digest.update(f"{name}\n{_shape(ast.parse(path.read_text(encoding='utf-8')))}\n".encode())
+        digest.update(f"{name}\n{_shape(_parse(path))}\n".encode())
     return digest.hexdigest()
 
 
