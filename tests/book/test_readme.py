@@ -7,7 +7,7 @@ import re
 import pytest
 from PIL import Image
 
-from thesis_kit.reporting.results import load_result
+from thesis_kit.reporting.results import available, load_result
 from tools.build_notebooks import ROOT
 from tools.readme_picture import PICTURE
 
@@ -25,6 +25,7 @@ def test_the_ten_lines_run_as_printed(capsys):
     assert namespace["result"].robust_accuracy > 0.5
 
 
+@pytest.mark.skipif("defenses.digits" not in available(), reason="chapter 1 has no recorded results yet")
 def test_the_picture_was_drawn_from_the_recorded_results():
     with Image.open(PICTURE) as image:
         assert image.text["results"] == load_result("defenses.digits").document["sha256"], "run tools/readme_picture.py"
