@@ -52,7 +52,7 @@ def gaussian(rng, seeds, folds, n, item, seed):
     ],
 )
 def test_the_interval_covers_the_truth(world, layout):
-    rng, n_worlds = np.random.default_rng(0), 400
+    rng, n_worlds = np.random.default_rng(0), 300
     intervals = [items_interval(*world(rng, *layout)) for _ in range(n_worlds)]
     covered = sum(interval.low <= 10 <= interval.high for interval in intervals) / n_worlds
     assert covered >= 0.93

@@ -71,7 +71,7 @@ def rows(judged: Judged) -> list[Row]:
     if judged.result is not None and judged.findings:
         table.append(("Budget", budget(judged)))
         table.append(("Recorded", [_recorded(judged.result)]))
-    return table
+    return [(label, texts) for label, texts in table if texts]
 
 
 def _finding(finding: Finding, judged: Judged) -> str:

@@ -56,7 +56,7 @@ class Interval:
         return (self.high - self.low) / 2
 
 
-def student_interval(values: Sequence[float]) -> tuple[float, float]:
+def student_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """95% interval of a mean from one value a seed; without end for a single seed, which says nothing about others."""
     values = np.asarray(values, dtype=float)  # (seeds,)
     if len(values) < 2:
@@ -102,7 +102,7 @@ def items_interval(groups: Sequence[str], values: Sequence[np.ndarray]) -> Inter
     return Interval(float(np.mean(per_seed)), *ends[kind], n=n, seeds=len(values), kind=kind)
 
 
-def scalars_interval(values: Sequence[float]) -> Interval:
+def scalars_interval(values: Sequence[float] | np.ndarray) -> Interval:
     """The mean of one number a seed, with Student's t interval."""
     return Interval(float(np.mean(values)), *student_interval(values), n=0, seeds=len(values), kind=BY_SEEDS)
 

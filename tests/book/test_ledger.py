@@ -1,0 +1,157 @@
+"""The ledger page is what claims and results say now, it can be read by everyone, and nobody typed a verdict."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from thesis_kit.reporting.claims import FILE, catalog
+from thesis_kit.reporting.interval_bar import interval_bar
+from thesis_kit.reporting.ledger import COLORS, MEANINGS, SIGNS, claims_table, ledger_page
+from thesis_kit.reporting.results import read_document, result_path, write_document
+from thesis_kit.reporting.statistics import Interval, Verdict
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = [
+    *sorted((ROOT / "book" / "src").glob("*.py")),
+    *sorted(path for path in (ROOT / "book").glob("*.md") if path.name != "ledger.md"),
+    ROOT / "README.md",
+]
+WORDS = "|".join(verdict.value for verdict in sorted(Verdict, key=lambda verdict: -len(verdict.value)))
+
+
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+    """Recorded results in which one claim holds, one fails, and most wait for their arms."""
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "worlds"))
+    from tiny_experiment import document
+
+    rates = {
+        "natural": {"N": 0.95, "R": 0.3, "worst": 0.2},
+        "free-8": {"N": 0.9, "R": 0.7, "worst": 0.65},
+        "pgd-7": {"N": 0.9, "R": 0.72, "worst": 0.4},
+    }
+    scalars = {arm: {"passes_per_update": 1.0, "passes": 100.0, "train_seconds": 2.0} for arm in rates}
+    write_document(result_path("defenses.digits", tmp_path), document(rates, scalars=scalars))
+    return tmp_path
+
+
+def test_the_page_is_in_sync():
+    page = (ROOT / "book" / "ledger.md").read_text(encoding="utf-8")
+    assert page == ledger_page(), "run `thesis-kit claims ledger --write`"
+
+
+def test_no_verdict_is_typed_in_the_claims():
+    text = FILE.read_text(encoding="utf-8")
+    assert re.findall(rf"\b({WORDS})\b", text) == []
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.exists()], ids=lambda path: path.name)
+def test_no_verdict_is_typed_beside_a_claim(path):
+    claims = "|".join(re.escape(name) for name in catalog().claims)
+    for paragraph in re.split(r"\n(?:#?\s*\n)+", path.read_text(encoding="utf-8")):
+        named = re.search(rf"(?<![\w-])({claims})(?![\w-])", paragraph)
+        assert not (named and re.search(rf"\b({WORDS})\b", paragraph)), f"a typed verdict in {path.name}: {paragraph}"
+
+
+def test_every_source_is_in_the_bibliography():
+    keys = set(re.findall(r"^@\w+\{([^,]+),", (ROOT / "book" / "references.bib").read_text(encoding="utf-8"), re.M))
+    assert set(catalog().sources) <= keys
+
+
+def test_every_verdict_has_its_own_word_sign_and_meaning():
+    for table in (SIGNS, COLORS, MEANINGS):
+        assert set(table) == set(Verdict)
+        assert len(set(table.values())) == len(Verdict)
+
+
+def test_the_page_says_what_a_reader_needs(folder):
+    page = ledger_page(folder)
+    part = page[page.index("(claim-free-robust)=") : page.index("(claim-free-matches-pgd)=")]
+    for needed in (
+        "✓ **holds**",
+        " points**, 95% interval",
+        "at least 20",
+        "400 images, 4 seeds",
+        "{cite:p}`shafahi2019free` (checked against a published source)",
+        "`R(free-8) - R(natural) >= 20 points`",
+        "2026-01-01 on test",
+        "the code has changed since",
+        "from the thesis; arena digits",
+    ):
+        assert needed in part, needed
+    assert "✗ **does not hold here**" in page[page.index("(claim-free-strong)=") :]
+    assert "– **not run**: the scenes arena is not built yet" in page
+    assert page.count("(claim-") == len(catalog().claims)
+
+
+def test_the_budget_stands_beside_the_number(folder):
+    path = result_path("defenses.digits", folder)
+    document = read_document(path)
+    cost = {"attacked": 10, "forward": 40, "backward": 40, "forward_images": 200, "backward_images": 190}
+    for cell in document["cells"]:
+        cell["budget"] = {"train": {"forward": 1000, "backward": 1000}, "PGD-20": cost, "Square": cost}
+        cell["trials"] = [{}, {}, {}]
+    write_document(path, document)
+    page = ledger_page(folder)
+    part = page[page.index("(claim-free-robust)=") : page.index("(claim-free-matches-pgd)=")]
+    training = "1,000 backward passes in training, the best of 3 learning rates on validation images"
+    assert f": Free, m = 8: {training}\n: ordinary training: {training}\n" in part
+    assert ": PGD-20: 20 forward and 19 backward passes an image attacked\n" in part
+    assert "Square" not in part  # the claim does not rest on it
+
+
+def test_links_lead_to_claims(folder):
+    page = ledger_page(folder)
+    assert set(re.findall(r"\]\(#([\w-]+)\)", page)) == set(re.findall(r"^\(([\w-]+)\)=$", page, re.M))
+
+
+class Balanced(HTMLParser):
+    """Counts what stays open, and collects the text."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text = [], ""
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("circle", "path"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_cards_in_a_notebook(folder):
+    table = claims_table("defenses", folder)
+    reader = Balanced()
+    reader.feed(table._repr_html_())
+    assert reader.open == []
+    for needed in ("✓ holds", "✗ does not hold here", "– not run", "Shafahi et al. 2019", "Rule, recorded"):
+        assert needed in reader.text, needed
+    assert "[@" not in reader.text
+    assert "**" not in reader.text
+
+
+def test_lines_and_table_where_there_is_no_html(folder):
+    table = claims_table("defenses", folder)
+    lines = table.verdict_lines()
+    assert lines[0] == "free-robust (digits): holds"
+    assert lines[-1] == "low-data (scenes): not run: the scenes arena is not built yet"
+    assert repr(table) == "\n".join(lines)
+    assert table._repr_markdown_().count("\n") == len(lines) + 1
+
+
+def test_an_interval_is_drawn_and_told():
+    drawn = interval_bar(Interval(12.0, 8.0, 16.0, 100, 5, "x"), 20.0, points=True)
+    assert 'aria-label="Value 12 points, interval 8 to 16, threshold 20"' in drawn
+    places = [float(x) for x in re.findall(r'd="M([\d.]+)', drawn)]
+    assert all(0 <= place <= 420 for place in places)
+    assert interval_bar(Interval(1.0, float("-inf"), float("inf"), 0, 1, "x"), 0.0, points=False) == ""
+    assert "threshold −3" in interval_bar(Interval(-1.0, -2.0, 0.0, 100, 5, "x"), -3.0, points=True)

@@ -1,0 +1,261 @@
+"""Claims are read strictly, their rules mean what they say, and verdicts come from results alone."""
+
+import copy
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from thesis_kit.reporting.claims import FILE, catalog, read_catalog
+from thesis_kit.reporting.judging import judge_chapter, judge_claim, measure_contrast
+from thesis_kit.reporting.results import Result, result_path, write_document
+from thesis_kit.reporting.rules import BadClaims, parse_contrast, parse_expression
+from thesis_kit.reporting.statistics import NEWCOMBE, Verdict, newcombe
+
+DATA = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+CHAPTER_1 = [
+    "free-robust",
+    "free-matches-pgd",
+    "free-strong",
+    "free-m-tradeoff",
+    "fast-collapse",
+    "transfer-inherits",
+    "transfer-depth",
+    "lwf-tradeoff",
+    "low-data",
+]
+
+
+@pytest.fixture
+def world(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "worlds"))
+    import tiny_experiment
+
+    return tiny_experiment
+
+
+# --- the file
+
+
+def test_chapter_1_has_its_claims():
+    assert [claim.id for claim in catalog().of("defenses")] == CHAPTER_1
+
+
+def test_every_arm_measured_on_digits_is_an_arm_of_the_experiment():
+    from thesis_kit.experiments import find
+
+    arms = find("defenses", "digits").arms
+    for claim in catalog().of("defenses"):
+        if claim.not_run is None:
+            assert set(claim.arms) <= set(arms), claim.id
+
+
+def altered(change):
+    """The claims file with one change made to it."""
+    data = copy.deepcopy(DATA)
+    change(data, data["claims"][0])
+    return yaml.safe_dump(data, allow_unicode=True)
+
+
+def put(key, value):
+    return lambda data, row: row.__setitem__(key, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (put("verdict", "holds"), "unknown key of claim free-robust 'verdict'"),
+        (put("statment", "x"), "did you mean statement"),
+        (put("origin", "theses"), "unknown origin of claim free-robust 'theses': did you mean thesis"),
+        (put("arena", "digit"), "unknown arena of claim free-robust 'digit': did you mean digits"),
+        (put("also", ["moon"]), "unknown arena of claim free-robust 'moon'"),
+        (put("chapter", "defences"), "unknown chapter of claim free-robust 'defences': did you mean defenses"),
+        (put("interval", "boots"), "unknown interval of claim free-robust 'boots'"),
+        (put("rule", ["R(fre-8) - R(natural) >= 20 points"]), "unknown arm of claim free-robust 'fre-8': did you mean"),
+        (put("rule", ["Q(free-8) >= 20 points"]), "unknown measure of claim free-robust 'Q'"),
+        (put("rule", ["R(free-8) - R(natural) > 20"]), "should look like"),
+        (put("rule", ["R(free-8) - R(natural) >= 20"]), "uses R, recorded per image: add points"),
+        (put("rule", ["passes(free-8) >= 20 points"]), "uses passes, recorded per seed: leave out points"),
+        (put("rule", ["R(free-8) * R(natural) >= 20 points"]), "must be linear"),
+        (put("rule", ["R(free-8) + 1 >= 20 points"]), "must be linear"),
+        (put("rule", ["R(free-8) - R(natural >= 20 points"]), "cannot be read"),
+        (put("rule", ["exit(1).x - R(natural) >= 20 points"]), "cannot be read"),
+        (put("rule", []), "needs a list of at least one contrast"),
+        (put("rule", "R(free-8) >= 20 points"), "needs a list of at least one contrast"),
+        (put("conditions", ["passes(free-8)"]), "should compare two sides"),
+        (put("report", {"x": "R(free-8"}), "a report of claim free-robust cannot be read"),
+        (lambda data, row: row["paper"].__setitem__("status", "sure"), "unknown status of claim free-robust 'sure'"),
+        (lambda data, row: row["paper"].__setitem__("source", "shafahi"), "unknown source of claim free-robust"),
+        (lambda data, row: row.pop("statement"), "claim free-robust lacks statement"),
+        (lambda data, row: data["claims"].append(row), "claim free-robust stands in the file twice"),
+        (lambda data, row: data["claims"].append("free"), "a claim must be a table"),
+        (lambda data, row: data.__setitem__("claim", []), "unknown key of the claims file 'claim'"),
+        (lambda data, row: data["measures"]["N"].__setitem__("per", "batch"), "unknown value of per in measure N"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_sentence(change, sentence):
+    with pytest.raises(BadClaims) as caught:
+        read_catalog(altered(change))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_rule_of_shares_is_one_share_or_a_difference():
+    for rule in ("2*collapse(a) >= 0.5", "collapse(a) + collapse(b) >= 0.5"):
+        with pytest.raises(BadClaims, match="one share or a difference of two"):
+            parse_contrast(rule, "shares", "claim x")
+    assert parse_contrast("collapse(a) >= 0.5", "shares", "claim x").kind == "shares"
+
+
+def test_arithmetic_over_measures():
+    depth = parse_expression("R(depth-1) - 0.8*R(depth-0) - 0.2*(R(depth-all) + R(depth-0))", "a test")
+    assert depth.terms == (("R", "depth-1"), ("R", "depth-0"), ("R", "depth-all"))
+    assert depth(10.0, 5.0, 1.0) == pytest.approx(10 - 4 - 0.2 * 6)
+    ratio = parse_expression("-train_seconds(a) / train_seconds(b)", "a test")
+    assert ratio(np.array([1.0, 2.0]), np.array([2.0, 2.0])).tolist() == [-0.5, -1.0]
+
+
+def test_thresholds_and_units():
+    contrast = parse_contrast("R(a) - R(b) >= -3 points", "items", "claim x")
+    assert (contrast.threshold, contrast.points, contrast.kind) == (-3.0, True, "items")
+    plain = parse_contrast("trend(a) >= 0.35", "items", "claim x")
+    assert (plain.threshold, plain.points, plain.kind) == (0.35, False, "scalars")
+
+
+# --- judging
+
+
+def claim_with(**changes):
+    data = copy.deepcopy(DATA)
+    data["claims"] = [{**data["claims"][0], "conditions": [], "report": {}, **changes}]
+    return next(iter(read_catalog(yaml.safe_dump(data)).claims.values()))
+
+
+def judged(world, rates, rule, *, n=400, **changes):
+    scalars = changes.pop("scalars", None)
+    document = world.document({arm: {"R": rate} for arm, rate in rates.items()}, n=n, scalars=scalars)
+    return judge_claim(claim_with(rule=rule, **changes), Result(document))
+
+
+@pytest.mark.parametrize(
+    ("natural", "threshold", "verdict"),
+    [
+        (0.3, "20", Verdict.HOLDS),
+        (0.6, "20", Verdict.IN_DIRECTION),
+        (0.7, "20", Verdict.FAILS),
+        (0.9, "0", Verdict.FAILS),
+        (0.7, "0", Verdict.INCONCLUSIVE),  # the same network against itself
+        (0.7, "-3", Verdict.HOLDS),
+        (0.72, "-1", Verdict.INCONCLUSIVE),  # an interval too wide for so small a margin
+    ],
+)
+def test_every_verdict_is_reached(world, natural, threshold, verdict):
+    rule = [f"R(free-8) - R(natural) >= {threshold} points"]
+    found = judged(world, {"free-8": 0.7, "natural": natural}, rule)
+    assert found.verdict is verdict
+    assert found.findings[0].interval.value == pytest.approx(100 * (0.7 - natural), abs=6)
+
+
+def test_a_contrast_is_paired_image_by_image(world):
+    result = Result(world.document({"free-8": {"R": 0.5}, "natural": {"R": 0.5}}))
+    finding = measure_contrast(parse_contrast("R(free-8) - R(natural) >= 0 points", "items", "x"), result)
+    assert (finding.interval.low, finding.interval.high) == (0.0, 0.0)  # equal outcomes leave nothing to doubt
+    assert (finding.interval.n, finding.interval.seeds) == (400, 4)
+
+
+def test_several_contrasts_must_all_hold(world):
+    good, bad = "R(free-8) - R(natural) >= 20 points", "R(natural) - R(free-8) >= 0 points"
+    rates = {"free-8": 0.7, "natural": 0.3}
+    assert judged(world, rates, [good, good]).verdict is Verdict.HOLDS
+    both = judged(world, rates, [good, bad])
+    assert both.verdict is Verdict.FAILS
+    assert both.reason.startswith(bad)
+
+
+def test_shares_of_seeds_use_newcombe(world):
+    scalars = {"fgsm@strong": {"collapse": 1.0}, "n-fgsm@strong": {"collapse": [0.0, 1.0, 0.0, 0.0]}}
+    rule = ["collapse(fgsm@strong) - collapse(n-fgsm@strong) >= 0.6"]
+    found = judged(world, dict.fromkeys(scalars, 0.5), rule, interval="shares", scalars=scalars)
+    interval = found.findings[0].interval
+    assert (interval.low, interval.high, interval.kind) == (*newcombe(4, 4, 1, 4), NEWCOMBE)
+    assert found.verdict is Verdict.IN_DIRECTION
+
+
+def test_numbers_a_seed_use_student(world):
+    scalars = {"free-8": {"passes": [1.0, 2.0, 3.0, 4.0]}, "natural": {"passes": 1.0}}
+    found = judged(world, dict.fromkeys(scalars, 0.5), ["passes(free-8) - passes(natural) >= 5"], scalars=scalars)
+    assert found.findings[0].interval.value == 1.5
+    assert found.verdict is Verdict.FAILS
+
+
+@pytest.mark.parametrize(("condition", "met"), [("== 1", True), ("<= 1", True), (">= 1.5", False), ("== 2", False)])
+def test_a_condition_that_is_not_met_leaves_the_claim_open(world, condition, met):
+    found = judged(
+        world,
+        {"free-8": 0.7, "natural": 0.3},
+        ["R(free-8) - R(natural) >= 20 points"],
+        conditions=[f"passes_per_update(free-8) {condition}"],
+        scalars={"free-8": {"passes_per_update": 1.0}},
+    )
+    assert found.verdict is (Verdict.HOLDS if met else Verdict.INCONCLUSIVE)
+    assert ("is not met (1 against" in found.reason) is not met
+    assert found.findings[0].interval.value > 20  # the measurement is shown all the same
+
+
+def test_what_is_reported_is_not_judged(world):
+    report = {"ratio": "passes(free-8) / passes(natural)", "difference": "(R(free-8) - R(natural)) points"}
+    found = judged(
+        world,
+        {"free-8": 0.7, "natural": 0.3},
+        ["R(free-8) - R(natural) >= 20 points"],
+        report={**report, "missing": "train_seconds(free-8)"},
+        scalars={"free-8": {"passes": 1.0}, "natural": {"passes": 8.0}},
+    )
+    assert found.reported["ratio"] == "0.125"
+    assert found.reported["difference"].startswith("+4")
+    assert found.reported["missing"] == "not recorded"
+
+
+def test_nothing_is_judged_before_every_seed_is_in(world):
+    document = world.document({"free-8": {"R": 0.7}, "natural": {"R": 0.3}})
+    document["cells"] = [cell for cell in document["cells"] if (cell["arm"], cell["seed"]) != ("natural", 2)]
+    found = judge_claim(claim_with(), Result(document))
+    assert (found.verdict, found.reason) == (Verdict.NOT_RUN, "natural has 3 of 4 seeds so far")
+    assert judge_claim(claim_with(), None).reason == "nothing is recorded yet"
+    assert judge_claim(claim_with(not_run="no time"), Result(document)).reason == "no time"
+    del document["planned"]["natural"]
+    document["cells"] = [cell for cell in document["cells"] if cell["arm"] != "natural"]
+    assert judge_claim(claim_with(), Result(document)).reason == "natural is not in the recording"
+
+
+def test_a_measure_that_was_not_recorded_is_the_reason(world):
+    found = judged(world, {"free-8": 0.7, "natural": 0.3}, ["worst(free-8) - worst(natural) >= 20 points"])
+    assert found.verdict is Verdict.NOT_RUN
+    assert found.reason.startswith("worst of free-8 was not recorded")
+
+
+def test_different_test_images_cannot_be_paired(world):
+    document = world.document({"free-8": {"R": 0.7}, "natural": {"R": 0.3}})
+    document["cells"][0]["group"] = "tiny.v2/fold0"
+    found = judge_claim(claim_with(), Result(document))
+    assert found.verdict is Verdict.NOT_RUN
+    assert "tested different images" in found.reason
+
+
+def test_one_seed_is_never_enough(world):
+    document = world.document({"free-8": {"R": 0.9}, "natural": {"R": 0.1}}, seeds=1)
+    found = judge_claim(claim_with(), Result(document))
+    assert (found.verdict, found.reason) == (Verdict.INCONCLUSIVE, "one seed gives no interval")
+    assert math.isinf(found.findings[0].interval.high)
+
+
+def test_a_chapter_is_judged_from_its_folder(world, tmp_path):
+    assert {one.verdict for one in judge_chapter("defenses", tmp_path)} == {Verdict.NOT_RUN}
+    rates = {"natural": {"N": 0.95, "R": 0.3}, "free-8": {"N": 0.9, "R": 0.7}}
+    scalars = {arm: {"passes_per_update": 1.0, "train_seconds": 2.0} for arm in rates}
+    write_document(result_path("defenses.digits", tmp_path), world.document(rates, scalars=scalars))
+    verdicts = {one.claim.id: one.verdict for one in judge_chapter("defenses", tmp_path)}
+    assert verdicts.pop("free-robust") is Verdict.HOLDS
+    assert set(verdicts.values()) == {Verdict.NOT_RUN}

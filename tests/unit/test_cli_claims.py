@@ -1,0 +1,159 @@
+"""The claims command: what it prints, what it runs, and how it fails."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from thesis_kit import cli
+from thesis_kit.reporting.results import load_result, result_path, write_document
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def world(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "worlds"))
+    import tiny_experiment
+
+    return tiny_experiment
+
+
+@pytest.fixture
+def folder(world, tmp_path):
+    """Result files in which one claim holds."""
+    rates = {"natural": {"N": 0.95, "R": 0.3}, "free-8": {"N": 0.9, "R": 0.7}}
+    scalars = {arm: {"passes_per_update": 1.0, "train_seconds": 2.0} for arm in rates}
+    write_document(result_path("defenses.digits", tmp_path), world.document(rates, scalars=scalars))
+    return tmp_path
+
+
+def call(*words, folder=None):
+    where = ["--folder", str(folder)] if folder is not None else []
+    return runner.invoke(cli.app, ["claims", *words, *where], catch_exceptions=False)
+
+
+@pytest.fixture
+def fails(monkeypatch, capsys):
+    """Run the command as the shell would and return exit code and what went to stderr."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["thesis-kit", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code, capsys.readouterr().err
+
+    return run
+
+
+def test_list_shows_every_claim_and_its_verdict(folder):
+    said = call("list", folder=folder).output
+    assert "free-robust" in said
+    assert "✓ holds" in said
+    assert said.count("– not run") == 8
+
+
+def test_show_prints_one_claim_in_full(folder):
+    said = call("show", "free-robust", folder=folder).output
+    for part in ("Verdict", "Measured", "points, 95% interval", "the rule asks for at least 20", "Shafahi et al. 2019"):
+        assert part in said
+    assert "free-strong" not in said
+    assert "free-strong" in call("show", folder=folder).output
+
+
+def test_ledger_is_printed_written_and_checked(folder, tmp_path, fails):
+    page = tmp_path / "ledger.md"
+    printed = call("ledger", folder=folder).output
+    assert printed.startswith("# The ledger")
+    code, said = fails("claims", "ledger", "--check", "--page", page, "--folder", folder)
+    assert (code, "run `thesis-kit claims ledger --write`" in said) == (2, True)
+    assert "wrote ledger.md" in call("ledger", "--write", "--page", str(page), folder=folder).output
+    assert page.read_text(encoding="utf-8") == printed
+    assert "is up to date" in call("ledger", "--check", "--page", str(page), folder=folder).output
+    code, said = fails("claims", "ledger", "--write", "--page", tmp_path / "nowhere" / "ledger.md")
+    assert (code, "there is no folder" in said) == (2, True)
+
+
+@pytest.fixture
+def tiny(monkeypatch, world):
+    """The command's experiments replaced by the miniature one, run without processes."""
+    experiment = world.experiment(seeds=2)
+    monkeypatch.setattr("thesis_kit.experiments.find", lambda chapter, arena: experiment)
+
+    def in_process(experiment, todo, jobs, announce):
+        from thesis_kit.experiments.runner import _run_cell
+
+        for arm, seed in todo:
+            announce(arm)
+            yield _run_cell(experiment.run, arm, seed, experiment.config)
+
+    monkeypatch.setattr("thesis_kit.experiments.runner._execute", in_process)
+    return experiment
+
+
+def test_run_says_the_expected_time_then_measures_then_judges(tiny, tmp_path):
+    lines = call("run", "free-robust", folder=tmp_path).output.splitlines()
+    assert lines[0] == "free-robust (digits): 0 of 4 runs recorded, 4 to go, about 6 min"
+    assert lines[1] == "  free-8: 2 runs, about 3 min"
+    assert lines[2].startswith("  free-8, seed 0: 0 s (1 of 4, about ")
+    assert lines[-1].startswith(("  ✓ holds", "  ? inconclusive", "  ↗ holds"))
+    assert load_result("defenses.digits", tmp_path).arms == ["natural", "free-8"]
+    again = call("run", "free-robust", folder=tmp_path).output
+    assert again.startswith("free-robust (digits): 4 of 4 runs recorded, nothing to do")
+
+
+def test_restart_starts_each_arm_over_once(tiny, tmp_path):
+    call("run", "free-robust", folder=tmp_path)
+    said = call("run", "free-robust", "--restart", folder=tmp_path).output
+    assert said.startswith("free-robust (digits): 0 of 4 runs recorded, 4 to go")
+    campaign = cli._Campaign(None, 1, True, tmp_path)
+    campaign.measure("first", "defenses", "digits", ["natural", "free-8"])
+    before = result_path("defenses.digits", tmp_path).read_bytes()
+    campaign.measure("second", "defenses", "digits", ["free-8"])
+    assert result_path("defenses.digits", tmp_path).read_bytes() == before
+
+
+def test_a_claim_without_an_arena_says_why(tiny, tmp_path):
+    said = call("run", "transfer-inherits", folder=tmp_path).output
+    assert said == "transfer-inherits (scenes): not run: the scenes arena is not built yet\n"
+    said = call("run", "free-robust", "--arena", "speech", folder=tmp_path).output
+    assert said == "free-robust (speech): not run: it is measured in digits\n"
+
+
+def test_ctrl_c_is_a_sentence(tiny, tmp_path, fails, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr("thesis_kit.experiments.runner._execute", interrupted)
+    code, said = fails("claims", "run", "free-robust", "--folder", tmp_path)
+    assert (code, "the same command goes on from here" in said) == (130, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("show", "fre-robust"), "unknown claim 'fre-robust': did you mean free-robust"),
+        (("run", "free-robst"), "unknown claim 'free-robst': did you mean free-robust"),
+        (("run", "--arena", "digit"), "unknown arena 'digit': did you mean digits"),
+    ],
+)
+def test_a_wrong_name_is_one_red_sentence(fails, words, sentence):
+    code, said = fails("claims", *words)
+    assert code == 2
+    assert said.startswith(sentence)
+    assert "Traceback" not in said
+
+
+def test_a_damaged_result_is_one_sentence(folder, fails):
+    path = result_path("defenses.digits", folder)
+    path.write_bytes(path.read_bytes()[:-100])
+    code, said = fails("claims", "list", "--folder", folder)
+    assert (code, said.startswith("defenses.digits.json is incomplete")) == (2, True)
+
+
+def test_debug_shows_where_an_error_came_from(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["thesis-kit", "--debug", "claims", "show", "nothing"])
+    with pytest.raises(ValueError, match="unknown claim"):
+        cli.main()
