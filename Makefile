@@ -33,7 +33,7 @@ $(INSTALLED): requirements.txt pyproject.toml
 	fi; \
 	[ -x $(PY) ] || "$$python" -m venv .venv
 	@echo "Installing the pinned environment into .venv (5 GB with the CUDA build of PyTorch; minutes, once)."
-	$(PY) -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-compile --requirement requirements.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
