@@ -55,7 +55,8 @@ class ImageRandom:
     """
 
     def __init__(self, seed: int, ids: Tensor):
-        self._keys = _mix(_mix(ids.to(torch.int64) + _signed(_GOLDEN)) + mix_seed(seed))
+        # Mixed once more than an id, or image a of seed b would have the numbers of image b of seed a.
+        self._keys = _mix(_mix(ids.to(torch.int64) + _signed(_GOLDEN)) + mix_seed(seed, 0))
         self._draw = 0
 
     def __len__(self) -> int:
