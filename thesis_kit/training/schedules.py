@@ -1,4 +1,4 @@
-"""Learning-rate schedules as functions of progress: 0 at the first update, 1 after the last -> share of the peak rate."""
+"""Learning-rate schedules: progress, 0 at the first update and 1 after the last, -> share of the peak rate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def cosine(progress: float) -> float:
 
 
 def steps(progress: float) -> float:
-    """The peak, a tenth from the half, a hundredth from three quarters (Shafahi et al. 2019 drop at 40k, 60k of 80k)."""
+    """The peak, a tenth from the half, a hundredth from three quarters (Shafahi et al. 2019: 40k and 60k of 80k)."""
     return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
 
 
