@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -81,13 +82,13 @@ def check_logits(logits: Tensor, n: int) -> None:
 
 def check_eps(eps: float, *, what: str = "eps") -> None:
     """Require a finite radius of at least zero."""
-    if not (isinstance(eps, int | float) and math.isfinite(eps) and eps >= 0):
+    if not (isinstance(eps, numbers.Real) and math.isfinite(eps) and eps >= 0):
         raise ValueError(f"{what} must be a finite number of at least 0, got {eps}")
 
 
 def check_count(value: int, *, what: str, least: int = 1) -> None:
     """Require a whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
 
 

@@ -11,7 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -214,6 +214,7 @@ def robust_accuracy(
             bar.describe(name)
             among = torch.ones_like(alive) if independent else alive
             outcome = _attack_all(model, part, name, attack, among, batch_size, seed, bar)
+            outcome = replace(outcome, survived=outcome.survived & clean)  # an attack may turn a wrong label right
             alive = alive & outcome.survived
             outcomes.append(outcome)
     return RobustAccuracy(clean, outcomes)
@@ -240,12 +241,12 @@ def _attack_all(
 def _gather(data: Data) -> Part:
     """Any form of data as one ``Part``."""
     if not isinstance(data, Part):
-        if not (isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor)):
+        if not (isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor)):
             batches = list(data)
             if not batches:
                 raise ValueError("there are no images to evaluate on: the data are empty")
             data = tuple(torch.cat(column) for column in zip(*(batch[:2] for batch in batches), strict=True))
-        data = Part(*data, torch.arange(len(data[0])))
+        data = Part(*data, torch.arange(len(data[0]), device=data[0].device))
     if len(data.x) == 0:
         raise ValueError("there are no images to evaluate on: the data are empty")
     check_images(data.x)

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _default: bool | None = None
+_in_use = False  # a bar inside a bar stays hidden: rich before 14.1 refuses to draw two
 
 
 def set_progress(shown: bool | None) -> None:
@@ -45,7 +47,16 @@ class Bar:
 
 @contextmanager
 def track(text: str, total: float, shown: bool | None = None, *, start: float = 0) -> Iterator[Bar]:
-    """A bar over ``total`` steps for the length of the block."""
+    """A bar over ``total`` steps for the length of the block, on the error stream; hidden inside another one."""
+    global _in_use
+    outermost = _shown(shown) and not _in_use
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, TimeRemainingColumn(), disable=not _shown(shown), transient=True) as progress:
-        yield Bar(progress, progress.add_task(text, total=total, completed=start))
+    bars = Progress(
+        *columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not outermost, transient=True
+    )
+    _in_use = _in_use or outermost
+    try:
+        with bars as progress:
+            yield Bar(progress, progress.add_task(text, total=total, completed=start))
+    finally:
+        _in_use = _in_use and not outermost

@@ -61,6 +61,8 @@ def _train_and_judge(arm: str, seed: int, settings: Defenses) -> dict:
     parts, started = digits(seed), time.monotonic()
     trials = [_trial(arm, seed, lr, settings, parts.train, parts.validation) for lr in settings.learning_rates]
     model, report, chosen = max(trials, key=lambda trial: trial[2]["validation"])
+    if model is None:
+        raise NonFiniteOutput(f"{arm} diverged at every learning rate: add smaller ones to the profile")
     reference, weak, strong = _attacked(model, parts.test, settings, seed)
     updates, passes = report.updates, report.passes
     return {
@@ -90,14 +92,14 @@ def _trial(arm: str, seed: int, lr: float, settings: Defenses, train: Part, vali
     updates = settings.updates * (2 if arm in TWICE_THE_UPDATES else 1)
     try:
         model, report = fit(ARMS[arm](settings.eps), seed, settings, train, lr=lr, updates=updates)
+        if arm == "natural":
+            score = accuracy(model, validation)
+        else:
+            score = robust_accuracy(
+                model, validation, reference_attack(settings.eps), seed=seed, progress=False
+            ).robust_accuracy
     except NonFiniteOutput:
         return None, None, {"lr": lr, "validation": -1.0, "diverged": True}
-    if arm == "natural":
-        score = accuracy(model, validation)
-    else:
-        score = robust_accuracy(
-            model, validation, reference_attack(settings.eps), seed=seed, progress=False
-        ).robust_accuracy
     return model, report, {"lr": lr, "validation": score, "diverged": False}
 
 

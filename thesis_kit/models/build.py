@@ -59,7 +59,8 @@ def _timm_classifier(
     expected = timm.data.resolve_model_data_config(network)
     mean, std = _for_channels(expected["mean"], expected["std"], in_channels or 3)
     fixed = expected.get("fixed_input_size", False) or "img_size" in options
-    return Classifier(network, mean=mean, std=std, size=tuple(expected["input_size"][-2:]) if fixed else None)
+    size = options.get("img_size", tuple(expected["input_size"][-2:]))
+    return Classifier(network, mean=mean, std=std, size=size if fixed else None)
 
 
 def _for_channels(mean: tuple, std: tuple, channels: int) -> tuple[list[float], list[float]]:

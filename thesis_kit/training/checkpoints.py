@@ -35,7 +35,7 @@ def save_checkpoint(path: str | Path, run: Run, method: Natural, settings: dict,
 
 
 def load_checkpoint(path: str | Path, run: Run, method: Natural, settings: dict, report_type: type):
-    """Bring ``run`` and ``method`` to where the checkpoint left them; return the report so far, or a new one.
+    """Bring ``run`` and ``method`` to where the checkpoint left them; return the report so far (new without a file).
 
     Raises:
         ValueError: the file is altered or truncated, or belongs to a run with other settings, which are named.

@@ -35,7 +35,7 @@ from thesis_kit.training.checkpoints import load_checkpoint, save_checkpoint
 from thesis_kit.training.methods import Natural
 from thesis_kit.training.schedules import SCHEDULES
 
-_ORDER, _NOISE = 1, 2  # which stream of the seed a random number comes from
+_ORDER, _NOISE, _ITEM = 1, 2, 3  # which stream of the seed a random number comes from
 
 
 @dataclass
@@ -60,6 +60,7 @@ class Run:
         self.model, self.optimizer, self._rate = model, optimizer, rate
         self.updates, self.done, self._seed = updates, 0, seed
         device = next(model.parameters()).device.type
+        self.n_classes: int | None = None  # known after the first forward pass
         self.scaler = torch.amp.GradScaler(device, enabled=half)
         self._precision = torch.autocast(device, torch.float16) if half else nullcontext()
 
@@ -76,9 +77,10 @@ class Run:
         """Mean cross-entropy at x, after one forward pass."""
         with self._precision:
             logits = self.model(x)
-            if self.done == 0:
+            if self.n_classes is None:
                 check_logits(logits, len(x))
                 check_labels(y, len(x), logits.shape[1])
+                self.n_classes = logits.shape[1]
             return F.cross_entropy(logits, y)
 
     def ascent_gradient(self, x: Tensor, y: Tensor) -> Tensor:
@@ -95,9 +97,7 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(x, y)
         if not torch.isfinite(loss):
-            raise NonFiniteOutput(
-                f"the loss became {loss.item()} at update {self.done}: lower the learning rate or look at the data"
-            )
+            raise NonFiniteOutput(f"the loss is {loss.item()}")
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -130,16 +130,17 @@ def train(
     """Train ``model`` in place by ``method``; ten lines suffice to make one's own model robust.
 
     Args:
-        model: pixels in [0, 1] to logits; trained in training mode, left in the mode it was in.
+        model: pixels in [0, 1] to logits; trained in training mode, each module left in the mode it was in.
         data: a ``Part`` held in memory (moved to the model's device) or a map-style ``Dataset`` of (image, label).
-        method: ``Natural()``, ``PGD(eps)``, ``n_fgsm(eps)``, ``Free(eps, replays)``, …; natural if None.
-        updates: weight updates in all. Free with m replays sees updates/m minibatches, the others ``updates``.
+        method: ``Natural()``, ``PGD(eps)``, ``fgsm_rs(eps)``, ``n_fgsm(eps)``, ``Free(eps, replays)``; natural if None.
+        updates: weight updates in all. Free with m replays sees updates/m minibatches, every other method ``updates``.
         batch_size: images a minibatch; an epoch's last one may be smaller.
         lr: peak learning rate. schedule: "one-cycle", "cosine", "steps" or "constant".
         momentum, weight_decay: of SGD. optimizer: "sgd", or "adam" (momentum is then β₁).
         augment: maps a minibatch and its random numbers to the minibatch to train on.
         half: float16 autocast with loss scaling; None means wherever the model is on a GPU.
-        seed: fixes data order, random starts and dropout; the caller's random state is left as it was.
+        seed: fixes data order, random starts, dropout and what a ``Dataset`` draws from torch's generator; the
+            caller's random state is left as it was.
         probe: measured on the model in evaluation mode every ``probe_every`` updates and at the end, into ``history``.
         checkpoint: file to write at most every ``checkpoint_seconds``, and to resume from if it exists.
         workers: processes that load a ``Dataset``; a ``Part`` needs none.
@@ -149,8 +150,8 @@ def train(
         A ``TrainingReport`` with passes, seconds and history, those before an interruption included.
 
     Raises:
-        ValueError: data, labels or hyper-parameters that cannot be meant, another run's checkpoint or an altered one.
-        NonFiniteOutput: the loss diverged.
+        ValueError: data, labels or hyper-parameters that cannot be meant, an altered checkpoint or one of another run.
+        NonFiniteOutput: training diverged; names the update.
     """
     method = Natural() if method is None else method
     check_count(updates, what="updates")
@@ -158,27 +159,30 @@ def train(
     check_count(len(data), what="the number of training images")
     device = _device(model)
     half = device.type == "cuda" if half is None else half
+    lr, momentum, weight_decay = float(lr), float(momentum), float(weight_decay)  # a checkpoint holds plain numbers
     run = Run(model, _optimizer(model, optimizer, lr, momentum, weight_decay), choose(schedule, SCHEDULES, "schedule"),
               updates=updates, seed=seed, half=half)  # fmt: skip
     settings = {"method": f"{type(method).__name__} {_public(method)}", "updates": updates, "batch_size": batch_size,
                 "lr": lr, "schedule": schedule, "momentum": momentum, "weight_decay": weight_decay,
-                "optimizer": optimizer, "seed": seed, "half": half, "images": len(data)}  # fmt: skip
+                "optimizer": optimizer, "seed": seed, "half": half, "images": len(data),
+                "weights": sum(p.numel() for p in model.parameters())}  # fmt: skip
+    method.restore({})  # an object that served another run starts anew
     report = load_checkpoint(checkpoint, run, method, settings, TrainingReport) if checkpoint else TrainingReport()
     saved = started = time.monotonic()
-    before, was_training = report.seconds, model.training
-    minibatches = _minibatches(data, run.done // method.replays, -(-updates // method.replays), batch_size=batch_size,
-                               seed=seed, device=device, workers=workers)  # fmt: skip
+    before, modes = report.seconds, [(module, module.training) for module in model.modules()]
+    begin, end = (-(-count // method.replays) for count in (run.done, updates))
+    minibatches = _minibatches(data, begin, end, batch_size=batch_size, seed=seed, device=device, workers=workers)
     model.train()
     try:
         with torch.random.fork_rng(), track("training", updates, progress, start=run.done) as bar:
             for x, y in minibatches:
                 first = run.done
                 torch.manual_seed(mix_seed(seed, first))  # dropout's, forgotten when the fork ends
-                _check_minibatch(model, x, y)
+                _check_minibatch(model, x, y, run.n_classes)
                 if augment is not None:
                     x = augment(x, run.random(x).fork(1))
                 with count_passes(model) as passes:
-                    method.minibatch(x, y, run)
+                    _serve(method, x, y, run)
                 report.passes, report.updates = report.passes + passes, run.done
                 _probe(model, probe, probe_every, first, run, report)
                 report.seconds = before + time.monotonic() - started
@@ -187,14 +191,26 @@ def train(
                     saved = time.monotonic()
                 bar.advance(run.done - first)
     finally:
-        model.train(was_training)
+        run.optimizer.zero_grad()
+        for module, mode in modes:
+            module.training = mode
     return report
 
 
-def _check_minibatch(model: nn.Module, x: Tensor, y: Tensor) -> None:
+def _check_minibatch(model: nn.Module, x: Tensor, y: Tensor, n_classes: int | None) -> None:
     check_images(x)
-    check_labels(y, len(x))
+    check_labels(y, len(x), n_classes)
     check_same_device(model, x)
+
+
+def _serve(method: Natural, x: Tensor, y: Tensor, run: Run) -> None:
+    """The method's updates on one minibatch; if they diverge, say where."""
+    try:
+        method.minibatch(x, y, run)
+    except NonFiniteOutput as error:
+        raise NonFiniteOutput(
+            f"training diverged at update {run.done} ({error}): lower the learning rate or look at the data"
+        ) from error
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -235,9 +251,20 @@ def _minibatches(
             part = data[indices(position).to(data.x.device)].to(device)
             yield part.x, part.y
     else:
-        batches = (indices(position).tolist() for position in range(first, last))
-        for x, y in DataLoader(data, batch_sampler=batches, num_workers=workers):
+        batches = ([(position, index) for index in indices(position).tolist()] for position in range(first, last))
+        for x, y in DataLoader(_Seeded(data, seed), batch_sampler=batches, num_workers=workers):
             yield x.to(device), torch.as_tensor(y).to(device)
+
+
+class _Seeded(Dataset):
+    """Items by (minibatch, index): their random transforms depend on the seed and the minibatch, not on the past."""
+
+    def __init__(self, data: Dataset, seed: int):
+        self.data, self.seed = data, seed
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple:
+        torch.manual_seed(mix_seed(self.seed, _ITEM, *place))  # in a worker process, or inside the loop's fork
+        return self.data[place[1]]
 
 
 def _probe(model: nn.Module, probe: Callable | None, every: int, first: int, run: Run, report: TrainingReport) -> None:
@@ -245,5 +272,6 @@ def _probe(model: nn.Module, probe: Callable | None, every: int, first: int, run
     if probe is None or not (run.updates_left == 0 or (every and run.done // every > first // every)):
         return
     model.eval()
-    report.history.append({"update": run.done, **probe(model)})
+    measured = {name: float(value) for name, value in probe(model).items()}
+    report.history.append({"update": run.done, **measured})
     model.train()

@@ -113,7 +113,8 @@ class Free(Natural):
     """Free adversarial training (Shafahi, Najibi, Ghiasi et al. 2019, Algorithm 1). One pass an update.
 
     Each minibatch is replayed m times. Every replay makes a single backward pass; its weight gradient updates the
-    weights and its input gradient updates the perturbation, which is carried over to the next minibatch.
+    weights and its input gradient updates the perturbation, which is carried over to the next minibatch. The gradient
+    is the one at the network's input, x + δ after clipping to [0, 1], so δ goes on moving where clipping holds a pixel.
 
     Args:
         eps: radius of the ball, and the ascent step.

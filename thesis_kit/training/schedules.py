@@ -1,4 +1,4 @@
-"""Learning-rate schedules as functions of progress: 0 at the first update, 1 after the last -> share of the peak."""
+"""Learning-rate schedules: progress, 0 at the first update and 1 after the last, -> share of the peak rate."""
 
 from __future__ import annotations
 

@@ -1,0 +1,300 @@
+"""A training run that is interrupted, even by SIGKILL, and resumed ends with the weights of an unbroken one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from thesis_kit import files, training
+from thesis_kit.data import digits
+
+METHODS = {
+    "natural": training.Natural,
+    "pgd-3": lambda: training.PGD(0.1, steps=3),
+    "fgsm": lambda: training.fgsm(0.1),
+    "fgsm-rs": lambda: training.fgsm_rs(0.1),
+    "n-fgsm": lambda: training.n_fgsm(0.1),
+    "free-4": lambda: training.Free(0.1, replays=4),
+    "free-4 cold": lambda: training.Free(0.1, replays=4, warm_start=False),
+}
+UPDATES = 14  # not a multiple of 4: Free's last minibatch is replayed twice
+
+
+def network(seed: int = 0) -> nn.Module:
+    """With dropout, and with buffers: all that could be forgotten."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 10)
+        )
+
+
+def train(model, method, checkpoint=None, **knobs) -> training.TrainingReport:
+    knobs = {"updates": UPDATES, "batch_size": 16, "lr": 0.05, "checkpoint_seconds": 0.0, **knobs}
+    data = knobs.pop("data", digits(0).train[:40])
+    return training.train(model, data, method, checkpoint=checkpoint, **knobs)
+
+
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    state = other.state_dict()
+    return all(torch.equal(tensor, state[name]) for name, tensor in one.state_dict().items())
+
+
+class Stop(Exception):
+    """An interruption that no code expects."""
+
+
+def stopping_after(minibatches: int):
+    """An augmentation that changes nothing and breaks off training."""
+    left = [minibatches]
+
+    def augment(x, random):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Stop
+        return x
+
+    return augment
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("name", METHODS)
+def test_interrupted_twice_and_resumed_ends_bit_for_bit_alike(name, optimizer, tmp_path):
+    def probe(model):
+        return {"bias": model[-1].bias[0].item()}
+
+    knobs = {"optimizer": optimizer, "probe": probe, "probe_every": 5}
+    unbroken, file = network(), tmp_path / "run.pt"
+    expected = train(unbroken, METHODS[name](), **knobs)
+    for seed in (0, 1):
+        with pytest.raises(Stop):
+            train(network(seed), METHODS[name](), file, augment=stopping_after(1), **knobs)
+    resumed = network(2)  # everything must come from the file
+    torch.manual_seed(99)
+    report = train(resumed, METHODS[name](), file, **knobs)
+    assert same_weights(unbroken, resumed)
+    assert report.passes == expected.passes
+    assert report.history == expected.history
+    assert report.updates == UPDATES
+    assert report.seconds > 0
+
+
+def test_an_interruption_inside_a_minibatch_costs_that_minibatch_only(tmp_path):
+    """Free's replays are broken off in the third of four; the file still holds the minibatch before."""
+    unbroken, model, file = network(), network(), tmp_path / "run.pt"
+    train(unbroken, METHODS["free-4"]())
+    calls = [0]
+
+    def third_replay(module, inputs):
+        calls[0] += 1
+        if calls[0] == 7:
+            raise Stop
+
+    model.register_forward_pre_hook(third_replay)
+    with pytest.raises(Stop):
+        train(model, METHODS["free-4"](), file)
+    resumed = network(1)
+    train(resumed, METHODS["free-4"](), file)
+    assert same_weights(unbroken, resumed)
+
+
+class Noisy(Dataset):
+    """Random transforms are drawn anew in every epoch."""
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        part = digits(0).train
+        return part.x[index] * torch.rand(()), int(part.y[index])
+
+
+def test_random_transforms_of_a_data_set_resume_too(tmp_path):
+    unbroken, resumed, file = network(), network(), tmp_path / "run.pt"
+    train(unbroken, None, data=Noisy())
+    with pytest.raises(Stop):
+        train(resumed, None, file, data=Noisy(), augment=stopping_after(5))
+    train(resumed, None, file, data=Noisy())
+    assert same_weights(unbroken, resumed)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_finished_run_is_only_read(name, tmp_path):
+    first, again, file = network(), network(1), tmp_path / "run.pt"
+    knobs = {"probe": lambda model: {"one": 1.0}}
+    report = train(first, METHODS[name](), file, **knobs)
+    written = file.read_bytes()
+    assert train(again, METHODS[name](), file, augment=stopping_after(0), **knobs) == report
+    assert same_weights(first, again)
+    assert file.read_bytes() == written
+
+
+def test_checkpoints_are_rare_where_time_is_short(tmp_path, monkeypatch):
+    written, save = [], training.loop.save_checkpoint
+    monkeypatch.setattr(training.loop, "save_checkpoint", lambda *args: written.append(args) or save(*args))
+    train(network(), None, tmp_path / "run.pt", checkpoint_seconds=3600)
+    assert len(written) == 1  # the end is always kept
+    train(network(), None, tmp_path / "other.pt", checkpoint_seconds=0)
+    assert len(written) == 1 + UPDATES
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.pt", "run.pt"]
+
+
+def test_numbers_from_numpy_survive_a_checkpoint(tmp_path):
+    knobs = {"lr": np.float64(0.05), "weight_decay": np.float64(5e-4), "probe": lambda model: {"a": np.float64(0.5)}}
+    report = train(network(), None, tmp_path / "run.pt", **knobs)
+    assert train(network(), None, tmp_path / "run.pt", **knobs) == report
+
+
+# Files that cannot be used
+
+
+def finished(folder: Path) -> Path:
+    train(network(), METHODS["free-4"](), folder / "run.pt")
+    return folder / "run.pt"
+
+
+def test_an_altered_checkpoint_is_refused_by_name(tmp_path):
+    file = finished(tmp_path)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=r"run\.pt was altered after it was written.*; make it again"):
+        train(network(), METHODS["free-4"](), file)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.999])
+def test_a_truncated_checkpoint_is_refused_by_name(tmp_path, keep):
+    file = finished(tmp_path)
+    data = file.read_bytes()
+    file.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
+    with pytest.raises(ValueError, match=r"run\.pt is incomplete or not a thesis_kit file"):
+        train(network(), METHODS["free-4"](), file)
+
+
+@pytest.mark.parametrize(
+    ("method", "knobs", "named"),
+    [
+        ("free-4", {"lr": 0.1}, "lr was 0.05, is 0.1"),
+        ("free-4", {"seed": 1, "updates": 20}, "updates was 14, is 20; seed was 0, is 1"),
+        ("free-4", {"schedule": "cosine"}, "schedule was 'one-cycle', is 'cosine'"),
+        ("free-4", {"data": digits(0).train[:50]}, "images was 40, is 50"),
+        ("fgsm-rs", {}, "method was \"Free {'eps': 0.1, 'replays': 4, 'warm_start': True}\", is \"FGSM {'eps': 0.1,"),
+        ("free-4 cold", {}, "'warm_start': False"),
+    ],
+)
+def test_the_checkpoint_of_another_run_names_what_differs(tmp_path, method, knobs, named):
+    file = finished(tmp_path)
+    model, before = network(1), network(1)
+    with pytest.raises(ValueError, match=re.escape(named)) as caught:
+        train(model, METHODS[method](), file, **knobs)
+    assert "is the checkpoint of another run" in str(caught.value)
+    assert "remove it or name another file" in str(caught.value)
+    assert same_weights(model, before)
+
+
+def test_the_checkpoint_of_another_network_is_one_sentence(tmp_path):
+    file = finished(tmp_path)
+    with pytest.raises(ValueError, match=r"checkpoint of another run \(weights was 1242, is 650\)"):
+        train(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), METHODS["free-4"](), file)
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_stops_with_a_sentence_and_costs_nothing_saved(tmp_path, monkeypatch, step):
+    file, unbroken, resumed = tmp_path / "run.pt", network(), network(1)
+    train(unbroken, METHODS["free-4"]())
+    with pytest.raises(Stop):
+        train(network(), METHODS["free-4"](), file, augment=stopping_after(2))
+    saved = file.read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.os, step, full)
+        with pytest.raises(files.WriteFailed, match=r"could not write .*run\.pt \(No space left on device\)"):
+            train(network(), METHODS["free-4"](), file)
+    assert file.read_bytes() == saved
+    assert [path.name for path in tmp_path.iterdir()] == ["run.pt"]
+    train(resumed, METHODS["free-4"](), file)
+    assert same_weights(unbroken, resumed)
+
+
+# SIGKILL
+
+_VICTIM = """
+import os, random, signal, sys, time
+import torch
+from pathlib import Path
+from torch import nn
+from thesis_kit import training
+from thesis_kit.data import digits
+
+torch.set_num_threads(1)
+folder, method, seed = Path(sys.argv[1]), eval(sys.argv[2]), int(sys.argv[3])
+data, file, chance = digits(0).train[:120], folder / "run.pt", random.Random(seed)
+
+def run(checkpoint):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.2),
+                          nn.Linear(32, 10))
+    training.train(model, data, method, updates=160, batch_size=32, checkpoint=checkpoint, checkpoint_seconds=0.0)
+    return model.state_dict()
+
+def written():
+    return file.stat().st_ino if file.exists() else None  # every write renames a new file into place
+
+for _ in range(5):
+    child = os.fork()
+    if child == 0:
+        run(file)
+        os._exit(0)
+    for _ in range(chance.randint(1, 4)):  # let it get somewhere, then kill it at any point of its work
+        before = written()
+        while written() == before and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            time.sleep(0.0005)
+    time.sleep(chance.uniform(0, 0.02))
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    print("killed" if os.WIFSIGNALED(status) else "finished")
+resumed = run(file)
+unbroken = run(None)
+print("alike" if all(torch.equal(resumed[name], unbroken[name]) for name in unbroken) else "different")
+"""
+
+
+@pytest.mark.parametrize("method", ["training.Free(0.1, replays=4)", "training.PGD(0.1, steps=2)"])
+def test_killed_at_random_points_and_resumed_ends_bit_for_bit_alike(method, tmp_path):
+    seed = random.randrange(10**6)
+    done = subprocess.run(
+        [sys.executable, "-c", _VICTIM, str(tmp_path), method, str(seed)], capture_output=True, text=True, timeout=300
+    )
+    said = done.stdout.split()
+    assert done.returncode == 0, done.stderr
+    assert said[-1] == "alike", f"seed {seed}: {said}"
+    assert said.count("killed") >= 3, f"seed {seed}: {said}"
+
+
+def test_what_a_kill_leaves_half_written_is_never_read(tmp_path):
+    unbroken, resumed, file = network(), network(), tmp_path / "run.pt"
+    train(unbroken, None)
+    (tmp_path / ".run.pt.123-abcd.part").write_bytes(b"half a checkpoint")
+    train(resumed, None, file)
+    assert same_weights(unbroken, resumed)
+
+
+@pytest.mark.bad_input
+def test_a_checkpoint_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(files.WriteFailed, match="choose a folder you may write to"):
+        train(network(), None, tmp_path / "file" / "run.pt")
