@@ -23,6 +23,8 @@
 # %% [setup]
 
 # %% tags=["hide-input"]
+import torch
+
 from thesis_kit import attacks, evaluation, training
 from thesis_kit.experiments import defenses
 from thesis_kit.reporting import defenses as figures
@@ -75,7 +77,8 @@ figures.attack_slider(
 
 # %%
 test = splits.test
-noisy = test.x + P.eps * attacks.image_random(session.generator(), test.x).signs(*test.x.shape[1:])
+coins = torch.rand(test.x.shape, generator=session.generator()).round().to(test.x.device)
+noisy = test.x + P.eps * (2 * coins - 1)
 print(f"clean images               {evaluation.accuracy(natural, test):.0%}")
 print(f"random changes of size ε   {evaluation.accuracy(natural, (noisy.clamp(0, 1), test.y)):.0%}")
 under_attack = evaluation.robust_accuracy(natural, test, evaluation.reference_attack(P.eps))
