@@ -43,6 +43,8 @@ class Natural:
 class PGD(Natural):
     """Adversarial training with K-step PGD (Madry et al. 2018). K + 1 passes an update.
 
+    In half precision the attack itself keeps the model's own precision; only the update is made in float16.
+
     Args:
         eps: radius of the ball.
         steps: K, 7 in the CIFAR-10 experiments of the paper.
