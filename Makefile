@@ -56,6 +56,7 @@ notebooks: $(INSTALLED)  ## book/src/*.py -> book/*.ipynb, run in profile small 
 
 results: $(INSTALLED)  ## measure every claim in the record tier: hours, resumable (ONLY=claim, ARENA=digits)
 	$(PY) -m thesis_kit.cli claims run $(ONLY) $(if $(ARENA),--arena "$(ARENA)") $(if $(JOBS),--jobs "$(JOBS)")
+	$(PY) -m thesis_kit.cli claims ledger --write
 
 lab: $(LAB)  ## open the chapters in JupyterLab
 	$(PY) -m jupyterlab book

@@ -48,8 +48,9 @@ def python(wheel, tmp_path_factory) -> Path:
     venv.create(place, with_pip=False)
     interpreter = place / ("Scripts" if os.name == "nt" else "bin") / "python"
     library = Path(sysconfig.get_path("purelib", vars={"base": str(place), "platbase": str(place)}))
-    # Files *.pth inside the added folder are not read, so the editable install stays behind.
-    (library / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    # Files *.pth inside the added folders are not read, so the editable install stays behind.
+    folders = [folder for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")]
+    (library / "dependencies.pth").write_text("\n".join(folders) + "\n", encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "--python", str(interpreter), "--disable-pip-version-check", "--quiet"]
     subprocess.run([*pip, "install", "--no-deps", "--no-index", str(wheel)], check=True, capture_output=True, text=True)
     return interpreter
