@@ -186,7 +186,7 @@ def package(tmp_path, monkeypatch):
     root = tmp_path / "thesis_kit"
     sources = {
         "__init__.py": "from thesis_kit import attacks",
-        "chapter.py": "from thesis_kit.attacks import pgd\nfrom thesis_kit.reporting import results as r\nX = 1, pgd, r\n",
+        "chapter.py": "from thesis_kit.attacks import pgd\nfrom thesis_kit.reporting import a\nX = 1, pgd, a\n",
         "attacks/__init__.py": "from .pgd import pgd\n__all__ = ['pgd']\n",
         "attacks/pgd.py": '"""Doc."""\nfrom ..base import step\ndef pgd(x):\n    """Doc."""\n    return step(x)\n',
         "base.py": "import math\ndef step(x):\n    return x + 1\n",

@@ -215,8 +215,7 @@ def test_killed_at_random_points_it_goes_on_and_ends_the_same(unbroken, tmp_path
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 def test_ctrl_c_stops_everything_and_keeps_what_is_finished(tmp_path):
     process = start(tmp_path, rest=0.3)
-    while "seed 0" not in process.stdout.readline():
-        pass
+    assert any("seed 0" in line for line in process.stdout), process.communicate()[1]
     os.killpg(process.pid, signal.SIGINT)  # what a terminal sends: to the parent and all workers
     _, complaints = process.communicate(timeout=60)
     assert "KeyboardInterrupt" in complaints
