@@ -307,10 +307,9 @@ def run(options: argparse.Namespace) -> int:
     if options.repo is not None:
         config.write_text(stamp_config(config.read_text(encoding="utf-8"), options.repo), encoding="utf-8")
     url = repository_url(options.root)
-    prefixes = tuple(options.names or [""])
-    chosen = [source for source in sources(options.root) if source.stem.startswith(prefixes)]
-    if not chosen:
-        raise BuildError(f"book/src holds no source whose name begins {' or '.join(prefixes)}".rstrip())
+    chosen = [source for source in sources(options.root) if source.stem.startswith(tuple(options.names or [""]))]
+    if not chosen and options.names:
+        raise BuildError(f"book/src holds no source whose name begins {' or '.join(options.names)}")
     for source in chosen:
         print(f"{source.stem} …", flush=True)
         build(options.root, source, url)
