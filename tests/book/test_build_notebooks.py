@@ -186,7 +186,7 @@ def stream(text: str, name: str = "stdout"):
         (stream("saved to /home/somebody/file.txt"), "an absolute path"),
         (stream("saved to C:\\Users\\file.txt"), "an absolute path"),
         (new_output("execute_result", {"text/plain": "<Thing at 0x7f00aa11bb22>"}), "a memory address"),
-        (new_output("display_data", {"text/html": "<p>/tmp/abc/x.png</p>"}), "an absolute path"),
+        (new_output("display_data", {"text/html": "<p>/var/abc/x.png</p>"}), "an absolute path"),
     ],
 )
 def test_what_depends_on_the_machine_is_refused(output, sentence):
@@ -198,7 +198,7 @@ def test_what_depends_on_the_machine_is_refused(output, sentence):
     "output",
     [
         stream("ε = 8/255, and/or 3 / 4; see https://example.org/home/page"),
-        new_output("display_data", {"text/html": '<img src="data:image/webp;base64,AAA/tmp/AAAA" alt="x">'}),
+        new_output("display_data", {"text/html": '<img src="data:image/webp;base64,AAA/var/AAAA" alt="x">'}),
     ],
 )
 def test_harmless_outputs_pass(output):
