@@ -89,6 +89,15 @@ def test_an_evaluation_runs_through(architecture):
     assert result["FGSM"].passes.backward == 1
 
 
+def test_a_fixed_input_size_is_resized_to_and_a_free_one_is_left():
+    vit, resnet = build("vit_tiny_patch16_224", seed=0), build("resnet18", seed=0)
+    assert vit.size == (224, 224)
+    assert resnet.size is None
+    with torch.no_grad():
+        assert vit.eval()(torch.rand(1, 3, 64, 80)).shape == (1, 1000)
+        assert resnet.eval()(torch.rand(1, 3, 64, 80)).shape == (1, 1000)
+
+
 def test_a_vit_built_for_another_size_gets_images_of_that_size():
     model = build("vit_tiny_patch16_224", img_size=64, n_classes=5, seed=0).eval()
     with torch.no_grad():

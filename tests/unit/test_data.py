@@ -175,7 +175,6 @@ def imagenette_files(tmp_path):
     return tmp_path
 
 
-@pytest.mark.bad_input  # labels reach ``_pixels`` as a tuple, where its signature says list
 def test_imagenette_is_scaled_and_cropped_to_squares(imagenette_files, no_network):
     splits = data.imagenette(0, root=imagenette_files, size=32)
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [18, 2, 6]

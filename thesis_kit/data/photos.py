@@ -7,7 +7,7 @@ part becomes the validation part; the published test part judges.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +90,7 @@ def _reach(name: str, folder: Path, make: Callable):
         ) from error
 
 
-def _pixels(images: np.ndarray, labels: list[int]) -> Part:
+def _pixels(images: np.ndarray, labels: Sequence[int]) -> Part:
     x = torch.from_numpy(np.ascontiguousarray(images)).float() / 255
     return Part(x, torch.as_tensor(labels, dtype=torch.int64), torch.arange(len(x)))
 

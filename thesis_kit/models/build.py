@@ -58,7 +58,7 @@ def _timm_classifier(
     network = timm.create_model(name, pretrained=pretrained, in_chans=in_channels or 3, **options)
     expected = timm.data.resolve_model_data_config(network)
     mean, std = _for_channels(expected["mean"], expected["std"], in_channels or 3)
-    fixed = expected.get("fixed_input_size", False) or "img_size" in options
+    fixed = network.pretrained_cfg.get("fixed_input_size", False) or "img_size" in options
     size = options.get("img_size", tuple(expected["input_size"][-2:]))
     return Classifier(network, mean=mean, std=std, size=size if fixed else None)
 
