@@ -18,10 +18,10 @@ from thesis_kit.checks import UnknownName
 from thesis_kit.experiments.runner import (
     CellFailed,
     OutdatedResult,
-    _only_writer,
     _run_cell,
     cells_left,
     duration,
+    only_writer,
     run_experiment,
     start_over,
 )
@@ -226,7 +226,7 @@ def test_ctrl_c_stops_everything_and_keeps_what_is_finished(tmp_path):
 
 def test_two_runs_at_once_are_refused(tiny, tmp_path):
     with (
-        _only_writer(result_path("defenses.digits", tmp_path)),
+        only_writer(result_path("defenses.digits", tmp_path)),
         pytest.raises(ValueError, match=r"another run is writing defenses\.digits\.json"),
     ):
         run_experiment(tiny.experiment(), folder=tmp_path)

@@ -11,10 +11,12 @@ from thesis_kit.checks import choose
 if TYPE_CHECKING:
     from thesis_kit.experiments.runner import Experiment
 
+_NO_CHAPTERS = ("comparing", "runner", "verifying")
+
 
 def chapters() -> list[str]:
     """Chapters that have an experiments file."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "runner")
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NO_CHAPTERS)
 
 
 def find(chapter: str, arena: str) -> Experiment:

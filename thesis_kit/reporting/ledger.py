@@ -139,8 +139,7 @@ def _attack(result: Result, arms: list[str], attack: str) -> str:
 
 
 def _recorded(result: Result) -> str:
-    code = "the code that measures is unchanged since" if result.is_current() else "the code has changed since"
-    return f"{result.document['recorded']} on {result.document['machine']['processor']}; {code}"
+    return f"{result.document['recorded']} on {result.document['machine']['processor']}; {result.code_status()}"
 
 
 # --- the page

@@ -66,6 +66,20 @@ def student_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float
     return float(values.mean()) - half, float(values.mean()) + half
 
 
+def prediction_interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """Where one more seed falls with probability ``level`` if it is like these (normal theory, Student's t).
+
+    Wider than the interval of the mean, for the new seed has its own luck too. Without end for a single seed; a point
+    where all seeds agree.
+    """
+    values = np.asarray(values, dtype=float)  # (seeds,)
+    if len(values) < 2:
+        return -math.inf, math.inf
+    spread = values.std(ddof=1) * math.sqrt(1 + 1 / len(values))
+    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * spread)
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
 @lru_cache(maxsize=16)
 def _resample_counts(n: int, group: int) -> np.ndarray:
     """How often each of ``n`` images is drawn in each resample, (resamples, n); the same on every call."""
