@@ -22,7 +22,6 @@ NAMES = {
     "free-2": "Free, m = 2",
     "free-4": "Free, m = 4",
     "free-8": "Free, m = 8",
-    "free-10": "Free, m = 10",
     "fgsm-rs": "FGSM-RS",
     "n-fgsm": "N-FGSM",
     "pgd-7": "PGD-7",
