@@ -254,6 +254,12 @@ def test_the_checkpoint_of_another_network_is_one_sentence(tmp_path):
         train(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), METHODS["free-4"](), file)
 
 
+def test_the_checkpoint_of_a_run_that_froze_less_is_one_sentence(tmp_path):
+    file, model = finished(tmp_path), network()
+    with pytest.raises(ValueError, match=r"checkpoint of another run \(weights was 1242, is 170\)"):
+        train(model, METHODS["free-4"](), file, frozen=model[:5])
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_full_disk_stops_with_a_sentence_and_costs_nothing_saved(tmp_path, monkeypatch, step):
     file, unbroken, resumed = tmp_path / "run.pt", network(), network(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -465,6 +466,107 @@ def test_training_is_done_in_training_mode_whatever_the_mode_before():
     train(model)
     assert model.norm.num_batches_tracked == 8
     assert not model.training
+
+
+@dataclass
+class Positions(training.Natural):
+    """Natural training that notes where its images stand."""
+
+    def __post_init__(self):
+        self._seen = []
+
+    def minibatch(self, x, y, run):
+        self._seen.append((x, run.index))
+        super().minibatch(x, y, run)
+
+
+@pytest.mark.parametrize("stored", [lambda part: part, Pairs])
+def test_a_method_is_told_where_its_images_stand(stored):
+    method, data = Positions(), some_digits(40)
+    train(network(), method, stored(data))
+    assert len(method._seen) == 8
+    for x, index in method._seen:
+        assert torch.equal(x, data.x[index])
+
+
+def test_images_of_a_stream_have_no_place():
+    method = Positions()
+    train(network(), method, Rendered(), updates=2)
+    assert [index for _, index in method._seen] == [None, None]
+
+
+# Frozen parts
+
+
+class Witness(nn.Module):
+    """Lets everything pass and counts the gradients that come back."""
+
+    def forward(self, x):
+        return CountedBackward.apply(x)
+
+
+def deep(seed: int = 0) -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), Witness(),
+                             nn.Linear(16, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_frozen_parts_stay_to_the_bit_and_everything_is_given_back(name):
+    model, start = deep(), deep()
+    flags, modes = [p.requires_grad for p in model.parameters()], [module.training for module in model.modules()]
+    train(model, METHODS[name](), frozen=[*model[:5], model[6].bias], lr=0.1)
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, start.state_dict()[key])}
+    assert changed == {"6.weight", *(f"7.{k}" for k in start[7].state_dict()), "9.weight", "9.bias"}
+    assert [p.requires_grad for p in model.parameters()] == flags
+    assert [module.training for module in model.modules()] == modes
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_frozen_parts_are_in_evaluation_mode_while_the_rest_is_in_training_mode_also_after_a_probe():
+    model, modes = deep(), []
+    model.register_forward_pre_hook(lambda *_: modes.append((model[2].training, model[4].training, model[7].training)))
+    train(model, frozen=model[:5], updates=4, probe=lambda model: {"one": 1}, probe_every=2)
+    assert modes == [(False, False, True)] * 4
+
+
+@pytest.mark.parametrize(("name", "gradients_below"), [("natural", 0), ("pgd-3", 3 * 8), ("free-4", 8)])
+def test_no_gradient_is_computed_below_the_cut_unless_the_images_need_one(name, gradients_below):
+    CountedBackward.calls = 0
+    report = train(deep(), METHODS[name](), frozen=deep()[:5])  # another model's parts: nothing is frozen here
+    assert CountedBackward.calls == report.passes.backward
+    CountedBackward.calls, model = 0, deep()
+    report = train(model, METHODS[name](), frozen=model[:5])
+    assert CountedBackward.calls == gradients_below
+    assert report.passes.backward == 8 * PASSES_PER_UPDATE[name]
+
+
+def test_what_was_frozen_before_stays_frozen():
+    model, start = deep(), deep()
+    model[9].requires_grad_(False)
+    train(model, frozen=[model[1]])
+    assert torch.equal(model[9].weight, start[9].weight)
+    assert [p.requires_grad for p in model.parameters()] == [True] * 8 + [False] * 2
+
+
+def test_a_method_may_ask_for_evaluation_mode():
+    class Still(training.Natural):
+        training_mode = False
+
+    model, start = deep(), deep()
+    train(model, Still())
+    assert model.training
+    for key in ("2.running_mean", "2.running_var", "2.num_batches_tracked", "7.running_mean"):
+        assert torch.equal(model.state_dict()[key], start.state_dict()[key])
+    assert not torch.equal(model[2].weight, start[2].weight)
+
+
+def test_a_model_that_is_frozen_whole_is_one_sentence():
+    model = deep()
+    with pytest.raises(ValueError, match="every parameter of the model is frozen: there is nothing to train"):
+        train(model, frozen=[model])
+    assert all(p.requires_grad for p in model.parameters())
 
 
 # Probes

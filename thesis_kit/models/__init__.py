@@ -1,6 +1,7 @@
 """Classifiers from pixels in [0, 1] to logits: the wrapper, the small networks of the book, and timm's by name."""
 
+from thesis_kit.models import anatomy
 from thesis_kit.models.build import build
 from thesis_kit.models.classifier import Classifier
 
-__all__ = ["Classifier", "build"]
+__all__ = ["Classifier", "anatomy", "build"]

@@ -1,6 +1,26 @@
-"""Training: one loop, and the methods that differ in the images they descend on."""
+"""Training: one loop, the methods that differ in the images they descend on, and the transfer of a robust model."""
 
+from thesis_kit.training.distillation import LwF, distill
+from thesis_kit.training.heads import choose_penalty, linear_head
 from thesis_kit.training.loop import TrainingReport, train
 from thesis_kit.training.methods import FGSM, METHODS, PGD, Free, Natural, fgsm, fgsm_rs, n_fgsm
+from thesis_kit.training.transfer import few, retrain_last
 
-__all__ = ["FGSM", "METHODS", "PGD", "Free", "Natural", "TrainingReport", "fgsm", "fgsm_rs", "n_fgsm", "train"]
+__all__ = [
+    "FGSM",
+    "METHODS",
+    "PGD",
+    "Free",
+    "LwF",
+    "Natural",
+    "TrainingReport",
+    "choose_penalty",
+    "distill",
+    "few",
+    "fgsm",
+    "fgsm_rs",
+    "linear_head",
+    "n_fgsm",
+    "retrain_last",
+    "train",
+]

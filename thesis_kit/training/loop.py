@@ -8,7 +8,7 @@ and resumed ends, on a CPU, with the weights of an unbroken one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from thesis_kit.randomness import ImageRandom, mix_seed
 from thesis_kit.training.checkpoints import load_checkpoint, save_checkpoint
 from thesis_kit.training.methods import Natural
 from thesis_kit.training.minibatches import Data, identify, minibatches
+from thesis_kit.training.modes import as_found, freeze, set_modes
 from thesis_kit.training.precision import resolve_precision
 from thesis_kit.training.run import Run
 from thesis_kit.training.schedules import SCHEDULES
@@ -61,6 +62,7 @@ def train(
     weight_decay: float = 5e-4,
     optimizer: str = "sgd",
     augment: Callable[[Tensor, ImageRandom], Tensor] | None = None,
+    frozen: Iterable[nn.Module | nn.Parameter] = (),
     precision: str | None = None,
     seed: int = 0,
     probe: Callable[[nn.Module], dict[str, float]] | None = None,
@@ -73,7 +75,8 @@ def train(
     """Train ``model`` in place by ``method``; ten lines suffice to make one's own model robust.
 
     Args:
-        model: pixels in [0, 1] to logits; trained in training mode, each module left in the mode it was in.
+        model: pixels in [0, 1] to logits; trained in training mode, each module left in the mode it was in. Parameters
+            without ``requires_grad`` are not trained.
         data: a ``Part`` held in memory (moved to the model's device), a ``Stream`` that renders minibatch after
             minibatch, or a map-style ``Dataset`` of (image, label).
         method: ``Natural()``, ``PGD(eps)``, ``fgsm_rs(eps)``, ``n_fgsm(eps)``, ``Free(eps, replays)``; natural if None.
@@ -82,6 +85,8 @@ def train(
         lr: peak learning rate. schedule: "one-cycle", "cosine", "steps" or "constant".
         momentum, weight_decay: of SGD. optimizer: "sgd", or "adam" (momentum is then β₁).
         augment: maps a minibatch and its random numbers to the minibatch to train on.
+        frozen: modules and parameters that keep their weights; the modules are in evaluation mode, so that their
+            normalization keeps its statistics. No gradient is computed for them, nor behind them where they come first.
         precision: of the passes, the method's attacks included: "float32" (more exactly, the model's own), "float16"
             with loss scaling, or "bfloat16". None means float16 on a GPU and float32 on a CPU. Weights keep theirs.
         seed: fixes the order of stored data, random starts, dropout and what a ``Dataset`` draws from torch's
@@ -101,26 +106,23 @@ def train(
     method = Natural() if method is None else method
     check_count(updates, what="updates")
     check_count(batch_size, what="batch_size")
-    images = identify(data)
-    device = _device(model)
-    precision = resolve_precision(precision, device)
-    lr, momentum, weight_decay = float(lr), float(momentum), float(weight_decay)  # a checkpoint holds plain numbers
-    run = Run(model, _optimizer(model, optimizer, lr, momentum, weight_decay), choose(schedule, SCHEDULES, "schedule"),
-              updates=updates, seed=seed, precision=precision)  # fmt: skip
+    frozen, device = tuple(frozen), _device(model)
     settings = {"method": f"{type(method).__name__} {_public(method)}", "updates": updates, "batch_size": batch_size,
-                "lr": lr, "schedule": schedule, "momentum": momentum, "weight_decay": weight_decay,
-                "optimizer": optimizer, "seed": seed, "precision": precision, "images": images,
-                "weights": sum(p.numel() for p in model.parameters())}  # fmt: skip
-    method.restore({})  # an object that served another run starts anew
-    report = load_checkpoint(checkpoint, run, method, settings, TrainingReport) if checkpoint else TrainingReport()
-    saved = started = time.monotonic()
-    before, modes = report.seconds, [(module, module.training) for module in model.modules()]
-    begin, end = (-(-count // method.replays) for count in (run.done, updates))
-    served = minibatches(data, begin, end, batch_size=batch_size, seed=seed, device=device, workers=workers)
-    model.train()
-    try:
+                "lr": float(lr), "schedule": schedule, "momentum": float(momentum), "weight_decay": float(weight_decay),
+                "optimizer": optimizer, "seed": seed, "precision": resolve_precision(precision, device),
+                "images": identify(data)}  # fmt: skip
+    with as_found(model):
+        freeze(frozen)
+        set_modes(model, method.training_mode, frozen)
+        run, settings["weights"] = _start(model, settings), _trained(model)
+        method.restore({})  # an object that served another run starts anew
+        report = load_checkpoint(checkpoint, run, method, settings, TrainingReport) if checkpoint else TrainingReport()
+        saved = started = time.monotonic()
+        before = report.seconds
+        begin, end = (-(-count // method.replays) for count in (run.done, updates))
+        served = minibatches(data, begin, end, batch_size=batch_size, seed=seed, device=device, workers=workers)
         with torch.random.fork_rng(), track("training", updates, progress, start=run.done) as bar:
-            for x, y in served:
+            for x, y, run.index in served:
                 first = run.done
                 torch.manual_seed(mix_seed(seed, first))  # dropout's, forgotten when the fork ends
                 _check_minibatch(model, x, y, run.n_classes)
@@ -129,16 +131,14 @@ def train(
                 with count_passes(model) as passes:
                     _serve(method, x, y, run)
                 report.passes, report.updates = report.passes + passes, run.done
-                _probe(model, probe, probe_every, first, run, report)
+                if _due(probe, probe_every, first, run):
+                    report.history.append({"update": run.done, **_measure(probe, model)})
+                    set_modes(model, method.training_mode, frozen)
                 report.seconds = before + time.monotonic() - started
                 if checkpoint and (time.monotonic() - saved > checkpoint_seconds or not run.updates_left):
                     save_checkpoint(checkpoint, run, method, settings, asdict(report))
                     saved = time.monotonic()
                 bar.advance(run.done - first)
-    finally:
-        run.optimizer.zero_grad()
-        for module, mode in modes:
-            module.training = mode
     return report
 
 
@@ -165,26 +165,40 @@ def _device(model: nn.Module) -> torch.device:
     return parameter.device
 
 
+def _trained(model: nn.Module) -> int:
+    """How many weights are trained."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
 def _public(method: Natural) -> dict:
     return {key: value for key, value in vars(method).items() if not key.startswith("_")}
 
 
-def _optimizer(model: nn.Module, name: str, lr: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
+def _start(model: nn.Module, settings: dict) -> Run:
+    """The run before its first update."""
+    return Run(model, _optimizer(model, settings), choose(settings["schedule"], SCHEDULES, "schedule"),
+               updates=settings["updates"], seed=settings["seed"], precision=settings["precision"])  # fmt: skip
+
+
+def _optimizer(model: nn.Module, settings: dict) -> torch.optim.Optimizer:
+    lr, momentum, decay = (settings[name] for name in ("lr", "momentum", "weight_decay"))
     parameters = [p for p in model.parameters() if p.requires_grad]
-    if choose(name, ("sgd", "adam"), "optimizer") == "adam":
-        optimizer = torch.optim.Adam(parameters, lr=lr, betas=(momentum, 0.999), weight_decay=weight_decay)
+    if not parameters:
+        raise ValueError("every parameter of the model is frozen: there is nothing to train")
+    if choose(settings["optimizer"], ("sgd", "adam"), "optimizer") == "adam":
+        optimizer = torch.optim.Adam(parameters, lr=lr, betas=(momentum, 0.999), weight_decay=decay)
     else:
-        optimizer = torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        optimizer = torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay)
     for group in optimizer.param_groups:
         group["peak"] = lr
     return optimizer
 
 
-def _probe(model: nn.Module, probe: Callable | None, every: int, first: int, run: Run, report: TrainingReport) -> None:
-    """Measure when a multiple of ``every`` has been passed since ``first``, and at the end."""
-    if probe is None or not (run.updates_left == 0 or (every and run.done // every > first // every)):
-        return
+def _due(probe: Callable | None, every: int, first: int, run: Run) -> bool:
+    """Whether a multiple of ``every`` has been passed since update ``first``, or the end is reached."""
+    return probe is not None and (run.updates_left == 0 or (every > 0 and run.done // every > first // every))
+
+
+def _measure(probe: Callable, model: nn.Module) -> dict[str, float]:
     model.eval()
-    measured = {name: float(value) for name, value in probe(model).items()}
-    report.history.append({"update": run.done, **measured})
-    model.train()
+    return {name: float(value) for name, value in probe(model).items()}

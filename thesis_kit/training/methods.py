@@ -1,8 +1,8 @@
 """Ways to train: what each does with one minibatch.
 
-All share one loop (``training.train``) and one update: ``run.descend(x, y)`` makes one forward and one backward pass,
-updates the weights, and returns the gradient at its input, which came along for nothing. A method is the choice of the
-images it descends on.
+All share one loop (``training.train``) and one update: ``run.descend(x, y)`` makes one forward and one backward pass
+and updates the weights; the gradient at its input comes along for next to nothing if asked for. A method is the choice
+of the images it descends on.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Natural:
     """Training on the images as they are. One pass an update."""
 
     replays = 1  # updates a minibatch serves
+    training_mode = True  # whether normalization and dropout behave as in training
 
     def minibatch(self, x: Tensor, y: Tensor, run: Run) -> None:
         """Descend on x."""
@@ -138,7 +139,7 @@ class Free(Natural):
         delta = self._carried(x)
         for _ in range(min(self.replays, run.updates_left)):
             x_adv = (x + delta).clamp(0, 1)
-            gradient = run.descend(x_adv, y)
+            gradient = run.descend(x_adv, y, at_input=True)
             delta += self.eps * gradient.sign()
             delta.clamp_(-self.eps, self.eps)
 

@@ -19,6 +19,7 @@ from thesis_kit.randomness import mix_seed
 _ORDER, _ITEM = 1, 3  # which stream of the seed a random number comes from; the loop's own is 2
 
 Data = Part | Stream | Dataset
+Minibatch = tuple[Tensor, Tensor, Tensor | None]
 
 
 def identify(data: Data) -> int | str:
@@ -31,8 +32,8 @@ def identify(data: Data) -> int | str:
 
 def minibatches(
     data: Data, first: int, last: int, *, batch_size: int, seed: int, device: torch.device, workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and labels of minibatches ``first`` to ``last``, on the device."""
+) -> Iterator[Minibatch]:
+    """Minibatches ``first`` to ``last``: images and labels on the device, and where they stand in stored data."""
     if isinstance(data, Stream):
         return _streamed(data.to(device), first, last, batch_size)
     orders = (_order(position, len(data), batch_size, seed) for position in range(first, last))
@@ -40,7 +41,7 @@ def minibatches(
         return _stored(data, orders, device)
     batches = ([(place, index) for index in order.tolist()] for place, order in enumerate(orders, start=first))
     loader = DataLoader(_Seeded(data, seed), batch_sampler=batches, num_workers=workers)
-    return ((x.to(device), torch.as_tensor(y).to(device)) for x, y in loader)
+    return ((x.to(device), torch.as_tensor(y).to(device), index.to(device)) for x, y, index in loader)
 
 
 def _order(position: int, n: int, batch_size: int, seed: int) -> Tensor:
@@ -50,13 +51,13 @@ def _order(position: int, n: int, batch_size: int, seed: int) -> Tensor:
     return order[place * batch_size : (place + 1) * batch_size]
 
 
-def _stored(data: Part, orders: Iterator[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def _stored(data: Part, orders: Iterator[Tensor], device: torch.device) -> Iterator[Minibatch]:
     for order in orders:
         part = data[order.to(data.x.device)].to(device)
-        yield part.x, part.y
+        yield part.x, part.y, order.to(device)
 
 
-def _streamed(data: Stream, first: int, last: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _streamed(data: Stream, first: int, last: int, size: int) -> Iterator[Minibatch]:
     for position in range(first, last):
         part = data.minibatch(position, size)
         if len(part) != size:
@@ -64,15 +65,16 @@ def _streamed(data: Stream, first: int, last: int, size: int) -> Iterator[tuple[
                 f"the stream {data.name} gave {len(part)} images for minibatch {position}, {size} were asked for: "
                 "mend its minibatch(position, size)"
             )
-        yield part.x, part.y
+        yield part.x, part.y, None
 
 
 class _Seeded(Dataset):
-    """Items by (minibatch, index): their random transforms depend on the seed and the minibatch, not on the past."""
+    """Items by (minibatch, index), with the index: random transforms depend on seed and minibatch, not on the past."""
 
     def __init__(self, data: Dataset, seed: int):
         self.data, self.seed = data, seed
 
     def __getitem__(self, place: tuple[int, int]) -> tuple:
         torch.manual_seed(mix_seed(self.seed, _ITEM, *place))  # in a worker process, or inside the loop's fork
-        return self.data[place[1]]
+        x, y = self.data[place[1]]
+        return x, y, place[1]

@@ -8,6 +8,7 @@ float16 unless the loss is scaled up before the backward pass and the gradients 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Float
@@ -24,6 +25,12 @@ def resolve_precision(name: str | None, device: torch.device) -> str:
         return "float16" if device.type == "cuda" else "float32"
     choose(name, PRECISIONS, "precision")
     return name
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager:
+    """The context in which passes are made in ``precision``; none for the model's own."""
+    dtype = PRECISIONS[precision]
+    return torch.autocast(device.type, dtype) if dtype else nullcontext()
 
 
 class InPrecision(nn.Module):

@@ -27,7 +27,7 @@ class Run:
         precision: "float32", "float16" or "bfloat16".
 
     ``model`` is the network itself, and ``attacked`` what an attack is given: the same weights, its passes in the
-    precision of the updates.
+    precision of the updates. ``index`` (n,) says where the minibatch's images stand in stored data; None in a stream.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, rate: Callable, *, updates: int, seed: int,
@@ -35,6 +35,7 @@ class Run:
         self.model, self.optimizer, self._rate = model, optimizer, rate
         self.updates, self.done, self._seed = updates, 0, seed
         self.n_classes: int | None = None  # known after the first forward pass
+        self.index: Tensor | None = None
         device, dtype = next(model.parameters()).device.type, PRECISIONS[precision]
         self.scaler = torch.amp.GradScaler(device, enabled=precision == "float16")
         scale = self.scaler.get_scale if self.scaler.is_enabled() else None
@@ -65,17 +66,25 @@ class Run:
         (gradient,) = torch.autograd.grad(self.scaler.scale(self.loss(x, y)), x)
         return gradient.nan_to_num_()
 
-    def descend(self, x: Tensor, y: Tensor) -> Tensor:
-        """One weight update on (x, y); returns the loss's gradient at x from the same backward pass, up to a factor."""
-        x = x.detach().requires_grad_()
+    def descend(
+        self, x: Tensor, y: Tensor, *, loss: Callable[[Tensor, Tensor], Tensor] | None = None, at_input: bool = False
+    ) -> Tensor | None:
+        """One weight update on (x, y) by one backward pass.
+
+        Args:
+            x: images. y: labels.
+            loss: what to descend on, (x, y) -> scalar, by one forward pass; ``Run.loss`` unless given.
+            at_input: return the loss's gradient at x as well, up to a positive factor, from the same backward pass.
+        """
+        x = x.detach().requires_grad_(at_input)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self._rate(self.done / self.updates)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(x, y)
-        if not torch.isfinite(loss):
-            raise NonFiniteOutput(f"the loss is {loss.item()}")
-        self.scaler.scale(loss).backward()
+        value = (loss or self.loss)(x, y)
+        if not torch.isfinite(value):
+            raise NonFiniteOutput(f"the loss is {value.item()}")
+        self.scaler.scale(value).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.done += 1
-        return x.grad.nan_to_num_()
+        return x.grad.nan_to_num_() if at_input else None
