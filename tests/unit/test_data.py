@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 
 from thesis_kit import data
 from thesis_kit.checks import UnknownName
-from thesis_kit.data import Part, Splits, digits
+from thesis_kit.data import Part, Splits, Stream, digits
 from thesis_kit.data.digits import NAME, data_hash, test_group
 from thesis_kit.data.photos import DataUnavailable, default_root
 
@@ -102,6 +102,31 @@ def test_parts_are_cut_and_moved_together():
     assert {t.device.type for p in vars(moved).values() for t in vars(p).values()} == {"meta"}
 
 
+class Counted(Stream):
+    """Image i of minibatch p is all of the one gray level that tells the two numbers."""
+
+    name = "counted"
+
+    def minibatch(self, position, size):
+        ids = position * size + torch.arange(size)
+        return Part((ids / 1000).view(-1, 1, 1, 1).expand(-1, 1, 2, 2), ids % 3, ids)
+
+
+def test_a_stream_is_moved_with_its_splits_and_keeps_its_name():
+    part = Counted().minibatch(0, 4)
+    moved = Splits(Counted(), part, part).to("meta")
+    assert moved.train.name == "counted"
+    assert {t.device.type for t in vars(moved.train.minibatch(3, 2)).values()} == {"meta"}
+    back = moved.train.to("cpu").minibatch(3, 2)
+    assert back.ids.tolist() == [6, 7]
+    assert torch.equal(back.x, Counted().minibatch(3, 2).x)
+
+
+def test_a_stream_without_minibatches_cannot_be_made():
+    with pytest.raises(TypeError, match="minibatch"):
+        type("Empty", (Stream,), {"name": "empty"})()
+
+
 def test_sets_are_found_by_name():
     assert torch.equal(data.load("digits", 2).test.ids, digits(2).test.ids)
     with pytest.raises(UnknownName, match="unknown data set 'cifar': did you mean cifar10"):
@@ -151,6 +176,21 @@ def test_cifar10_keeps_pixels_labels_and_parts(cifar_files, no_network):
     assert splits.train.y.dtype == torch.int64
 
 
+def test_cifar100_takes_the_fine_labels(tmp_path, monkeypatch, no_network):
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    numbers = np.random.default_rng(0)
+    for name, n in (("train", 20), ("test", 5)):
+        labels = {"fine_labels": list(range(80, 80 + n)), "coarse_labels": [0] * n}
+        pixels = numbers.integers(0, 256, (n, 3072), dtype=np.uint8)
+        (folder / name).write_bytes(pickle.dumps({"data": pixels, **labels}))
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"class {i}" for i in range(100)]}))
+    monkeypatch.setattr(torchvision.datasets.cifar, "check_integrity", lambda *_: True)
+    splits = data.load("cifar100", 0, root=tmp_path)
+    assert splits.test.y.tolist() == [80, 81, 82, 83, 84]
+    assert sorted(splits.train.y.tolist() + splits.validation.y.tolist()) == list(range(80, 100))
+
+
 def test_the_seed_cuts_cifar10_and_n_test_draws_from_the_test_part(cifar_files, no_network):
     root, _ = cifar_files
     one, same, other = (data.cifar10(seed, root=root, n_test=4) for seed in (1, 1, 2))
@@ -186,7 +226,7 @@ def test_imagenette_is_scaled_and_cropped_to_squares(imagenette_files, no_networ
 
 
 def test_without_files_and_network_the_sentence_says_how_to_go_on(tmp_path, no_network):
-    for name, load in (("CIFAR-10", data.cifar10), ("Imagenette", data.imagenette)):
+    for name, load in (("CIFAR-10", data.cifar10), ("CIFAR-100", data.cifar100), ("Imagenette", data.imagenette)):
         with pytest.raises(DataUnavailable) as caught:
             load(root=tmp_path)
         sentence = str(caught.value)
