@@ -11,7 +11,7 @@ from thesis_kit.checks import choose
 if TYPE_CHECKING:
     from thesis_kit.experiments.runner import Experiment
 
-_NO_CHAPTERS = ("comparing", "runner", "verifying")
+_NO_CHAPTERS = ("comparing", "memory", "runner", "verifying")
 
 
 def chapters() -> list[str]:

@@ -139,11 +139,12 @@ def verify_experiment(
         result, fresh = load_recorded(experiment, folder), runner.empty_document(experiment)
         _check_settings(path, result, fresh)
         todo = _recorded_cells(path, result, choose_cells(experiment, result) if cells is None else cells)
-        found = tuple(_measure_again(experiment, result, fresh, todo, jobs, say))
+        found = tuple(_measure_again(experiment, result, todo, jobs, say))
         if not found:
             result = Result(_vouched(result.document, fresh, todo))
             write_document(path, result.document)
-    return Verification(result, tuple(todo), found, _elsewhere(result, fresh, [(one.arm, one.seed) for one in found]))
+    elsewhere = _elsewhere(result, fresh["machine"], [(one.arm, one.seed) for one in found])
+    return Verification(result, tuple(todo), found, elsewhere)
 
 
 def _check_settings(path: Path, result: Result, fresh: dict[str, Any]) -> None:
@@ -166,7 +167,7 @@ def _recorded_cells(path: Path, result: Result, cells: Iterable[Cell]) -> list[C
 
 
 def _measure_again(
-    experiment: Experiment, result: Result, fresh: dict[str, Any], todo: list[Cell], jobs: int, say: Say
+    experiment: Experiment, result: Result, todo: list[Cell], jobs: int, say: Say
 ) -> Iterator[Difference]:
     """Run the cells and yield where they differ, saying after each how it went and how long the rest may take."""
 
@@ -180,22 +181,14 @@ def _measure_again(
         outcome = f"differs in {', '.join(one.measure for one in found)}" if found else "the same"
         rest = f", {left(todo[done:])} left" if done < len(todo) else ""
         say(f"{arm}, seed {seed}: {took}, {outcome} ({done} of {len(todo)}{rest})")
-        elsewhere = _moved(result, (arm, seed), fresh["machine"])
-        yield from (_placed(result, one) for one in found) if elsewhere else found
-
-
-# --- another machine, where sums round otherwise
-
-
-def _moved(result: Result, cell: Cell, here: dict[str, Any]) -> bool:
-    """Whether a cell was recorded where sums may round otherwise than here."""
-    arm, seed = cell
-    there = result.cells[arm][seed].get("machine", result.document["machine"])
-    return any(there[key] != here[key] for key in _ROUNDING)
+        yield from (_placed(result, one) for one in found)
 
 
 def _placed(result: Result, difference: Difference) -> Difference:
-    """The difference with a clause that places the number among those of the recorded seeds, where it is one."""
+    """The difference with a clause that places the number, where it is one, among those of the recorded seeds.
+
+    Rounding on another processor flips a few images and stays inside; what stays inside may still be another cause.
+    """
     name, arm, value = difference.name, difference.arm, difference.value
     if value is None:
         return difference
@@ -207,20 +200,14 @@ def _placed(result: Result, difference: Difference) -> Difference:
     return replace(difference, how=f"{difference.how}; {value:.4g} lies {inside} the {interval}")
 
 
-def _elsewhere(result: Result, fresh: dict[str, Any], cells: list[Cell]) -> str:
-    """A clause about the machine where one of these cells was recorded on another, else an empty string."""
-    there = next((cell for cell in cells if _moved(result, cell, fresh["machine"])), None)
-    if there is None:
-        return ""
-    arm, seed = there
-    before, now = (
-        f"{machine['processor']} with torch {machine['torch']}"
-        for machine in (result.cells[arm][seed].get("machine", result.document["machine"]), fresh["machine"])
-    )
-    return f"recorded on {before}, measured again on {now}, where sums may round otherwise: verify where it was made"
-
-
-# --- noting it down
+def _elsewhere(result: Result, here: dict[str, Any], cells: list[Cell]) -> str:
+    """A clause about both machines where one of these cells was recorded on another one, else an empty string."""
+    for arm, seed in cells:
+        there = result.cells[arm][seed].get("machine", result.document["machine"])
+        if any(there[key] != here[key] for key in _ROUNDING):
+            before, now = (f"{machine['processor']} with torch {machine['torch']}" for machine in (there, here))
+            return f"recorded on {before}, measured again on {now}, where sums may round otherwise: verify on the first"
+    return ""
 
 
 def _vouched(document: dict[str, Any], fresh: dict[str, Any], cells: list[Cell]) -> dict[str, Any]:
