@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from thesis_kit.experiments import find
-from thesis_kit.reporting.results import available, digest, load_result
+from thesis_kit.files import digest
+from thesis_kit.reporting.results import available, load_result
 
 pytestmark = [
     pytest.mark.book,

@@ -18,14 +18,13 @@ from thesis_kit.checks import UnknownName
 from thesis_kit.experiments.runner import (
     CellFailed,
     OutdatedResult,
-    _only_writer,
     _run_cell,
     cells_left,
     duration,
     run_experiment,
     start_over,
 )
-from thesis_kit.files import DamagedFile
+from thesis_kit.files import DamagedFile, only_writer
 from thesis_kit.reporting.results import load_result, read_document, result_path
 
 WORLDS = Path(__file__).resolve().parents[1] / "worlds"
@@ -226,7 +225,7 @@ def test_ctrl_c_stops_everything_and_keeps_what_is_finished(tmp_path):
 
 def test_two_runs_at_once_are_refused(tiny, tmp_path):
     with (
-        _only_writer(result_path("defenses.digits", tmp_path)),
+        only_writer(result_path("defenses.digits", tmp_path)),
         pytest.raises(ValueError, match=r"another run is writing defenses\.digits\.json"),
     ):
         run_experiment(tiny.experiment(), folder=tmp_path)

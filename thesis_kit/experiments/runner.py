@@ -8,12 +8,9 @@ mixed with new cells: the run says so and starts over only when asked to.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import multiprocessing
 import os
 import signal
-import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -24,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from thesis_kit.checks import check_count, choose
+from thesis_kit.files import canonical, digest, only_writer
 from thesis_kit.reporting.provenance import machine, modules_hash
 from thesis_kit.reporting.results import (
     SCHEMA,
     Result,
-    canonical,
-    digest,
     pack,
     read_document,
     result_path,
@@ -113,7 +109,7 @@ def run_experiment(
     say = progress or (lambda sentence: None)
     path = result_path(experiment.id, folder)
     arms = [choose(arm, experiment.arms, f"arm of {experiment.id}") for arm in only_arms or experiment.arms]
-    with _only_writer(path):
+    with only_writer(path):
         document = _open(experiment, path, arms, restart)
         todo, here = _missing(experiment, document, arms), machine(experiment.device, THREADS)
         announce = _announcer(experiment, document, todo, jobs, say)
@@ -130,7 +126,7 @@ def run_experiment(
 def start_over(experiment: Experiment, arms: Iterable[str], *, folder: str | os.PathLike | None = None) -> None:
     """Forget the recorded cells of these arms, or all cells where code, data or configuration changed."""
     path = result_path(experiment.id, folder)
-    with _only_writer(path):
+    with only_writer(path):
         write_document(path, _open(experiment, path, arms, restart=True))
 
 
@@ -333,22 +329,3 @@ def _environment(**values: object) -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _only_writer(path: Path) -> Iterator[None]:
-    """Refuse a second run on the same file, whose cells would be lost, and sweep up what a killed one left behind."""
-    if sys.platform == "win32":  # no advisory locks there: two runs at once remain the reader's to avoid
-        yield
-        return
-    import fcntl
-
-    key = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    with open(Path(tempfile.gettempdir()) / f"thesis_kit-{key}.lock", "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(f"another run is writing {path.name}: wait until it has finished") from error
-        for part in path.parent.glob(f".{path.name}.*.part"):
-            part.unlink(missing_ok=True)
-        yield
