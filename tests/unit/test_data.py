@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 
 from thesis_kit import data
 from thesis_kit.checks import UnknownName
-from thesis_kit.data import Part, Splits, digits
+from thesis_kit.data import Part, Splits, Stream, digits
 from thesis_kit.data.digits import NAME, data_hash, test_group
 from thesis_kit.data.photos import DataUnavailable, default_root
 
@@ -100,6 +100,31 @@ def test_parts_are_cut_and_moved_together():
     assert len(part[1:4]) == 3
     moved = Splits(part, part, part).to("meta")
     assert {t.device.type for p in vars(moved).values() for t in vars(p).values()} == {"meta"}
+
+
+class Counted(Stream):
+    """Image i of minibatch p is all of the one gray level that tells the two numbers."""
+
+    name = "counted"
+
+    def minibatch(self, position, size):
+        ids = position * size + torch.arange(size)
+        return Part((ids / 1000).view(-1, 1, 1, 1).expand(-1, 1, 2, 2), ids % 3, ids)
+
+
+def test_a_stream_is_moved_with_its_splits_and_keeps_its_name():
+    part = Counted().minibatch(0, 4)
+    moved = Splits(Counted(), part, part).to("meta")
+    assert moved.train.name == "counted"
+    assert {t.device.type for t in vars(moved.train.minibatch(3, 2)).values()} == {"meta"}
+    back = moved.train.to("cpu").minibatch(3, 2)
+    assert back.ids.tolist() == [6, 7]
+    assert torch.equal(back.x, Counted().minibatch(3, 2).x)
+
+
+def test_a_stream_without_minibatches_cannot_be_made():
+    with pytest.raises(TypeError, match="minibatch"):
+        type("Empty", (Stream,), {"name": "empty"})()
 
 
 def test_sets_are_found_by_name():

@@ -17,7 +17,8 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from thesis_kit import files, training
-from thesis_kit.data import digits
+from thesis_kit.data import Part, Stream, digits
+from thesis_kit.randomness import ImageRandom
 
 METHODS = {
     "natural": training.Natural,
@@ -127,6 +128,39 @@ def test_random_transforms_of_a_data_set_resume_too(tmp_path):
         train(resumed, None, file, data=Noisy(), augment=stopping_after(5))
     train(resumed, None, file, data=Noisy())
     assert same_weights(unbroken, resumed)
+
+
+class Rendered(Stream):
+    """Noise with labels, drawn anew from the two numbers of every minibatch."""
+
+    def __init__(self, name: str = "noise.v1"):
+        self.name, self.asked = name, []
+
+    def minibatch(self, position, size):
+        self.asked.append(position)
+        random = ImageRandom(position, torch.arange(size))
+        return Part(random.uniform(1, 8, 8), random.integers(high=10), torch.arange(size))
+
+
+@pytest.mark.parametrize("name", ["natural", "pgd-3", "free-4"])
+def test_a_stream_resumes_at_the_minibatch_that_comes_next(name, tmp_path):
+    unbroken, resumed, file, stream = network(), network(), tmp_path / "run.pt", Rendered()
+    train(unbroken, METHODS[name](), data=stream)
+    whole = stream.asked.copy()
+    with pytest.raises(Stop):
+        train(resumed, METHODS[name](), file, data=stream, augment=stopping_after(2))
+    stream.asked.clear()
+    train(resumed, METHODS[name](), file, data=stream)
+    assert stream.asked == whole[2:]
+    assert same_weights(unbroken, resumed)
+
+
+def test_the_checkpoint_of_another_stream_is_refused(tmp_path):
+    train(network(), None, tmp_path / "run.pt", data=Rendered())
+    with pytest.raises(ValueError, match=re.escape("images was 'noise.v1', is 'noise.v2'")):
+        train(network(), None, tmp_path / "run.pt", data=Rendered("noise.v2"))
+    with pytest.raises(ValueError, match=re.escape("images was 'noise.v1', is 40")):
+        train(network(), None, tmp_path / "run.pt")
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 
 from thesis_kit import training
 from thesis_kit.checks import NonFiniteOutput, UnknownName
-from thesis_kit.data import Part, digits
+from thesis_kit.data import Part, Stream, digits
+from thesis_kit.randomness import ImageRandom
 from thesis_kit.training.schedules import SCHEDULES
 
 EPS = 0.1
@@ -373,6 +374,50 @@ def test_random_transforms_of_a_data_set_follow_the_seed(workers):
         outcomes.append(weights(model))
     assert torch.equal(outcomes[0], outcomes[1])
     assert not torch.equal(outcomes[1], outcomes[2])
+
+
+class Rendered(Stream):
+    """Noise with labels, drawn anew from the two numbers of every minibatch."""
+
+    name = "noise.v1"
+
+    def __init__(self, size: int | None = None):
+        self.size, self.asked = size, []
+
+    def minibatch(self, position, size):
+        self.asked.append((position, size))
+        random = ImageRandom(position, torch.arange(size if self.size is None else self.size))
+        return Part(random.uniform(1, 8, 8), random.integers(high=10), torch.arange(len(random)))
+
+
+def test_a_stream_is_asked_for_its_minibatches_in_order_without_epochs():
+    stream, natural, free = Rendered(), network(), network()
+    report = train(natural, data=stream, updates=5, batch_size=7)
+    assert stream.asked == [(position, 7) for position in range(5)]
+    assert report.passes.forward_images == 35
+    stream.asked.clear()
+    train(free, METHODS["free-4"](), stream, updates=10, batch_size=7)
+    assert stream.asked == [(0, 7), (1, 7), (2, 7)]  # the last one is replayed twice
+
+
+class Repeated(Rendered):
+    """The same images again and again."""
+
+    def minibatch(self, position, size):
+        return super().minibatch(0, size)
+
+
+def test_a_stream_and_the_same_images_in_memory_give_the_same_weights():
+    streamed, stored = network(), network()
+    train(streamed, data=Repeated(), updates=6)
+    train(stored, data=Repeated().minibatch(0, 16), updates=6)
+    assert torch.allclose(weights(streamed), weights(stored), atol=1e-5)  # sixteen images in another order
+
+
+def test_a_stream_that_gives_too_few_images_is_one_sentence():
+    sentence = "the stream noise.v1 gave 3 images for minibatch 0, 16 were asked for: mend its minibatch"
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        train(network(), data=Rendered(size=3))
 
 
 # State

@@ -2,7 +2,7 @@
 
 from thesis_kit.checks import choose
 from thesis_kit.data.digits import digits
-from thesis_kit.data.parts import Part, Splits
+from thesis_kit.data.parts import Part, Splits, Stream
 from thesis_kit.data.photos import cifar10, imagenette
 
 SETS = {"digits": digits, "cifar10": cifar10, "imagenette": imagenette}
@@ -13,4 +13,4 @@ def load(name: str, seed: int = 0, **options: object) -> Splits:
     return choose(name, SETS, "data set")(seed, **options)
 
 
-__all__ = ["Part", "Splits", "cifar10", "digits", "imagenette", "load"]
+__all__ = ["Part", "Splits", "Stream", "cifar10", "digits", "imagenette", "load"]

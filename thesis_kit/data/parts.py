@@ -1,7 +1,12 @@
-"""The form in which data reach training and evaluation: images, labels, and who is who."""
+"""The form in which data reach training and evaluation: images, labels, and who is who.
+
+A ``Part`` is held in memory. A ``Stream`` is rendered: it never ends and is never stored, and yet the same numbers give
+the same images, so that training on one can be repeated and resumed.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -27,11 +32,42 @@ class Part:
         return Part(self.x.to(device), self.y.to(device), self.ids.to(device))
 
 
+class Stream(ABC):
+    """Endless fresh images: a data set that is rendered when it is read.
+
+    A subclass renders ``minibatch`` and sets ``name``, by which a checkpoint knows the stream again. Whatever decides
+    the images, such as their size and a seed, belongs in the name.
+    """
+
+    name: str
+
+    @abstractmethod
+    def minibatch(self, position: int, size: int) -> Part:
+        """Minibatch number ``position`` = 0, 1, …, of ``size`` images: the same images for the same two numbers."""
+
+    def to(self, device: torch.device | str) -> Stream:
+        """The same images on another device: rendered here and moved, unless a subclass knows better."""
+        return _Moved(self, device)
+
+
+class _Moved(Stream):
+    """The images of another stream, brought to a device."""
+
+    def __init__(self, stream: Stream, device: torch.device | str):
+        self.name, self._stream, self._device = stream.name, stream, device
+
+    def minibatch(self, position: int, size: int) -> Part:
+        return self._stream.minibatch(position, size).to(self._device)
+
+    def to(self, device: torch.device | str) -> Stream:
+        return self._stream.to(device)
+
+
 @dataclass(frozen=True)
 class Splits:
     """Disjoint parts: ``train`` fits, ``validation`` chooses, ``test`` judges."""
 
-    train: Part
+    train: Part | Stream
     validation: Part
     test: Part
 

@@ -8,7 +8,7 @@ and resumed ends, on a CPU, with the weights of an unbroken one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
 
 from thesis_kit.checks import (
     NonFiniteOutput,
@@ -27,15 +26,15 @@ from thesis_kit.checks import (
     check_same_device,
     choose,
 )
-from thesis_kit.data.parts import Part
 from thesis_kit.passes import Passes, count_passes
 from thesis_kit.progress import track
 from thesis_kit.randomness import ImageRandom, mix_seed
 from thesis_kit.training.checkpoints import load_checkpoint, save_checkpoint
 from thesis_kit.training.methods import Natural
+from thesis_kit.training.minibatches import Data, identify, minibatches
 from thesis_kit.training.schedules import SCHEDULES
 
-_ORDER, _NOISE, _ITEM = 1, 2, 3  # which stream of the seed a random number comes from
+_NOISE = 2  # which stream of the seed a method's random numbers come from; minibatches.py has the others
 
 
 @dataclass
@@ -107,7 +106,7 @@ class Run:
 
 def train(
     model: nn.Module,
-    data: Part | Dataset,
+    data: Data,
     method: Natural | None = None,
     *,
     updates: int,
@@ -131,16 +130,17 @@ def train(
 
     Args:
         model: pixels in [0, 1] to logits; trained in training mode, each module left in the mode it was in.
-        data: a ``Part`` held in memory (moved to the model's device) or a map-style ``Dataset`` of (image, label).
+        data: a ``Part`` held in memory (moved to the model's device), a ``Stream`` that renders minibatch after
+            minibatch, or a map-style ``Dataset`` of (image, label).
         method: ``Natural()``, ``PGD(eps)``, ``fgsm_rs(eps)``, ``n_fgsm(eps)``, ``Free(eps, replays)``; natural if None.
         updates: weight updates in all. Free with m replays sees updates/m minibatches, every other method ``updates``.
-        batch_size: images a minibatch; an epoch's last one may be smaller.
+        batch_size: images a minibatch; an epoch's last one may be smaller. A stream has no epochs.
         lr: peak learning rate. schedule: "one-cycle", "cosine", "steps" or "constant".
         momentum, weight_decay: of SGD. optimizer: "sgd", or "adam" (momentum is then β₁).
         augment: maps a minibatch and its random numbers to the minibatch to train on.
         half: float16 autocast with loss scaling; None means wherever the model is on a GPU.
-        seed: fixes data order, random starts, dropout and what a ``Dataset`` draws from torch's generator; the
-            caller's random state is left as it was.
+        seed: fixes the order of stored data, random starts, dropout and what a ``Dataset`` draws from torch's
+            generator; the caller's random state is left as it was.
         probe: measured on the model in evaluation mode every ``probe_every`` updates and at the end, into ``history``.
         checkpoint: file to write at most every ``checkpoint_seconds``, and to resume from if it exists.
         workers: processes that load a ``Dataset``; a ``Part`` needs none.
@@ -156,7 +156,7 @@ def train(
     method = Natural() if method is None else method
     check_count(updates, what="updates")
     check_count(batch_size, what="batch_size")
-    check_count(len(data), what="the number of training images")
+    images = identify(data)
     device = _device(model)
     half = device.type == "cuda" if half is None else half
     lr, momentum, weight_decay = float(lr), float(momentum), float(weight_decay)  # a checkpoint holds plain numbers
@@ -164,18 +164,18 @@ def train(
               updates=updates, seed=seed, half=half)  # fmt: skip
     settings = {"method": f"{type(method).__name__} {_public(method)}", "updates": updates, "batch_size": batch_size,
                 "lr": lr, "schedule": schedule, "momentum": momentum, "weight_decay": weight_decay,
-                "optimizer": optimizer, "seed": seed, "half": half, "images": len(data),
+                "optimizer": optimizer, "seed": seed, "half": half, "images": images,
                 "weights": sum(p.numel() for p in model.parameters())}  # fmt: skip
     method.restore({})  # an object that served another run starts anew
     report = load_checkpoint(checkpoint, run, method, settings, TrainingReport) if checkpoint else TrainingReport()
     saved = started = time.monotonic()
     before, modes = report.seconds, [(module, module.training) for module in model.modules()]
     begin, end = (-(-count // method.replays) for count in (run.done, updates))
-    minibatches = _minibatches(data, begin, end, batch_size=batch_size, seed=seed, device=device, workers=workers)
+    served = minibatches(data, begin, end, batch_size=batch_size, seed=seed, device=device, workers=workers)
     model.train()
     try:
         with torch.random.fork_rng(), track("training", updates, progress, start=run.done) as bar:
-            for x, y in minibatches:
+            for x, y in served:
                 first = run.done
                 torch.manual_seed(mix_seed(seed, first))  # dropout's, forgotten when the fork ends
                 _check_minibatch(model, x, y, run.n_classes)
@@ -233,38 +233,6 @@ def _optimizer(model: nn.Module, name: str, lr: float, momentum: float, weight_d
     for group in optimizer.param_groups:
         group["peak"] = lr
     return optimizer
-
-
-def _minibatches(
-    data: Part | Dataset, first: int, last: int, *, batch_size: int, seed: int, device: torch.device, workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Minibatches ``first`` to ``last``: epoch e is a permutation drawn from (seed, e), cut in order."""
-    per_epoch = -(-len(data) // batch_size)
-
-    def indices(position: int) -> Tensor:
-        epoch, place = divmod(position, per_epoch)
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(mix_seed(seed, _ORDER, epoch)))
-        return order[place * batch_size : (place + 1) * batch_size]
-
-    if isinstance(data, Part):
-        for position in range(first, last):
-            part = data[indices(position).to(data.x.device)].to(device)
-            yield part.x, part.y
-    else:
-        batches = ([(position, index) for index in indices(position).tolist()] for position in range(first, last))
-        for x, y in DataLoader(_Seeded(data, seed), batch_sampler=batches, num_workers=workers):
-            yield x.to(device), torch.as_tensor(y).to(device)
-
-
-class _Seeded(Dataset):
-    """Items by (minibatch, index): their random transforms depend on the seed and the minibatch, not on the past."""
-
-    def __init__(self, data: Dataset, seed: int):
-        self.data, self.seed = data, seed
-
-    def __getitem__(self, place: tuple[int, int]) -> tuple:
-        torch.manual_seed(mix_seed(self.seed, _ITEM, *place))  # in a worker process, or inside the loop's fork
-        return self.data[place[1]]
 
 
 def _probe(model: nn.Module, probe: Callable | None, every: int, first: int, run: Run, report: TrainingReport) -> None:
