@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from thesis_kit.experiments.runner import Experiment
 
 
+_NO_CHAPTERS = ("runner", "zoo", "zoo_recipes", "zoo_scores")
+
+
 def chapters() -> list[str]:
     """Chapters that have an experiments file."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "runner")
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NO_CHAPTERS)
 
 
 def find(chapter: str, arena: str) -> Experiment:

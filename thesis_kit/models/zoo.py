@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,11 @@ class Score:
 class Entry:
     """What the manifest says about one member.
 
-    ``title`` is one line of what it is; ``image_shape`` is (c, h, w); ``recipe`` holds every setting of its training;
-    ``scores`` were measured on the stored weights (``dtype`` says how they are stored), ``measured`` when and where.
-    ``training`` has passes, seconds and the SHA-256 of the weights it started from, if any; ``code`` the version and
-    the hash of the modules that made it. ``file`` lies in the weights folder and holds ``bytes`` bytes.
+    ``title`` is one line of what it is; ``image_shape`` is (c, h, w); ``recipe`` holds every setting of its training
+    and ``data_hashes`` the SHA-256 of each data set it saw. ``scores`` were measured on the stored weights (``dtype``
+    says how they are stored), ``measured`` when and where. ``training`` has passes, seconds and the SHA-256 of the
+    weights it started from, if any; ``code`` the version and the hash of the modules that made it. ``file`` lies in
+    the weights folder and holds ``bytes`` bytes.
     """
 
     name: str
@@ -67,15 +68,15 @@ class Entry:
     recipe: dict[str, Any]
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
-    data_hash: str
+    data_hashes: dict[str, str]
     file: str
     sha256: str
     bytes: int
     dtype: str
     scores: dict[str, Score]
-    training: dict[str, Any] = field(default_factory=dict)
-    measured: dict[str, Any] = field(default_factory=dict)
-    code: dict[str, str] = field(default_factory=dict)
+    training: dict[str, Any]
+    measured: dict[str, Any]
+    code: dict[str, str]
 
     @property
     def architecture(self) -> str:
@@ -140,9 +141,7 @@ def entry(name: str, *, folder: str | os.PathLike | None = None) -> Entry:
     return Entry(**{**plain, **shapes, "scores": scores})
 
 
-def load(
-    name: str, *, device: str | torch.device | None = None, folder: str | os.PathLike | None = None
-) -> Classifier:
+def load(name: str, *, device: str | torch.device | None = None, folder: str | os.PathLike | None = None) -> Classifier:
     """Return a trained member of the zoo, ready to be attacked, inverted or trained further.
 
     Args:
@@ -151,7 +150,7 @@ def load(
         folder: as for ``names``.
 
     Returns:
-        A ``Classifier`` from pixels in [0, 1] to logits in evaluation mode, with float32 weights that require gradients.
+        A ``Classifier`` from pixels in [0, 1] to logits in evaluation mode, in float32, with gradients.
 
     Raises:
         UnknownName: there is no such member; near names are offered.
@@ -168,6 +167,11 @@ def load(
     return with_weights(network, stored_weights(about, folder=folder), name).to(device)
 
 
+def is_here(about: Entry, *, folder: str | os.PathLike | None = None) -> bool:
+    """Whether a member's weights file is there, whatever it holds."""
+    return (Path(folder or FOLDER) / about.file).exists()
+
+
 def stored_weights(about: Entry, *, folder: str | os.PathLike | None = None) -> bytes:
     """The bytes of a member's weights file, verified against the manifest's SHA-256.
 
@@ -175,7 +179,7 @@ def stored_weights(about: Entry, *, folder: str | os.PathLike | None = None) -> 
         MissingWeights: the file is not there. DamagedFile: it is not the one the manifest describes.
     """
     path, name = Path(folder or FOLDER) / about.file, about.name
-    if not path.exists() and not about.shipped:
+    if not about.shipped and not path.exists():
         raise MissingWeights(f"the weights of {name} do not come with the package: make them with {_command(name)}")
     if not path.exists():
         raise MissingWeights(
