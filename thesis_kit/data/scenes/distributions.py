@@ -1,0 +1,429 @@
+"""Which scenes there are: a distribution draws attribute tables, and its knobs say how hard and how biased they are.
+
+Scene i of a stream is a function of (distribution, seed, i) alone, on any device and in any batch: fresh images for
+every training step, and test sets that need no file. Distributions are frozen under their names; a result or a weight
+rests on a name and its hash. One that is better gets a new name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from thesis_kit.checks import check_count, choose
+from thesis_kit.data.parts import Part, Splits, Stream
+from thesis_kit.data.scenes.captions import captions
+from thesis_kit.data.scenes.render import LEAST_SIZE, Rendered, render
+from thesis_kit.data.scenes.shapes import inner_radius
+from thesis_kit.data.scenes.table import WORDS, ImpossibleScene, Table
+from thesis_kit.data.scenes.vocabulary import BACKGROUNDS, COLORS, NOTHING, RELATIONS, SHAPES, TEXTURES, TINTS, visible
+from thesis_kit.randomness import ImageRandom, mix_seed
+
+_TRAIN, _VALIDATION, _TEST = 1, 2, 3  # streams of a run's seed
+_STREAMS = ("shape", "background", "color", "texture", "tint", "layout", "place", "turn", "light", "word", "others")
+_CORRELATED = ("background", "color", "texture")
+_MARGIN, _GAP = 0.03, 0.03  # around and between objects, as shares of the image
+_FIT = 0.9  # an inner object fills at most this share of the disk its container offers
+_CONTAINERS = 0.45  # least inner radius of a container
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A distribution of scenes.
+
+    Args:
+        name: what results call it.
+        classes: shapes of the main object; a label is a position in this tuple.
+        colors, textures, backgrounds, tints: what may occur, each equally often, as far as a color can be seen.
+        size: least and largest diameter of a single object, as a share of the image's width.
+        turn: largest rotation to either side, in degrees.
+        shading: strength of light and shadow in 0 … 1; a scene has between half of it and all.
+        noise: standard deviation of the pixels' noise; a scene has between none of it and all.
+        correlated: attribute tied to the class ("background", "color" or "texture").
+        correlation: with this probability the attribute is the class's own, else any; 0 unties them.
+        layouts: shares of scenes with a "single" object, a "pair" in a relation, and a "group" of two or three alike.
+        words: share of scenes over which the name of a random class is drawn.
+    """
+
+    name: str
+    classes: tuple[str, ...] = SHAPES
+    colors: tuple[str, ...] = tuple(COLORS)
+    textures: tuple[str, ...] = TEXTURES
+    backgrounds: tuple[str, ...] = BACKGROUNDS
+    tints: tuple[str, ...] = tuple(TINTS)
+    size: tuple[float, float] = (0.45, 0.80)
+    turn: float = 20.0
+    shading: float = 1.0
+    noise: float = 0.03
+    correlated: str = "background"
+    correlation: float = 0.0
+    layouts: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({"single": 1.0}))
+    words: float = 0.0
+
+    def __post_init__(self) -> None:
+        known = {"classes": SHAPES, "colors": COLORS, "textures": TEXTURES, "backgrounds": BACKGROUNDS, "tints": TINTS}
+        for key, names in known.items():
+            if not getattr(self, key):
+                raise ImpossibleScene(f"{key} is empty: name at least one")
+            for name in getattr(self, key):
+                choose(name, names, key)
+        for key in ("shading", "noise", "correlation", "words"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ValueError(f"{key} must lie in [0, 1], got {getattr(self, key)}")
+        choose(self.correlated, _CORRELATED, "correlated attribute")
+        for layout in self.layouts:
+            choose(layout, ("single", "pair", "group"), "layout")
+        if min(self.layouts.values()) < 0 or not math.isclose(sum(self.layouts.values()), 1):
+            raise ValueError(f"the shares of layouts must add up to 1, got {dict(self.layouts)}")
+        if not 0 < self.size[0] <= self.size[1] <= 1 - 2 * _MARGIN:
+            raise ImpossibleScene(f"sizes must rise within (0, {1 - 2 * _MARGIN:g}], got {self.size}")
+        if not self._visible().any(dim=1).all():
+            raise ImpossibleScene("a color cannot be told from any of the tints: take another color or more tints")
+        if len(self.classes) < 2 and self.layouts.get("pair"):
+            raise ImpossibleScene("a pair needs two different shapes: name at least two classes")
+
+    @property
+    def slots(self) -> int:
+        """Objects a scene has at most."""
+        return 3 if self.layouts.get("group") else 2 if self.layouts.get("pair") else 1
+
+    def _visible(self) -> Tensor:
+        colors, tints = _positions(self.colors, COLORS), _positions(self.tints, TINTS)
+        return visible()[colors][:, tints]  # (colors, tints)
+
+    def sample(self, ids: Tensor, *, seed: int) -> Table:
+        """The attribute table of scenes ``ids`` (n,) int64 of stream ``seed``, on the device of ``ids``."""
+        check_count(len(ids), what="the number of scenes")
+        return _Sampler(self, ids, seed).table()
+
+    def draw(self, n: int, size: int, *, seed: int, first: int = 0, device: torch.device | str = "cpu") -> Scenes:
+        """Scenes ``first`` to ``first + n − 1`` of stream ``seed``, ``size`` × ``size`` pixels, with all that is known.
+
+        Raises:
+            ValueError: ``n`` is below 1 or ``size`` below 8.
+        """
+        check_count(n, what="the number of scenes")
+        table = self.sample(torch.arange(first, first + n, device=device), seed=seed)
+        return Scenes(self, table, render(table, size))
+
+    def part(self, n: int, size: int, *, seed: int, first: int = 0, device: torch.device | str = "cpu") -> Part:
+        """The same scenes as images, labels and ids only."""
+        scenes = self.draw(n, size, seed=seed, first=first, device=device)
+        return Part(scenes.images, scenes.labels, scenes.table.ids)
+
+    def data_hash(self) -> str:
+        """SHA-256 of the knobs and of the first 256 attribute tables: what a result rests on."""
+        knobs = {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(self).items()}
+        digest = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode())
+        table = self.sample(torch.arange(256), seed=0)
+        for key in (entry.name for entry in fields(Table)[1:]):
+            column = getattr(table, key)
+            numbers = column if column.dtype == torch.int64 else (column.double() * 2**16).round().to(torch.int64)
+            digest.update(numbers.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _positions(names: tuple[str, ...], known: Mapping | tuple) -> Tensor:
+    order = list(known)
+    return torch.tensor([order.index(name) for name in names])
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Scenes with all that is known about them."""
+
+    distribution: Distribution
+    table: Table
+    rendered: Rendered
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def images(self) -> Tensor:
+        """(n, 3, s, s) in [0, 1]."""
+        return self.rendered.images
+
+    @property
+    def masks(self) -> Tensor:
+        """(n, k, s, s): the share of each pixel in which object k is seen."""
+        return self.rendered.masks
+
+    @property
+    def labels(self) -> Tensor:
+        """(n,) int64: the main object's shape, as a position in the distribution's classes."""
+        classes = _positions(self.distribution.classes, SHAPES).to(self.table.shape.device)
+        return (self.table.shape[:, :1] == classes).int().argmax(dim=1)
+
+    def captions(self, kind: str = "full") -> list[str]:
+        """A true sentence about each scene: see ``scenes.captions``."""
+        return captions(self.table, kind)
+
+
+class SceneStream(Stream):
+    """Fresh scenes for every minibatch, without end: minibatch p holds scenes p · size onwards."""
+
+    def __init__(self, distribution: Distribution, size: int, *, seed: int, device: torch.device | str = "cpu"):
+        self.distribution, self.size, self.seed, self.device = distribution, size, seed, torch.device(device)
+        self.name = f"{distribution.name}/{size}px/{seed}"
+
+    def minibatch(self, position: int, size: int) -> Part:
+        """Minibatch number ``position`` of ``size`` scenes."""
+        return self.distribution.part(size, self.size, seed=self.seed, first=position * size, device=self.device)
+
+    def to(self, device: torch.device | str) -> SceneStream:
+        """The same stream drawn on another device."""
+        return SceneStream(self.distribution, self.size, seed=self.seed, device=device)
+
+
+class _Sampler:
+    """Draws the columns of a table; each attribute has its own random numbers, so that a new one changes no other."""
+
+    def __init__(self, distribution: Distribution, ids: Tensor, seed: int):
+        self.knobs, self.ids, self.seed = distribution, ids, seed
+        random = ImageRandom(seed, ids)
+        self.streams = {name: random.fork(index) for index, name in enumerate(_STREAMS)}
+
+    def _u(self, stream: str, *shape: int) -> Tensor:
+        return self.streams[stream].uniform(*shape, dtype=torch.float64)
+
+    def _pick(self, names: tuple[str, ...], known: Mapping | tuple, u: Tensor) -> Tensor:
+        """One of the names for each uniform number, as a position in the vocabulary."""
+        positions = _positions(names, known).to(u.device)
+        return positions[(u * len(names)).long()]
+
+    def table(self) -> Table:
+        knobs, u = self.knobs, self._u
+        label = (u("shape") * len(knobs.classes)).long()
+        layout = self._layout()
+        shape = self._shapes(label, layout)
+        own = self._own(label)
+        color, texture = self._colors(layout, own), self._textures(layout, own)
+        background = self._tied("background", own, self._pick(knobs.backgrounds, BACKGROUNDS, u("background")))
+        geometry = self._geometry(layout, shape)
+        light, shading, noise = u("light"), u("light"), u("light")
+        return Table(
+            seed=self.seed, ids=self.ids, shape=shape, color=color, texture=texture, **geometry,
+            background=background, tint=self._tints(color, shape),
+            light=(math.pi * (0.15 + 0.7 * light)).float(),
+            shading=(knobs.shading * (0.5 + 0.5 * shading)).float(), noise=(knobs.noise * noise).float(),
+            word=self._words(),
+        )  # fmt: skip
+
+    def _layout(self) -> Tensor:
+        """0 single, 1 pair, 2 group."""
+        single, pair = (self.knobs.layouts.get(name, 0.0) for name in ("single", "pair"))
+        u = self._u("layout")
+        return (u >= single).long() + (u >= single + pair).long()
+
+    def _own(self, label: Tensor) -> Tensor:
+        """The label where the class decides the correlated attribute, else NOTHING."""
+        return torch.where(self._u("others") < self.knobs.correlation, label, NOTHING)
+
+    def _tied(self, attribute: str, own: Tensor, free: Tensor) -> Tensor:
+        """The class's own value of the attribute where it is tied to the class, else the one drawn freely."""
+        if attribute != self.knobs.correlated:
+            return free
+        known = {"background": BACKGROUNDS, "color": COLORS, "texture": TEXTURES}[attribute]
+        names = getattr(self.knobs, f"{attribute}s")
+        positions = _positions(names, known).to(own.device)
+        return torch.where(own == NOTHING, free, positions[own.clamp_min(0) % len(names)])
+
+    def _shapes(self, label: Tensor, layout: Tensor) -> Tensor:
+        """Shape of each slot: the label's, then another's in a pair, the same again in a group."""
+        knobs = self.knobs
+        classes = _positions(knobs.classes, SHAPES).to(label.device)
+        shape = torch.full((len(label), knobs.slots), NOTHING, device=label.device)
+        shape[:, 0] = classes[label]
+        if knobs.slots > 1:
+            step = 1 + (self._u("layout") * max(len(classes) - 1, 1)).long()
+            other = classes[(label + step) % len(classes)]
+            self.relation, container = self._relations(shape[:, 0], layout, classes)
+            other = torch.where(self.relation == RELATIONS.index("inside"), container, other)
+            shape[:, 1] = torch.where(layout == 1, other, shape[:, 1])
+        if knobs.slots > 2:
+            three = self._u("layout") < 0.5
+            shape[:, 1] = torch.where(layout == 2, shape[:, 0], shape[:, 1])
+            shape[:, 2] = torch.where((layout == 2) & three, shape[:, 0], shape[:, 2])
+        return shape
+
+    def _relations(self, first: Tensor, layout: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Each scene's relation, and the container where the first object is to lie inside another."""
+        roomy = classes[inner_radius().to(classes.device)[classes] >= _CONTAINERS]
+        itself = first[:, None] == roomy  # (n, containers)
+        choices = len(roomy) - itself.sum(dim=1)
+        turn = (self._u("layout") * (4 + (choices > 0))).long()  # left of, right of, above, below, perhaps inside
+        relation = torch.where(layout == 1, 1 + turn, torch.where(layout == 2, RELATIONS.index("alike"), 0))
+        place = (self._u("layout") * choices).long()
+        place = place + (itself.int().argmax(dim=1) <= place) * itself.any(dim=1)
+        return relation, roomy[place.clamp(0, max(len(roomy) - 1, 0))] if len(roomy) else first
+
+    def _colors(self, layout: Tensor, own: Tensor) -> Tensor:
+        """Colors of all slots: a pair's differ, a group's are the same."""
+        names, n = self.knobs.colors, self.knobs.slots
+        order = _positions(names, COLORS).to(own.device)
+        first = self._tied("color", own, order[(self._u("color") * len(names)).long()])
+        place = (first[:, None] == order).int().argmax(dim=1)
+        second = order[(place + 1 + (self._u("color") * max(len(names) - 1, 1)).long()) % len(names)]
+        return torch.stack([first, *[torch.where(layout == 1, second, first)] * (n - 1)], dim=1)
+
+    def _textures(self, layout: Tensor, own: Tensor) -> Tensor:
+        """Textures of all slots: a pair's are drawn one by one, a group's are the same."""
+        names, n = self.knobs.textures, self.knobs.slots
+        first = self._tied("texture", own, self._pick(names, TEXTURES, self._u("texture")))
+        second = self._pick(names, TEXTURES, self._u("texture"))
+        return torch.stack([first, *[torch.where(layout == 1, second, first)] * (n - 1)], dim=1)
+
+    def _tints(self, color: Tensor, shape: Tensor) -> Tensor:
+        """A tint from which every object of the scene stands out, each such tint equally often."""
+        tints = _positions(self.knobs.tints, TINTS).to(color.device)
+        fits = (visible().to(color.device)[color][:, :, tints] | (shape == NOTHING)[:, :, None]).all(
+            dim=1
+        )  # (n, tints)
+        wanted = (self._u("tint") * fits.sum(dim=1)).long()
+        return tints[((fits.cumsum(dim=1) - 1 == wanted[:, None]) & fits).int().argmax(dim=1)]
+
+    def _words(self) -> Tensor:
+        word = self._pick(self.knobs.classes, WORDS, self._u("word"))
+        return torch.where(self._u("word") < self.knobs.words, word, NOTHING)
+
+    def _geometry(self, layout: Tensor, shape: Tensor) -> dict[str, Tensor]:
+        """Relation, and size, place and rotation of every slot."""
+        slots = self.knobs.slots
+        size, x, y = (column.repeat(1, slots) for column in self._single())
+        relation = torch.zeros_like(layout)
+        if slots > 1:
+            relation = self.relation
+            pair = self._pair(relation, shape[:, 1])
+            size, x, y = (_where(layout == 1, new, old) for new, old in zip(pair, (size, x, y), strict=True))
+        if slots > 2:
+            group = self._group((shape != NOTHING).sum(dim=1))
+            size, x, y = (_where(layout == 2, new, old) for new, old in zip(group, (size, x, y), strict=True))
+        turn = math.radians(self.knobs.turn) * (2 * self._u("turn", slots) - 1)
+        geometry = {"size": size, "x": x, "y": y, "rotation": turn}
+        return {"relation": relation, **{key: column.float() for key, column in geometry.items()}}
+
+    def _sizes(self, n: int, largest: float) -> Tensor:
+        """Diameters (n_scenes, n), as the knob says but none above ``largest``."""
+        low, high = (min(bound, largest) for bound in self.knobs.size)
+        low = min(low, 0.75 * high) if high == largest else low  # room for variety where the bound cuts the range
+        return low + (high - low) * self._u("place", n)
+
+    def _free(self, size: Tensor) -> Tensor:
+        """Centers that keep objects of these sizes inside the margins."""
+        reach = size / 2 + _MARGIN
+        return reach + (1 - 2 * reach) * self._u("place", size.shape[1])
+
+    def _single(self) -> tuple[Tensor, Tensor, Tensor]:
+        size = self._sizes(1, 1.0)
+        return size, self._free(size), self._free(size)
+
+    def _pair(self, relation: Tensor, container: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Object 0 left of, right of, above, below or inside object 1."""
+        size = self._sizes(2, (1 - 2 * _MARGIN - _GAP) / 2)
+        slack = 1 - 2 * _MARGIN - _GAP - size.sum(dim=1)
+        start = _MARGIN + slack * self._u("place")
+        across = self._free(size)  # on the other axis
+        swapped = ((relation == 2) | (relation == 4))[:, None]  # right of, below: object 1 comes first
+        ordered = torch.where(swapped, size.flip(1), size)
+        along = torch.stack([start + ordered[:, 0] / 2, start + ordered[:, 0] + _GAP + ordered[:, 1] / 2], dim=1)
+        along = torch.where(swapped, along.flip(1), along)
+        level = (relation <= 2)[:, None]
+        x, y = torch.where(level, along, across), torch.where(level, across, along)
+        inside = relation == RELATIONS.index("inside")
+        return tuple(map(self._padded, (
+            _where(inside, new, old)
+            for new, old in zip(self._inside(container), (size, x, y), strict=True)
+        )))  # fmt: skip
+
+    def _inside(self, container: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Two objects with one center, the first within the inner disk of the second."""
+        outer = 0.72 + 0.20 * self._u("place", 1)
+        offered = _FIT * outer * inner_radius().to(outer)[container.clamp_min(0)][:, None]
+        size = torch.cat([offered * (0.8 + 0.2 * self._u("place", 1)), outer], dim=1)
+        x, y = (self._free(outer).repeat(1, 2) for _ in range(2))
+        return size, x, y
+
+    def _group(self, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Two or three objects of one size around the middle."""
+        size = self._sizes(1, 0.40)
+        reach = 0.5 - _MARGIN - size / 2
+        slot = torch.arange(self.knobs.slots, device=size.device)
+        angle = 2 * math.pi * (self._u("place", 1) + slot / count.clamp_min(1)[:, None])
+        return size.repeat(1, len(slot)), 0.5 + reach * angle.cos(), 0.5 + reach * angle.sin()
+
+    def _padded(self, column: Tensor) -> Tensor:
+        """Two slots as many as the table has."""
+        return torch.cat([column, column[:, :1].repeat(1, self.knobs.slots - 2)], dim=1)
+
+
+def _where(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(rows[:, None], new, old)
+
+
+_V1 = Distribution("scenes.v1")
+_OUTDOORS = {"textures": ("solid", "stripes"), "backgrounds": ("plain", "sky", "waves", "hills")}
+_INDOORS = {"textures": ("dots", "checker"), "backgrounds": ("bricks", "rings", "diagonals", "tiles")}
+_MIXED = MappingProxyType({"single": 0.4, "pair": 0.4, "group": 0.2})
+
+
+def _v1(suffix: str, **knobs: object) -> Distribution:
+    return replace(_V1, name=f"{_V1.name}-{suffix}", **knobs)
+
+
+DISTRIBUTIONS = MappingProxyType({
+    one.name: one
+    for one in (
+        _V1,
+        _v1("easy", size=(0.7, 0.9), textures=("solid",), backgrounds=("plain",), turn=10.0, noise=0.0),
+        _v1("hard", size=(0.30, 0.60), turn=40.0, noise=0.08),
+        _v1("correlated", correlation=0.9),
+        _v1("a", classes=SHAPES[0::2]),
+        _v1("b", classes=SHAPES[1::2]),
+        _v1("outdoors", **_OUTDOORS),
+        _v1("indoors", **_INDOORS),
+        _v1("pairs", layouts=_MIXED),
+        _v1("words", words=0.5),
+    )
+})  # fmt: skip
+
+
+def splits(
+    seed: int = 0, *, name: str = "scenes.v1", size: int = 32, n_train: int | None = None, n_validation: int = 1000,
+    n_test: int = 2000, device: torch.device | str = "cpu",
+) -> Splits:  # fmt: skip
+    """Return run ``seed``'s scenes: fresh training images without end, and two fixed parts.
+
+    Args:
+        seed: number of the run, at least 0. All runs have the same test images, and each its own others.
+        name: of a frozen distribution, see ``DISTRIBUTIONS``.
+        size: pixels along a side, at least 8.
+        n_train: images of a training part held in memory; None gives an endless stream.
+        n_validation, n_test: images of the other parts.
+
+    Raises:
+        UnknownName: no distribution has the name.
+        ValueError: a number below 1, or a size below 8.
+    """
+    check_count(seed, what="seed", least=0)
+    check_count(size, what="size of a scene in pixels", least=LEAST_SIZE)
+    distribution = choose(name, DISTRIBUTIONS, "distribution")
+    own = mix_seed(seed, _TRAIN)
+    if n_train is None:
+        train = SceneStream(distribution, size, seed=own, device=device)
+    else:
+        train = distribution.part(n_train, size, seed=own, device=device)
+    validation = distribution.part(n_validation, size, seed=mix_seed(seed, _VALIDATION), device=device)
+    return Splits(train, validation, distribution.part(n_test, size, seed=mix_seed(_TEST), device=device))
+
+
+def test_group(name: str, size: int, n_test: int) -> str:
+    """The name of a set of test images: runs with the same group test the same images."""
+    return f"{name}/{size}px/{n_test}"
