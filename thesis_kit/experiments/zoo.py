@@ -197,6 +197,7 @@ class _Plan:
 
 def _plan(name: str, recipe: Recipe, folder: Path, device: str | torch.device | None) -> _Plan:
     default = "cuda" if torch.cuda.is_available() else "cpu"
+    source, hashes = choose(recipe.data, SOURCES, "data set of the zoo"), _data_hashes(recipe)
     splits = data.load(recipe.data, recipe.seed, **recipe.data_options)
     return _Plan(
         name=name,
@@ -204,8 +205,8 @@ def _plan(name: str, recipe: Recipe, folder: Path, device: str | torch.device | 
         device=torch.device(default if device is None else device),
         splits=splits,
         train=_curriculum(recipe, splits),
-        class_names=choose(recipe.data, SOURCES, "data set of the zoo").class_names,
-        data_hashes=_data_hashes(recipe),
+        class_names=source.class_names,
+        data_hashes=hashes,
         start=_start(recipe, folder),
         folder=folder,
     )

@@ -44,7 +44,7 @@ def measure(
         Score by name, in the order of the entry's.
     """
     about = zoo.entry(name, folder=folder)
-    wanted = [choose(score, about.scores, f"score of {name}") for score in (about.scores if only is None else only)]
+    wanted = [choose(one, list(about.scores), f"score of {name}") for one in (about.scores if only is None else only)]
     if n is not None:
         check_count(n, what="n")
     model = zoo.load(name, device=device, folder=folder)
