@@ -1,4 +1,4 @@
-"""The command line: ``thesis-kit claims run | list | show | ledger`` and ``zoo list | show | train | check | page``.
+"""The command line: ``claims run | verify | list | show | ledger`` and ``zoo list | show | train | check | page``.
 
 Thin: each command calls the function a notebook would call. An error of the library is one sentence in red and exit
 code 2; ``--debug`` shows where it came from.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -24,8 +24,11 @@ from thesis_kit.reporting.claims import Claim, catalog
 from thesis_kit.reporting.judging import Judged, judge_chapter, judge_claim
 from thesis_kit.reporting.ledger import SIGNS, ledger_page, rows
 from thesis_kit.reporting.provenance import modules_hash
-from thesis_kit.reporting.results import Result
+from thesis_kit.reporting.results import NotRecorded, Result, available
 from thesis_kit.reporting.zoo_page import cost_text, percent, recipe_text, score_text, size_text, zoo_page
+
+if TYPE_CHECKING:
+    from thesis_kit.experiments.runner import Experiment
 
 out = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -170,6 +173,60 @@ class _Campaign:
         time = f"{len(todo)} to go, about {duration(seconds / min(self.jobs, len(todo)))}" if todo else "nothing to do"
         out.print(f"[bold]{what}[/bold] ({arena}): {planned - len(todo)} of {planned} runs recorded, {time}")
         return run_experiment(experiment, jobs=self.jobs, only_arms=arms, progress=_indented, folder=self.folder)
+
+
+@claims.command()
+def verify(
+    claim_id: Id = None,
+    arena: Annotated[str | None, typer.Option(help="Verify this arena; the claim's own, or all, if left out.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All recorded runs, not one of every arm.")] = False,
+    arm: Annotated[list[str] | None, typer.Option(help="Only this arm; may be given several times.")] = None,
+    seed: Annotated[int | None, typer.Option(help="This seed, where it is recorded.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, one processor core each.")] = 1,
+    folder: Folder = None,
+) -> None:
+    """Measure recorded runs again with the present code and see whether they come out the same, bit by bit.
+
+    If they do, the result file notes it and counts as current; if not, it stays as it is and the exit code is 1.
+    """
+    from thesis_kit.experiments.verifying import choose_cells, load_recorded, verify_experiment
+
+    if everything and seed is not None:
+        raise ValueError("--all and --seed exclude each other: give one of them")
+    agree = True
+    try:
+        for experiment, arms in _recorded_experiments(claim_id, arena, folder):
+            out.print(f"[bold]{experiment.id}[/bold]")
+            result = load_recorded(experiment, folder)
+            chosen = arm or (arms and [name for name in arms if result.cells.get(name)])
+            cells = choose_cells(experiment, result, arms=chosen, seed=seed, everything=everything)
+            verification = verify_experiment(experiment, cells=cells, jobs=jobs, progress=_indented, folder=folder)
+            for sentence in verification.report():
+                _indented(sentence)
+            agree = agree and verification.agrees
+    except KeyboardInterrupt:
+        errors.print("stopped; the result file is as it was")
+        raise typer.Exit(130) from None
+    if not agree:
+        raise typer.Exit(1)
+
+
+def _recorded_experiments(
+    claim_id: str | None, arena: str | None, folder: Path | None
+) -> list[tuple[Experiment, list[str] | None]]:
+    """The experiment a claim rests on with the claim's arms, or every recorded one, in all its arms (None)."""
+    from thesis_kit.experiments import find
+
+    if arena is not None:
+        choose(arena, catalog().arenas, "arena")
+    if claim_id is not None:
+        claim = choose(claim_id, catalog().claims, "claim")
+        return [(find(claim.chapter, arena or claim.arena), claim.arms)]
+    names = [name.split(".") for name in available(folder)]
+    found = [(find(chapter, where), None) for chapter, where in names if arena in (None, where)]
+    if not found:
+        raise NotRecorded("nothing is recorded there yet: measure with `thesis-kit claims run`")
+    return found
 
 
 def _indented(sentence: str) -> None:

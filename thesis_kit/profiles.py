@@ -60,4 +60,45 @@ DEFENSES = MappingProxyType(
     }
 )
 
-CHAPTERS = MappingProxyType({"defenses": DEFENSES})
+
+@dataclass(frozen=True)
+class Transfer:
+    """Chapter 1's second half: from a robust source to a target task, in pictures of ``size`` pixels.
+
+    ``n_target`` are the stored clean images of the target; ``penalties`` those of a linear head; ``strengths`` the
+    weights of distillation, in units of 1/E‖z₀‖₁; ``per_class`` the numbers of few images.
+    """
+
+    source: str = "scenes.v1-a"
+    target: str = "scenes.v1-b"
+    size: int = 32
+    n_target: int = 4000
+    n_validation: int = 500
+    n_test: int = 500
+    model: str = "small_resnet"
+    model_options: MappingProxyType = field(default_factory=lambda: MappingProxyType({"width": 16}))
+    eps: float = 8 / 255
+    batch_size: int = 128
+    source_updates: int = 2000
+    source_lr: float = 0.1
+    penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2)
+    depth_updates: int = 500
+    depth_lr: float = 0.1
+    distill_updates: int = 500
+    distill_lr: float = 0.02
+    strengths: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+    few_updates: int = 400
+    few_lrs: tuple[float, ...] = (0.02, 0.05, 0.1)
+    per_class: tuple[int, ...] = (5, 25, 100, 250)
+    seeds: tuple[int, ...] = (0,)
+
+
+TRANSFER = MappingProxyType(
+    {
+        "small": Transfer(),
+        "record": Transfer(n_test=2000, seeds=(0, 1, 2)),
+        "full": Transfer(source="cifar100", target="cifar10", model="wrn_32_10", model_options=MappingProxyType({})),
+    }
+)
+
+CHAPTERS = MappingProxyType({"defenses": DEFENSES, "transfer": TRANSFER})

@@ -77,7 +77,7 @@ def test_the_page_says_what_a_reader_needs(folder):
         "{cite:p}`shafahi2019free` (checked against a published source)",
         "`R(free-8) - R(natural) >= 20 points`",
         "2026-01-01 on test",
-        "the code has changed since",
+        "the code that measures has changed since",
         "from the thesis; arena digits",
     ):
         assert needed in part, needed

@@ -148,7 +148,7 @@ def judged(world, rates, rule, *, n=400, **changes):
         (0.9, "0", Verdict.FAILS),
         (0.7, "0", Verdict.INCONCLUSIVE),  # the same network against itself
         (0.7, "-3", Verdict.HOLDS),
-        (0.72, "-1", Verdict.INCONCLUSIVE),  # an interval too wide for so small a margin
+        (0.72, "-1", Verdict.FAILS),  # wider than the margin, and wholly below it
     ],
 )
 def test_every_verdict_is_reached(world, natural, threshold, verdict):

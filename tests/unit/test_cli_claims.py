@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from thesis_kit import cli
+from thesis_kit.experiments.runner import run_experiment
 from thesis_kit.reporting.results import load_result, result_path, write_document
 
 runner = CliRunner()
@@ -88,7 +89,7 @@ def tiny(monkeypatch, world):
             announce(arm)
             yield _run_cell(experiment.run, arm, seed, experiment.config)
 
-    monkeypatch.setattr("thesis_kit.experiments.runner._execute", in_process)
+    monkeypatch.setattr("thesis_kit.experiments.runner.execute", in_process)
     return experiment
 
 
@@ -121,14 +122,70 @@ def test_a_claim_without_an_arena_says_why(tiny, tmp_path):
     assert said == "free-robust (speech): not run: it is measured in digits\n"
 
 
+def test_verify_says_the_expected_time_then_what_came_out(tiny, tmp_path):
+    call("run", "free-robust", folder=tmp_path)
+    done = call("verify", folder=tmp_path)
+    assert (done.exit_code, done.output.splitlines()) == (
+        0,
+        [
+            "defenses.digits",
+            "  2 of 4 recorded runs to measure again, about 0 s",
+            "  natural, seed 0: 0 s, the same (1 of 2, about 0 s left)",
+            "  free-8, seed 1: 0 s, the same (2 of 2)",
+            "  2 runs came out the same, bit by bit: defenses.digits counts as measured by the present code",
+        ],
+    )
+    assert load_result("defenses.digits", tmp_path).document["verified"]["cells"] == [["natural", 0], ["free-8", 1]]
+
+
+@pytest.mark.parametrize(
+    ("words", "runs"),
+    [
+        (["--all"], 4),
+        (["--seed", "1"], 2),
+        (["--arm", "natural", "--all"], 2),
+        (["free-matches-pgd"], 1),  # free-8; its other arm is not recorded
+        (["free-robust", "--arena", "digits", "--jobs", "2"], 2),
+    ],
+)
+def test_verify_measures_what_is_asked_for(tiny, tmp_path, words, runs):
+    call("run", "free-robust", folder=tmp_path)
+    assert f"  {runs} of 4 recorded runs" in call("verify", *words, folder=tmp_path).output
+
+
+def test_verify_ends_with_exit_code_1_where_anything_differs(tiny, tmp_path, monkeypatch):
+    call("run", "free-robust", folder=tmp_path)
+    before = result_path("defenses.digits", tmp_path).read_bytes()
+    monkeypatch.setitem(sys.modules["tiny_experiment"].ARMS, "free-8", 0.1)
+    done = call("verify", folder=tmp_path)
+    assert done.exit_code == 1
+    assert "  free-8, seed 1: outcomes R differs in " in done.output
+    assert "1 of 2 runs came out otherwise and nothing was written" in done.output
+    assert result_path("defenses.digits", tmp_path).read_bytes() == before
+
+
+def test_verify_without_a_recording_is_a_sentence(tiny, tmp_path, fails):
+    code, said = fails("claims", "verify", "--folder", tmp_path)
+    assert (code, said.strip()) == (2, "nothing is recorded there yet: measure with `thesis-kit claims run`")
+    code, said = fails("claims", "verify", "free-robust", "--folder", tmp_path)
+    assert (code, "nothing is recorded in defenses.digits.json" in said) == (2, True)
+    code, said = fails("claims", "verify", "--all", "--seed", "1", "--folder", tmp_path)
+    assert (code, "--all and --seed exclude each other" in said) == (2, True)
+
+
 def test_ctrl_c_is_a_sentence(tiny, tmp_path, fails, monkeypatch):
+    recorded = run_experiment(tiny, folder=tmp_path / "recorded")
+
     def interrupted(*_):
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr("thesis_kit.experiments.runner._execute", interrupted)
+    monkeypatch.setattr("thesis_kit.experiments.runner.execute", interrupted)
     code, said = fails("claims", "run", "free-robust", "--folder", tmp_path)
     assert (code, "the same command goes on from here" in said) == (130, True)
+    write_document(result_path("defenses.digits", tmp_path), recorded.document)
+    code, said = fails("claims", "verify", "free-robust", "--folder", tmp_path)
+    assert (code, "the result file is as it was" in said) == (130, True)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +194,8 @@ def test_ctrl_c_is_a_sentence(tiny, tmp_path, fails, monkeypatch):
         (("show", "fre-robust"), "unknown claim 'fre-robust': did you mean free-robust"),
         (("run", "free-robst"), "unknown claim 'free-robst': did you mean free-robust"),
         (("run", "--arena", "digit"), "unknown arena 'digit': did you mean digits"),
+        (("verify", "free-robst"), "unknown claim 'free-robst': did you mean free-robust"),
+        (("verify", "--arena", "digit"), "unknown arena 'digit': did you mean digits"),
     ],
 )
 def test_a_wrong_name_is_one_red_sentence(fails, words, sentence):

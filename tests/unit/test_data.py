@@ -176,6 +176,21 @@ def test_cifar10_keeps_pixels_labels_and_parts(cifar_files, no_network):
     assert splits.train.y.dtype == torch.int64
 
 
+def test_cifar100_takes_the_fine_labels(tmp_path, monkeypatch, no_network):
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    numbers = np.random.default_rng(0)
+    for name, n in (("train", 20), ("test", 5)):
+        labels = {"fine_labels": list(range(80, 80 + n)), "coarse_labels": [0] * n}
+        pixels = numbers.integers(0, 256, (n, 3072), dtype=np.uint8)
+        (folder / name).write_bytes(pickle.dumps({"data": pixels, **labels}))
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"class {i}" for i in range(100)]}))
+    monkeypatch.setattr(torchvision.datasets.cifar, "check_integrity", lambda *_: True)
+    splits = data.load("cifar100", 0, root=tmp_path)
+    assert splits.test.y.tolist() == [80, 81, 82, 83, 84]
+    assert sorted(splits.train.y.tolist() + splits.validation.y.tolist()) == list(range(80, 100))
+
+
 def test_the_seed_cuts_cifar10_and_n_test_draws_from_the_test_part(cifar_files, no_network):
     root, _ = cifar_files
     one, same, other = (data.cifar10(seed, root=root, n_test=4) for seed in (1, 1, 2))
@@ -211,7 +226,7 @@ def test_imagenette_is_scaled_and_cropped_to_squares(imagenette_files, no_networ
 
 
 def test_without_files_and_network_the_sentence_says_how_to_go_on(tmp_path, no_network):
-    for name, load in (("CIFAR-10", data.cifar10), ("Imagenette", data.imagenette)):
+    for name, load in (("CIFAR-10", data.cifar10), ("CIFAR-100", data.cifar100), ("Imagenette", data.imagenette)):
         with pytest.raises(DataUnavailable) as caught:
             load(root=tmp_path)
         sentence = str(caught.value)

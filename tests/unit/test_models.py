@@ -89,7 +89,7 @@ def test_wrong_channels_and_shapes_are_one_sentence():
 # By name
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "preact_resnet18", "wrn_32_10"])
+@pytest.mark.parametrize("name", ["small_cnn", "small_resnet", "preact_resnet18", "wrn_32_10"])
 def test_the_seed_fixes_the_weights_and_leaves_the_callers_generator(name):
     def make(seed):
         return parameters(build(name, seed=seed, width=4))
@@ -108,7 +108,7 @@ def test_the_seed_fixes_the_weights_and_leaves_the_callers_generator(name):
     assert not torch.equal(unseeded, make(None))
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "preact_resnet18", "wrn_32_10", "test_resnet.r160_in1k"])
+@pytest.mark.parametrize("name", ["small_cnn", "small_resnet", "preact_resnet18", "wrn_32_10", "test_resnet.r160_in1k"])
 @pytest.mark.parametrize(("channels", "classes"), [(1, 2), (3, 10), (4, 7)])
 def test_channels_and_classes_are_the_callers_choice(name, channels, classes):
     options = {} if "." in name else {"width": 4}
@@ -119,6 +119,7 @@ def test_channels_and_classes_are_the_callers_choice(name, channels, classes):
 def test_defaults_are_the_architectures_own():
     assert build("small_cnn")(torch.rand(1, 1, 8, 8)).shape == (1, 10)
     assert build("preact_resnet18", width=4)(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+    assert build("small_resnet", width=4)(torch.rand(2, 3, 32, 32)).shape == (2, 10)
     assert build("test_vit").network.num_classes == 1000
 
 
@@ -149,6 +150,8 @@ def test_bad_requests_are_one_sentence():
         build("small_cnn", n_classes=1)
     with pytest.raises(ValueError, match="small_cnn has no pretrained weights: train it, or name a timm model"):
         build("small_cnn", pretrained=True)
+    with pytest.raises(ValueError, match="blocks must be a whole number of at least 1, got 0"):
+        build("small_resnet", blocks=0)
 
 
 # The published shapes
@@ -172,6 +175,23 @@ def test_preact_resnet18_has_the_published_shape():
     assert [block.conv2.out_channels for block in blocks] == [64, 64, 128, 128, 256, 256, 512, 512]
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(11.17e6, abs=0.01e6)
     assert sum(isinstance(m, nn.ReLU) for m in model.modules()) == 17
+
+
+@pytest.mark.parametrize(("size", "last"), [(32, 4), (64, 8)])
+def test_small_resnet_has_the_shape_it_says(size, last):
+    model, sizes = build("small_resnet", seed=0), []
+    blocks = [module for module in model.modules() if isinstance(module, PreActivationBlock)]
+    for block in blocks:
+        block.register_forward_hook(lambda module, inputs, output: sizes.append(output.shape[-1]))
+    with torch.no_grad():
+        assert model(torch.rand(2, 3, size, size)).shape == (2, 10)
+    assert [block.conv2.out_channels for block in blocks] == [24, 24, 48, 48, 96, 96]
+    assert sizes == [4 * last] * 2 + [2 * last] * 2 + [last] * 2
+    assert sum(p.numel() for p in model.parameters()) == 392_386
+    deeper = build("small_resnet", seed=0, blocks=3, width=8)
+    assert [m.conv2.out_channels for m in deeper.modules() if isinstance(m, PreActivationBlock)] == [8] * 3 + [
+        16
+    ] * 3 + [32] * 3
 
 
 def test_a_block_is_pre_activated_and_shares_its_first_activation_with_the_projection():

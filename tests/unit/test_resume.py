@@ -142,6 +142,16 @@ class Rendered(Stream):
         return Part(random.uniform(1, 8, 8), random.integers(high=10), torch.arange(size))
 
 
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_short_formats_resume_bit_for_bit_too(precision, tmp_path):
+    unbroken, resumed, file = network(), network(), tmp_path / "run.pt"
+    train(unbroken, METHODS["pgd-3"](), precision=precision)
+    with pytest.raises(Stop):
+        train(resumed, METHODS["pgd-3"](), file, precision=precision, augment=stopping_after(6))
+    train(resumed, METHODS["pgd-3"](), file, precision=precision)
+    assert same_weights(unbroken, resumed)
+
+
 @pytest.mark.parametrize("name", ["natural", "pgd-3", "free-4"])
 def test_a_stream_resumes_at_the_minibatch_that_comes_next(name, tmp_path):
     unbroken, resumed, file, stream = network(), network(), tmp_path / "run.pt", Rendered()
@@ -221,6 +231,7 @@ def test_a_truncated_checkpoint_is_refused_by_name(tmp_path, keep):
     [
         ("free-4", {"lr": 0.1}, "lr was 0.05, is 0.1"),
         ("free-4", {"seed": 1, "updates": 20}, "updates was 14, is 20; seed was 0, is 1"),
+        ("free-4", {"precision": "bfloat16"}, "precision was 'float32', is 'bfloat16'"),
         ("free-4", {"schedule": "cosine"}, "schedule was 'one-cycle', is 'cosine'"),
         ("free-4", {"data": digits(0).train[:50]}, "images was 40, is 50"),
         ("fgsm-rs", {}, "method was \"Free {'eps': 0.1, 'replays': 4, 'warm_start': True}\", is \"FGSM {'eps': 0.1,"),

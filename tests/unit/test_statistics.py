@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from thesis_kit.reporting import statistics
 from thesis_kit.reporting.statistics import (
@@ -181,19 +183,57 @@ def test_verdict_of_one_contrast(low, high, threshold, verdict):
 @pytest.mark.parametrize(
     ("low", "high", "threshold", "points", "verdict"),
     [
+        # a small margin, the interval wide and around zero: it could not have shown a loss of 3
         (-2.9, 3.1, -3, True, Verdict.INCONCLUSIVE),  # half-width 3.0 is not under the margin
+        (-2.9, 17, -3, True, Verdict.INCONCLUSIVE),
+        (-3, 3, -3, True, Verdict.INCONCLUSIVE),
+        (0, 6, -3, True, Verdict.INCONCLUSIVE),  # zero itself belongs to the interval
+        (-0.5, 0.5, -0.5, True, Verdict.INCONCLUSIVE),
+        # narrow enough, around zero or beside it
         (-2.9, 3.0, -3, True, Verdict.HOLDS),
-        (2, 9, 2, True, Verdict.INCONCLUSIVE),
-        (-20, -10, -3, True, Verdict.INCONCLUSIVE),
-        (5, 30, 5, True, Verdict.HOLDS),  # a margin of 5 is no small margin
-        (0.1, 9, 0, True, Verdict.HOLDS),  # nor is 0 a margin
-        (0.3, 1.5, 0.3, False, Verdict.HOLDS),  # and numbers a seed are not points
+        (-2.9, -0.1, -3, True, Verdict.HOLDS),
+        (-3, 2.9, -3, True, Verdict.HOLDS),
+        (0, 5.9, -3, True, Verdict.HOLDS),
+        # wholly above zero, where even a margin of zero would be granted
+        (0.1, 9, -3, True, Verdict.HOLDS),
+        (10, 40, -3, True, Verdict.HOLDS),
+        # wholly below the threshold
+        (-20, -10, -3, True, Verdict.FAILS),
+        (-4, -3.1, -3, True, Verdict.FAILS),
+        (-10, 1, 2, True, Verdict.FAILS),
+        # across the threshold, at any width
+        (-3.1, -2.9, -3, True, Verdict.INCONCLUSIVE),
+        (-20, 10, -3, True, Verdict.INCONCLUSIVE),
+        (-20, -3, -3, True, Verdict.INCONCLUSIVE),
+        # no small margin: a tolerated loss of 5, a threshold of zero, a gain that is asked for
+        (-5, 30, -5, True, Verdict.HOLDS),
+        (-4.9, 30, -4.9, True, Verdict.INCONCLUSIVE),
+        (0.1, 9, 0, True, Verdict.HOLDS),
+        (2, 9, 2, True, Verdict.HOLDS),
+        (0.5, 7, 2, True, Verdict.IN_DIRECTION),
+        # nor are numbers a seed points
+        (-0.3, 1.5, -0.3, False, Verdict.HOLDS),
     ],
 )
-def test_a_small_margin_asks_for_a_narrow_interval(low, high, threshold, points, verdict):
-    found, reason = judge(interval(low, high), threshold, points=points)
-    assert found is verdict
-    assert ("too wide" in reason) == (verdict is Verdict.INCONCLUSIVE)
+def test_a_small_tolerated_loss_asks_for_a_narrow_interval(low, high, threshold, points, verdict):
+    assert judge(interval(low, high), threshold, points=points)[0] is verdict
+
+
+def test_the_guard_gives_its_reason():
+    wide, across = (judge(interval(*ends), -3, points=True)[1] for ends in ((-2, 10), (-4, 10)))
+    assert wide == "an interval of ±6.0 that contains zero is too wide to grant a margin of 3"
+    assert across == "the interval reaches to both sides of the threshold"
+
+
+ORDER = [Verdict.FAILS, Verdict.INCONCLUSIVE, Verdict.IN_DIRECTION, Verdict.HOLDS]
+
+
+@given(st.integers(-60, 60), st.integers(0, 60), st.lists(st.integers(-40, 40), min_size=2, max_size=8))
+def test_a_rule_that_asks_for_less_never_fares_worse(low, width, thresholds):
+    """In quarters of a point, so that ends and thresholds meet exactly."""
+    measured = interval(low / 4, (low + width) / 4)
+    ranks = [ORDER.index(judge(measured, t / 4, points=True)[0]) for t in sorted(thresholds, reverse=True)]
+    assert ranks == sorted(ranks)
 
 
 H, D, F, X = Verdict.HOLDS, Verdict.IN_DIRECTION, Verdict.FAILS, Verdict.INCONCLUSIVE

@@ -17,6 +17,7 @@ from thesis_kit import training
 from thesis_kit.checks import NonFiniteOutput, UnknownName
 from thesis_kit.data import Part, Stream, digits
 from thesis_kit.randomness import ImageRandom
+from thesis_kit.training.precision import InPrecision
 from thesis_kit.training.schedules import SCHEDULES
 
 EPS = 0.1
@@ -124,7 +125,7 @@ def test_images_are_counted_too():
 
 
 def test_free_makes_one_backward_pass_per_weight_update_also_in_half_precision():
-    report = train(network(), training.Free(EPS, replays=4), updates=11, half=True)
+    report = train(network(), training.Free(EPS, replays=4), updates=11, precision="float16")
     assert report.passes.backward == report.updates == 11
 
 
@@ -496,14 +497,98 @@ def test_without_a_rhythm_the_probe_comes_once():
 # Precision
 
 
-def test_half_precision_trains_finite_float32_weights():
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_short_formats_train_finite_float32_weights(precision):
     for name in ("natural", "pgd-3", "fgsm-rs", "free-4"):
         model, start = network(), weights(network())
-        report = train(model, METHODS[name](), updates=12, half=True)
+        report = train(model, METHODS[name](), updates=12, precision=precision)
         assert report.passes.backward == 12 * PASSES_PER_UPDATE[name]
         assert weights(model).dtype == torch.float32
         assert torch.isfinite(weights(model)).all()
         assert not torch.equal(weights(model), start)
+
+
+class Formats(nn.Module):
+    """A network that notes the format of its hidden layer and of its logits at every pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.network, self.seen = network(), []
+
+    def forward(self, x):
+        hidden = self.network[:3](x)
+        logits = self.network[3](hidden)
+        self.seen.append((x.dtype, hidden.dtype, logits.dtype))
+        return logits
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("precision", [None, "float32", "float16", "bfloat16"])
+def test_attack_and_update_run_in_the_same_precision(name, precision):
+    model = Formats()
+    report = train(model, METHODS[name](), updates=4, precision=precision)
+    expected = torch.float32 if precision is None else getattr(torch, precision)
+    assert len(model.seen) == report.passes.forward
+    assert set(model.seen) == {(torch.float32, expected, expected)}
+
+
+def test_float32_is_the_default_on_a_cpu_to_the_bit():
+    models = network(), network()
+    train(models[0], training.PGD(EPS, steps=2))
+    train(models[1], training.PGD(EPS, steps=2), precision="float32")
+    assert torch.equal(*map(weights, models))
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["natural", "pgd-3", "free-4"])
+def test_short_formats_learn_what_float32_learns(name, precision):
+    short, full, data = network(), network(), some_digits(60)
+    for model, knobs in ((short, {"precision": precision}), (full, {})):
+        train(model, METHODS[name](), data, updates=60, lr=0.02, optimizer="adam", **knobs)
+    loss = [nn.functional.cross_entropy(model(data.x), data.y).item() for model in (short, full, network())]
+    assert abs(loss[0] - loss[1]) < 0.1 * (loss[2] - loss[1])
+
+
+class Confident(nn.Module):
+    """Right by a margin of 20: the gradient at its logits, 2e-9, is below float16's smallest number."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+        self.linear.bias.data = torch.tensor([20.0] + [0.0] * 9)
+        self.shown = []
+
+    def forward(self, x):
+        self.shown.append(x.detach().clone())
+        return self.linear(x.flatten(1))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_an_attack_finds_its_way_where_gradients_are_tiny(precision):
+    model, part = Confident(), some_digits(16)
+    data = Part(part.x, torch.zeros_like(part.y), part.ids)
+    train(model, training.PGD(EPS, steps=1), data, updates=1, lr=0.0, precision=precision)
+    start, end = model.shown
+    free = (start > 0.05) & (start < 0.95)  # a step of eps/4 = 0.025 shows unless the pixel range holds it
+    assert ((end - start).abs() > 0.02)[free].float().mean() > 0.7
+
+
+def test_the_model_for_attacks_gives_float32_logits_and_unscaled_gradients():
+    model, x = network(), some_digits(8).x
+    for scale in (None, lambda: 4096.0):
+        cast = InPrecision(model, torch.bfloat16, scale)
+        exact, short = (torch.autograd.grad(m(x.requires_grad_()).square().sum(), x)[0] for m in (model, cast))
+        assert cast(x).dtype == torch.float32
+        assert (short - exact).norm() < 0.02 * exact.norm()
+        assert x._backward_hooks is None
+
+
+def test_a_gradient_that_overflows_float16_comes_out_finite():
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), some_digits(4).x.requires_grad_()
+    nn.init.constant_(model[1].weight, -3.0)
+    cast = InPrecision(model, torch.float16, lambda: 4 * 2.0**15)
+    (gradient,) = torch.autograd.grad(cast(x).sum(), x)  # 10 · 3 · 2¹⁵ in float16: minus infinity
+    assert (gradient == -torch.finfo(torch.float16).max / 2**15).all()
 
 
 def test_double_precision_stays_double():
@@ -543,6 +628,7 @@ def late_label(y):
         ({"updates": 2.5}, "updates must be a whole number of at least 1, got 2.5"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
         ({"schedule": "cosin"}, "unknown schedule 'cosin': did you mean cosine?"),
+        ({"precision": "bfloat"}, "unknown precision 'bfloat': did you mean bfloat16"),
         ({"optimizer": "adamw"}, "unknown optimizer 'adamw': did you mean adam?"),
         ({"data": some_digits(0)}, "the number of training images must be a whole number of at least 1, got 0"),
         ({"data": Part(3 * some_digits().x, some_digits().y, some_digits().ids)},

@@ -582,4 +582,5 @@ def test_the_audit_reports_scores_that_no_longer_hold(trained, monkeypatch):
 
 
 def test_the_zoo_is_no_chapter():
-    assert experiments.chapters() == ["defenses"]
+    assert not [name for name in experiments.chapters() if name.startswith("zoo")]
+    assert "defenses" in experiments.chapters()

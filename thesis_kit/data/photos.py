@@ -1,4 +1,4 @@
-"""Photographs through torchvision, for a GPU and a network connection: CIFAR-10 and Imagenette.
+"""Photographs through torchvision, for a GPU and a network connection: CIFAR-10, CIFAR-100 and Imagenette.
 
 The files are downloaded once into ``root`` and held in memory as pixels in [0, 1]. A tenth of the published training
 part becomes the validation part; the published test part judges.
@@ -42,9 +42,18 @@ def cifar10(seed: int = 0, *, root: str | Path | None = None, n_test: int | None
     Raises:
         DataUnavailable: the files are missing and cannot be downloaded; says how to go on without them.
     """
+    return _cifar("CIFAR-10", datasets.CIFAR10, seed, root, n_test)
+
+
+def cifar100(seed: int = 0, *, root: str | Path | None = None, n_test: int | None = None) -> Splits:
+    """Return CIFAR-100 (Krizhevsky 2009), a hundred classes, cut as ``cifar10`` is."""
+    return _cifar("CIFAR-100", datasets.CIFAR100, seed, root, n_test)
+
+
+def _cifar(name: str, kind: type, seed: int, root: str | Path | None, n_test: int | None) -> Splits:
     folder = Path(root or default_root())
     train, test = (
-        _reach("CIFAR-10", folder, lambda download, train=train: datasets.CIFAR10(folder, train, download=download))
+        _reach(name, folder, lambda download, train=train: kind(folder, train, download=download))
         for train in (True, False)
     )
     parts = (_pixels(s.data.transpose(0, 3, 1, 2), s.targets) for s in (train, test))

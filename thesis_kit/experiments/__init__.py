@@ -11,8 +11,7 @@ from thesis_kit.checks import choose
 if TYPE_CHECKING:
     from thesis_kit.experiments.runner import Experiment
 
-
-_NO_CHAPTERS = ("runner", "zoo", "zoo_recipes", "zoo_scores")
+_NO_CHAPTERS = ("comparing", "memory", "runner", "verifying", "zoo", "zoo_recipes", "zoo_scores")
 
 
 def chapters() -> list[str]:

@@ -2,7 +2,8 @@
 
 A cell is one arm and one seed. The parent alone writes the result file, in one step after each cell; a run
 that was killed or stopped goes on where it was. A file that other code or another configuration made is never
-mixed with new cells: the run says so and starts over only when asked to.
+mixed with new cells: the run says so and starts over only when asked to. Where runs measured again have shown that
+other code comes to the same outcomes (``verifying``), new cells join the file and name the code that made them.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ from thesis_kit.reporting.results import (
     pack,
     read_document,
     result_path,
+    stands_for,
     summarize,
     write_document,
 )
 
 Cell = tuple[str, int]
 Say = Callable[[str], None]
+OTHER_CODE = "other code"
 THREADS = 1  # a thread a job: cells then run side by side and sum in the same order on any number of cores
 
 
@@ -111,12 +114,12 @@ def run_experiment(
     arms = [choose(arm, experiment.arms, f"arm of {experiment.id}") for arm in only_arms or experiment.arms]
     with only_writer(path):
         document = _open(experiment, path, arms, restart)
-        todo, here = _missing(experiment, document, arms), machine(experiment.device, THREADS)
+        todo, here = _missing(experiment, document, arms), _origin(experiment)
         announce = _announcer(experiment, document, todo, jobs, say)
-        for done, cell in enumerate(_execute(experiment, todo, jobs, announce), start=1):
+        for done, cell in enumerate(execute(experiment, todo, jobs, announce), start=1):
             _add(document, cell, here)
             write_document(path, document)
-            left = duration(_expected(experiment, document, todo[done:], jobs))
+            left = duration(expected_time(experiment, document, todo[done:], jobs))
             rest = f", about {left} left" if done < len(todo) else ""
             took = duration(cell["seconds"])
             say(f"{cell['arm']}, seed {cell['seed']}: {took} ({done} of {len(todo)}{rest})")
@@ -140,7 +143,7 @@ def cells_left(
     """The cells a run of these arms would still measure, and about how many seconds they take on one core."""
     document = _open(experiment, result_path(experiment.id, folder), arms, restart)
     todo = _missing(experiment, document, list(arms))
-    return todo, _expected(experiment, document, todo, 1)
+    return todo, expected_time(experiment, document, todo, 1)
 
 
 def duration(seconds: float) -> str:
@@ -152,8 +155,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _fresh(experiment: Experiment) -> dict[str, Any]:
-    """A document without cells."""
+def empty_document(experiment: Experiment) -> dict[str, Any]:
+    """A document without cells, as code, data, configuration and machine are now."""
     from thesis_kit import __version__
 
     module = experiment.run.__module__
@@ -178,31 +181,34 @@ def _fresh(experiment: Experiment) -> dict[str, Any]:
 
 def _open(experiment: Experiment, path: Path, arms: Iterable[str], restart: bool) -> dict[str, Any]:
     """The document to go on with: the recorded one where it fits, a fresh one where there is none or on restart."""
-    fresh = _fresh(experiment)
+    fresh = empty_document(experiment)
     if not path.exists():
         return fresh
     document = read_document(path)
-    changed = _changed(document, fresh)
+    changed = changes(document, fresh)
     if changed and not restart:
+        verify = "let `thesis-kit claims verify` find out whether it measures the same, or " * (changed == [OTHER_CODE])
         raise OutdatedResult(
-            f"{path.name} was recorded with {changed} than now: add --restart to forget it and measure again"
+            f"{path.name} was recorded with {' and '.join(changed)} than now: "
+            f"{verify}add --restart to forget it and measure again"
         )
-    if changed:
-        return fresh
     dropped = set(arms) if restart else set()
     for key in ("cells", "summary"):
         document[key] = [entry for entry in document[key] if entry["arm"] not in dropped]
+    if changed or not document["cells"]:
+        return fresh
     document["planned"] = fresh["planned"]
     return document
 
 
-def _changed(document: dict[str, Any], fresh: dict[str, Any]) -> str:
-    changes = {
+def changes(document: dict[str, Any], fresh: dict[str, Any]) -> list[str]:
+    """What has changed between a recorded document and a fresh one, so that their cells must not be mixed."""
+    happened = {
         "another configuration": document["config_hash"] != fresh["config_hash"],
-        "other code": document["code"]["modules"] != fresh["code"]["modules"],
+        OTHER_CODE: not stands_for(document, fresh["code"]["modules"]),
         "other data": document["data"] != fresh["data"],
     }
-    return " and ".join(change for change, happened in changes.items() if happened)
+    return [change for change, has in happened.items() if has]
 
 
 def _missing(experiment: Experiment, document: dict[str, Any], arms: list[str]) -> list[Cell]:
@@ -211,7 +217,7 @@ def _missing(experiment: Experiment, document: dict[str, Any], arms: list[str]) 
     return [(arm, seed) for arm in arms for seed in experiment.seeds(arm) if (arm, seed) not in done]
 
 
-def _expected(experiment: Experiment, document: dict[str, Any], todo: list[Cell], jobs: int) -> float:
+def expected_time(experiment: Experiment, document: dict[str, Any], todo: list[Cell], jobs: int) -> float:
     """About how long ``todo`` takes: from recorded seconds where an arm has any, else the experiment's own guess."""
     recorded: dict[str, list[float]] = {}
     for cell in document["cells"]:
@@ -229,22 +235,31 @@ def _announcer(experiment: Experiment, document: dict, todo: list[Cell], jobs: i
         if arm not in announced:
             announced.add(arm)
             cells = [cell for cell in todo if cell[0] == arm]
-            seconds = duration(_expected(experiment, document, cells, jobs))
+            seconds = duration(expected_time(experiment, document, cells, jobs))
             say(f"{arm}: {len(cells)} {'run' if len(cells) == 1 else 'runs'}, about {seconds}")
 
     return announce
 
 
+def _origin(experiment: Experiment) -> dict[str, Any]:
+    """Where new cells come from: this machine and the hash of the modules as they are now."""
+    return {
+        "machine": machine(experiment.device, THREADS),
+        "modules": modules_hash(experiment.run.__module__),
+    }
+
+
 def _add(document: dict[str, Any], cell: dict[str, Any], here: dict[str, Any]) -> None:
-    """Put a finished cell into the document and bring its arm's summary up to date."""
-    document["cells"].append(cell if document["machine"] == here else {**cell, "machine": here})
+    """Put a finished cell into the document, with its origin where that is another, and bring its arm's summary up."""
+    usual = {"machine": document["machine"], "modules": document["code"]["modules"]}
+    document["cells"].append({**cell, **{key: value for key, value in here.items() if value != usual[key]}})
     others = [row for row in document["summary"] if row["arm"] != cell["arm"]]
     document["summary"] = others + summarize(Result(document), cell["arm"])
     document["seconds"] = sum(cell["seconds"] for cell in document["cells"])
     document["recorded"] = date.today().isoformat()
 
 
-def _execute(experiment: Experiment, todo: list[Cell], jobs: int, announce: Callable[[str], None]) -> Iterator[dict]:
+def execute(experiment: Experiment, todo: list[Cell], jobs: int, announce: Callable[[str], None]) -> Iterator[dict]:
     """Run cells in worker processes, at most ``jobs`` at a time, and yield each as it is finished."""
     if not todo:
         return
@@ -265,11 +280,11 @@ def _finished(future: Future, arm: str, seed: int) -> dict[str, Any]:
     except BrokenProcessPool as error:
         raise CellFailed(
             f"the process of {arm}, seed {seed}, or one beside it died (out of memory?): "
-            "finished runs are kept, run the command again, with fewer jobs if need be"
+            "what is recorded is kept, run the command again, with fewer jobs if need be"
         ) from error
     except Exception as error:
         raise CellFailed(
-            f"{arm}, seed {seed} failed ({type(error).__name__}: {error}): finished runs are kept"
+            f"{arm}, seed {seed} failed ({type(error).__name__}: {error}): what is recorded is kept"
         ) from error
 
 

@@ -24,7 +24,7 @@ from thesis_kit.data.curriculum import Curriculum
 from thesis_kit.data.digits import data_hash as digits_hash
 from thesis_kit.data.parts import Part, Splits, Stream
 from thesis_kit.experiments.runner import duration
-from thesis_kit.experiments.zoo_recipes import PRECISIONS, RECIPES, Recipe, Stage
+from thesis_kit.experiments.zoo_recipes import RECIPES, Recipe, Stage
 from thesis_kit.experiments.zoo_scores import agrees, measure, measure_scores
 from thesis_kit.files import DamagedFile, digest, only_writer, write_atomic
 from thesis_kit.models import Classifier, build, zoo
@@ -262,7 +262,7 @@ def _fit(plan: _Plan, network: Classifier, *, updates: int, **knobs: Any) -> Tra
     return training.train(
         network, plan.train, recipe.make_method(), updates=updates, batch_size=recipe.batch_size, lr=recipe.lr,
         schedule=recipe.schedule, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
-        optimizer=recipe.optimizer, half=PRECISIONS[recipe.precision], seed=recipe.seed,
+        optimizer=recipe.optimizer, precision=recipe.precision, seed=recipe.seed,
         augment=None if recipe.augment is None else AUGMENTATIONS[recipe.augment], **knobs,
     )  # fmt: skip
 

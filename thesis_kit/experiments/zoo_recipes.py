@@ -17,9 +17,9 @@ from thesis_kit.checks import check_count, check_eps, choose
 from thesis_kit.files import canonical
 from thesis_kit.training import METHODS, Natural
 from thesis_kit.training.augmentation import AUGMENTATIONS
+from thesis_kit.training.precision import PRECISIONS
 from thesis_kit.training.schedules import SCHEDULES
 
-PRECISIONS = {"float32": False, "float16": True}  # whether updates are made under float16 autocast
 STORAGES = ("float16", "float32")
 _NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 
@@ -44,7 +44,7 @@ class Recipe:
         method, method_options: a name of ``training.METHODS`` and its knobs.
         updates, batch_size, lr, momentum, weight_decay, optimizer, schedule, seed: as ``training.train`` takes them;
             the seed also cuts the data and draws the initial weights.
-        precision: of the updates; "float16" is for GPUs. storage: of the weights file.
+        precision: of the passes, "float32", "float16" or "bfloat16". storage: of the weights file.
         augment: a name of ``training.augmentation.AUGMENTATIONS``, or None.
         eps, norm: radii at which robust accuracy is measured.
         start: a member of the same architecture whose weights training starts from, or None.

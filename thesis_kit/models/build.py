@@ -6,10 +6,15 @@ import torch
 
 from thesis_kit.checks import UnknownName, check_count, choose
 from thesis_kit.models.classifier import Classifier
-from thesis_kit.models.residual import preact_resnet18, wrn_32_10
+from thesis_kit.models.residual import preact_resnet18, small_resnet, wrn_32_10
 from thesis_kit.models.small import small_cnn
 
-BUILDERS = {"small_cnn": small_cnn, "preact_resnet18": preact_resnet18, "wrn_32_10": wrn_32_10}
+BUILDERS = {
+    "small_cnn": small_cnn,
+    "small_resnet": small_resnet,
+    "preact_resnet18": preact_resnet18,
+    "wrn_32_10": wrn_32_10,
+}
 
 
 def build(
@@ -19,7 +24,8 @@ def build(
     """Return a classifier from pixels in [0, 1] to logits, by the name of its architecture.
 
     Args:
-        name: "small_cnn", "preact_resnet18", "wrn_32_10", or any timm model name ("vit_base_patch16_224").
+        name: "small_cnn", "small_resnet", "preact_resnet18", "wrn_32_10", or any timm model name
+            ("vit_base_patch16_224").
         n_classes: number of logits; None takes the architecture's own (10 here, 1000 for most of timm).
         in_channels: channels of an image; None takes the architecture's own.
         pretrained: load timm's weights (needs a network connection the first time).

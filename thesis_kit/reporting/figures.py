@@ -41,6 +41,7 @@ _STYLE = {
     "lines.linewidth": 2,
     "text.color": "#1A1A1A",
 }
+_LOSSLESS_BYTES = 60_000
 _CARD = "background:#fff;color:#1a1a1a;border-radius:6px;padding:12px;margin:1em 0;max-width:100%;box-sizing:border-box"
 
 
@@ -58,17 +59,24 @@ def canvas(rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (7, 4
 
 
 def picture(figure: Figure, *, dpi: int = 150) -> str:
-    """The figure as a data URI (WebP, lossless)."""
+    """The figure as a data URI, see ``image_uri``."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=dpi, format="png")
     return image_uri(Image.open(buffer).convert("RGB"))
 
 
 def image_uri(image: Image.Image) -> str:
-    """An image as a data URI (WebP, lossless)."""
+    """An image as a data URI: WebP, lossless where that is small (a plot), else of high quality (photographs)."""
+    data = _webp(image, lossless=True)
+    if len(data) > _LOSSLESS_BYTES:
+        data = _webp(image, quality=80)
+    return "data:image/webp;base64," + base64.b64encode(data).decode()
+
+
+def _webp(image: Image.Image, **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", lossless=True, method=6)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image.save(buffer, "WEBP", method=6, **options)
+    return buffer.getvalue()
 
 
 def card(inner: str, *, label: str, caption: str) -> str:

@@ -21,7 +21,7 @@ from thesis_kit.reporting.claims import ORIGINS, STATUSES, Chapter, catalog
 from thesis_kit.reporting.interval_bar import interval_bar
 from thesis_kit.reporting.judging import Finding, Judged, judge_chapter
 from thesis_kit.reporting.results import Result
-from thesis_kit.reporting.statistics import Verdict
+from thesis_kit.reporting.statistics import SMALL_MARGIN, Verdict
 
 SIGNS = {
     Verdict.HOLDS: "✓",
@@ -139,8 +139,7 @@ def _attack(result: Result, arms: list[str], attack: str) -> str:
 
 
 def _recorded(result: Result) -> str:
-    code = "the code that measures is unchanged since" if result.is_current() else "the code has changed since"
-    return f"{result.document['recorded']} on {result.document['machine']['processor']}; {code}"
+    return f"{result.document['recorded']} on {result.document['machine']['processor']}; {result.code_status()}"
 
 
 # --- the page
@@ -150,7 +149,7 @@ def ledger_page(folder: str | os.PathLike | None = None) -> str:
     """The whole ledger as a MyST page."""
     chapters = {name: judge_chapter(name, folder) for name in catalog().chapters}
     everything = [judged for part in chapters.values() for judged in part]
-    parts = [_HEAD.format(legend=_legend(everything), arenas=_definitions(catalog().arenas))]
+    parts = [_HEAD.format(margin=SMALL_MARGIN, legend=_legend(everything), arenas=_definitions(catalog().arenas))]
     parts += [chapter_page(name, judged) for name, judged in chapters.items()]
     return "\n".join(parts)
 
@@ -162,7 +161,9 @@ _HEAD = """# The ledger
 Every claim of the book, beside what its source says and what was measured here. The verdicts are computed: a claim
 has a rule, one or more differences with a threshold fixed in advance, measured on the same test images for every
 method. The 95% interval covers both the luck of a training run (Student's t over seeds) and the choice of test images
-(a bootstrap); the wider of the two counts. A claim that fails is a finding, and stands here like any other.
+(a bootstrap); the wider of the two counts. Where a rule tolerates a loss of less than {margin:g} points, it holds
+only if half the interval's width is smaller than that loss or the whole interval lies above zero. A claim that fails
+is a finding, and stands here like any other.
 
 {legend}
 

@@ -2,8 +2,8 @@
 
 The modules hash covers the syntax of an experiment's module and of every ``thesis_kit`` module it imports, directly
 or through others. Comments, docstrings, unused imports and layout do not count, so that better wording never makes a
-result look stale; nor does code that only schedules, stores or displays (the runner, ``reporting``, ``files``,
-``progress``), nor the profile tables, whose values stand in the result itself.
+result look stale; nor does code that only schedules, compares, stores or displays (the runner, ``comparing`` and
+``verifying``, ``reporting``, ``files``, ``progress``), nor the profile tables, whose values stand in the result itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from pathlib import Path
 PACKAGE = "thesis_kit"
 _ROOT = Path(__file__).resolve().parents[2]
 _BOOKKEEPING = tuple(
-    f"{PACKAGE}.{name}" for name in ("reporting", "experiments.runner", "files", "progress", "profiles")
+    f"{PACKAGE}.{name}"
+    for name in (
+        "reporting",
+        "experiments.comparing",
+        "experiments.runner",
+        "experiments.verifying",
+        "files",
+        "progress",
+        "profiles",
+    )
 )
 
 

@@ -157,20 +157,52 @@ class Result:
             return Interval(interval.value, *ends, n=interval.n, seeds=interval.seeds, kind=statistics.WILSON)
         return interval
 
+    def _code_now(self) -> str:
+        """Hash of the measuring modules as they are installed now."""
+        return modules_hash(self.document.get("verified", self.document)["code"]["module"])
+
     def is_current(self) -> bool:
-        """Whether the code that measured is the code that is installed now (wording and layout aside)."""
-        return self.document["code"]["modules"] == modules_hash(self.document["code"]["module"])
+        """Whether this is what the installed code measures (wording and layout aside): it made every run, or a run of
+        every arm was measured again with it and came out the same."""
+        return stands_for(self.document, self._code_now())
+
+    def code_status(self) -> str:
+        """What has become of the code since it measured, as a main clause."""
+        if not self.is_current():
+            return "the code that measures has changed since"
+        if not _made_by_other_code(self.document, self._code_now()):
+            return "the code that measures is unchanged since"
+        verified = self.document["verified"]
+        runs = f"{len(verified['cells'])} of {verified['recorded']} runs measured again on {verified['date']}"
+        return f"the code that measures has changed since; {runs} gave the same outcomes bit by bit"
 
     def provenance(self) -> str:
         """When, where and with what code this was measured, in a sentence."""
         machine, seconds = self.document["machine"], self.document["seconds"]
         others = "" if all("machine" not in cell for cell in self.document["cells"]) else ", in part on other machines"
-        code = "is unchanged since" if self.is_current() else "has changed since"
         return (
             f"Recorded on {self.document['recorded']} on {machine['processor']} ({machine['cores']} cores, one thread "
-            f"a run{others}) with torch {machine['torch']}, in {seconds / 3600:.1f} core-hours; the code that measures "
-            f"{code}. To measure again: `{self.document['command']}`"
+            f"a run{others}) with torch {machine['torch']}, in {seconds / 3600:.1f} core-hours; {self.code_status()}. "
+            f"To measure again: `{self.document['command']}`"
         )
+
+
+def stands_for(document: Mapping[str, Any], modules: str) -> bool:
+    """Whether a document is what the code with this modules hash measures.
+
+    It is where that code made the runs of every planned arm, or was the last one with which a run of the arm was
+    measured again and came out the same (an arm may rest on modules that no other arm uses).
+    """
+    verified = document.get("verified")
+    same = {arm for arm, _ in verified["cells"]} if verified and verified["code"]["modules"] == modules else set()
+    return _made_by_other_code(document, modules) <= same
+
+
+def _made_by_other_code(document: Mapping[str, Any], modules: str) -> set[str]:
+    """The planned arms with a run that was not made by the code with this modules hash."""
+    usual = document["code"]["modules"]
+    others = {cell["arm"] for cell in document["cells"] if cell.get("modules", usual) != modules}
+    return others & set(document["planned"])
 
 
 def _entry(table: Mapping[str, Any], name: str, arm: str, seed: int) -> Any:

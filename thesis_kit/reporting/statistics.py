@@ -20,7 +20,7 @@ from scipy import stats
 
 LEVEL = 0.95
 N_RESAMPLES = 10_000
-SMALL_MARGIN = 5.0  # points; a margin under this is judged only by an interval narrower than the margin itself
+SMALL_MARGIN = 5.0  # points; a tolerated loss under this is granted only by an interval that could have shown it
 
 BY_SEEDS = "Student-t over seeds"
 BY_IMAGES = "bootstrap over images"
@@ -63,6 +63,20 @@ def student_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float
         return -math.inf, math.inf
     error = values.std(ddof=1) / math.sqrt(len(values))
     half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * error)
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
+def prediction_interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """Where one more seed falls with probability ``level`` if it is like these (normal theory, Student's t).
+
+    Wider than the interval of the mean, for the new seed has its own luck too. Without end for a single seed; a point
+    where all seeds agree.
+    """
+    values = np.asarray(values, dtype=float)  # (seeds,)
+    if len(values) < 2:
+        return -math.inf, math.inf
+    spread = values.std(ddof=1) * math.sqrt(1 + 1 / len(values))
+    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * spread)
     return float(values.mean()) - half, float(values.mean()) + half
 
 
@@ -142,17 +156,22 @@ def shares_interval(first: Sequence[float], second: Sequence[float] | None = Non
 def judge(interval: Interval, threshold: float, *, points: bool) -> tuple[Verdict, str]:
     """The verdict of one contrast against its threshold, and the reason in words.
 
-    ``points`` says that the numbers are percentage points, where a margin under 5 asks for an interval whose
-    half-width is smaller than the margin.
+    ``points`` says that the numbers are percentage points, for which the protocol guards small margins. A rule with a
+    threshold below zero tolerates a loss, its margin, and is the one kind that can hold without any difference being
+    shown; its evidence is that a loss as small as the margin would have been seen. So where the margin is under 5
+    points and the interval contains zero, the rule holds only if the half-width is smaller than the margin. The guard
+    stops there: an interval wholly below the threshold has failed whatever its width, and one wholly above zero shows
+    more than was asked. With that, on one and the same interval, a rule that asks for less never fares worse.
     """
     if math.isinf(interval.half_width):
         return Verdict.INCONCLUSIVE, "one seed gives no interval"
-    if points and 0 < abs(threshold) < SMALL_MARGIN and interval.half_width >= abs(threshold):
-        return Verdict.INCONCLUSIVE, (
-            f"an interval of ±{interval.half_width:.1f} is too wide to judge a margin of {abs(threshold):g}"
-        )
     low, high = interval.low, interval.high
     if low >= threshold and (threshold != 0 or low > 0):
+        if points and low <= 0 and threshold > -SMALL_MARGIN and interval.half_width >= -threshold:
+            return Verdict.INCONCLUSIVE, (
+                f"an interval of ±{interval.half_width:.1f} that contains zero is too wide to grant a margin of "
+                f"{-threshold:g}"
+            )
         return Verdict.HOLDS, "the whole interval lies at or above the threshold"
     if 0 < low < threshold:
         return Verdict.IN_DIRECTION, "the interval lies above zero but reaches below the threshold"

@@ -12,8 +12,8 @@ from thesis_kit.files import seal, unseal, write_atomic
 from thesis_kit.passes import Passes
 
 if TYPE_CHECKING:
-    from thesis_kit.training.loop import Run
     from thesis_kit.training.methods import Natural
+    from thesis_kit.training.run import Run
 
 
 def save_checkpoint(path: str | Path, run: Run, method: Natural, settings: dict, report: dict) -> None:

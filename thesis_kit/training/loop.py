@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from thesis_kit.checks import (
     NonFiniteOutput,
     check_count,
     check_images,
     check_labels,
-    check_logits,
     check_same_device,
     choose,
 )
@@ -32,9 +29,9 @@ from thesis_kit.randomness import ImageRandom, mix_seed
 from thesis_kit.training.checkpoints import load_checkpoint, save_checkpoint
 from thesis_kit.training.methods import Natural
 from thesis_kit.training.minibatches import Data, identify, minibatches
+from thesis_kit.training.precision import resolve_precision
+from thesis_kit.training.run import Run
 from thesis_kit.training.schedules import SCHEDULES
-
-_NOISE = 2  # which stream of the seed a method's random numbers come from; minibatches.py has the others
 
 
 @dataclass
@@ -51,59 +48,6 @@ class TrainingReport:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-class Run:
-    """A training run in progress, as a method sees it: the model, the update, and what is left to do."""
-
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, rate: Callable, *, updates: int, seed: int,
-                 half: bool):  # fmt: skip
-        self.model, self.optimizer, self._rate = model, optimizer, rate
-        self.updates, self.done, self._seed = updates, 0, seed
-        device = next(model.parameters()).device.type
-        self.n_classes: int | None = None  # known after the first forward pass
-        self.scaler = torch.amp.GradScaler(device, enabled=half)
-        self._precision = torch.autocast(device, torch.float16) if half else nullcontext()
-
-    @property
-    def updates_left(self) -> int:
-        """Weight updates until the end of training."""
-        return self.updates - self.done
-
-    def random(self, x: Tensor) -> ImageRandom:
-        """This update's random numbers for the images x."""
-        return ImageRandom(mix_seed(self._seed, _NOISE, self.done), torch.arange(len(x), device=x.device))
-
-    def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Mean cross-entropy at x, after one forward pass."""
-        with self._precision:
-            logits = self.model(x)
-            if self.n_classes is None:
-                check_logits(logits, len(x))
-                check_labels(y, len(x), logits.shape[1])
-                self.n_classes = logits.shape[1]
-            return F.cross_entropy(logits, y)
-
-    def ascent_gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        """Gradient of the loss at x; one forward and one backward pass, no update."""
-        x = x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(self.scaler.scale(self.loss(x, y)), x)
-        return gradient.nan_to_num_()
-
-    def descend(self, x: Tensor, y: Tensor) -> Tensor:
-        """One weight update on (x, y); returns the loss's gradient at x from the same backward pass, up to a factor."""
-        x = x.detach().requires_grad_()
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * self._rate(self.done / self.updates)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(x, y)
-        if not torch.isfinite(loss):
-            raise NonFiniteOutput(f"the loss is {loss.item()}")
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.done += 1
-        return x.grad.nan_to_num_()
-
-
 def train(
     model: nn.Module,
     data: Data,
@@ -117,7 +61,7 @@ def train(
     weight_decay: float = 5e-4,
     optimizer: str = "sgd",
     augment: Callable[[Tensor, ImageRandom], Tensor] | None = None,
-    half: bool | None = None,
+    precision: str | None = None,
     seed: int = 0,
     probe: Callable[[nn.Module], dict[str, float]] | None = None,
     probe_every: int = 0,
@@ -138,7 +82,8 @@ def train(
         lr: peak learning rate. schedule: "one-cycle", "cosine", "steps" or "constant".
         momentum, weight_decay: of SGD. optimizer: "sgd", or "adam" (momentum is then β₁).
         augment: maps a minibatch and its random numbers to the minibatch to train on.
-        half: float16 autocast with loss scaling; None means wherever the model is on a GPU.
+        precision: of the passes, the method's attacks included: "float32" (more exactly, the model's own), "float16"
+            with loss scaling, or "bfloat16". None means float16 on a GPU and float32 on a CPU. Weights keep theirs.
         seed: fixes the order of stored data, random starts, dropout and what a ``Dataset`` draws from torch's
             generator; the caller's random state is left as it was.
         probe: measured on the model in evaluation mode every ``probe_every`` updates and at the end, into ``history``.
@@ -158,13 +103,13 @@ def train(
     check_count(batch_size, what="batch_size")
     images = identify(data)
     device = _device(model)
-    half = device.type == "cuda" if half is None else half
+    precision = resolve_precision(precision, device)
     lr, momentum, weight_decay = float(lr), float(momentum), float(weight_decay)  # a checkpoint holds plain numbers
     run = Run(model, _optimizer(model, optimizer, lr, momentum, weight_decay), choose(schedule, SCHEDULES, "schedule"),
-              updates=updates, seed=seed, half=half)  # fmt: skip
+              updates=updates, seed=seed, precision=precision)  # fmt: skip
     settings = {"method": f"{type(method).__name__} {_public(method)}", "updates": updates, "batch_size": batch_size,
                 "lr": lr, "schedule": schedule, "momentum": momentum, "weight_decay": weight_decay,
-                "optimizer": optimizer, "seed": seed, "half": half, "images": images,
+                "optimizer": optimizer, "seed": seed, "precision": precision, "images": images,
                 "weights": sum(p.numel() for p in model.parameters())}  # fmt: skip
     method.restore({})  # an object that served another run starts anew
     report = load_checkpoint(checkpoint, run, method, settings, TrainingReport) if checkpoint else TrainingReport()

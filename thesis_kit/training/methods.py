@@ -18,7 +18,7 @@ from thesis_kit.attacks.pgd import pgd
 from thesis_kit.checks import check_count, check_eps, choose
 
 if TYPE_CHECKING:
-    from thesis_kit.training.loop import Run
+    from thesis_kit.training.run import Run
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Natural:
 class PGD(Natural):
     """Adversarial training with K-step PGD (Madry et al. 2018). K + 1 passes an update.
 
-    In half precision the attack itself keeps the model's own precision; only the update is made in float16.
+    The attack is made in the precision of the update.
 
     Args:
         eps: radius of the ball.
@@ -65,7 +65,7 @@ class PGD(Natural):
     def minibatch(self, x: Tensor, y: Tensor, run: Run) -> None:
         """Descend on the end of a PGD run from x."""
         knobs = {"eps": self.eps, "steps": self.steps, "step_size": self.step_size, "norm": self.norm}
-        run.descend(pgd(run.model, x, y, generator=run.random(x), **knobs), y)
+        run.descend(pgd(run.attacked, x, y, generator=run.random(x), **knobs), y)
 
 
 @dataclass

@@ -146,6 +146,9 @@ class Scenes:
     def __len__(self) -> int:
         return len(self.table)
 
+    def __getitem__(self, index: slice | Tensor) -> Scenes:
+        return Scenes(self.distribution, self.table[index], self.rendered[index])
+
     @property
     def images(self) -> Tensor:
         """(n, 3, s, s) in [0, 1]."""

@@ -40,6 +40,9 @@ class Rendered:
     masks: Float[Tensor, "n k s s"]
     word_mask: Float[Tensor, "n s s"]
 
+    def __getitem__(self, index: slice | Tensor) -> Rendered:
+        return Rendered(self.images[index], self.masks[index], self.word_mask[index])
+
     @property
     def background_mask(self) -> Float[Tensor, "n s s"]:
         """Share of each pixel in which the background is seen."""
