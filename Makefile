@@ -16,8 +16,9 @@ REPO ?=
 JOBS ?=
 ONLY ?=
 ARENA ?=
+NAME ?=
 
-.PHONY: help book test notebooks results lab bench clean
+.PHONY: help book test notebooks results zoo lab bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +58,10 @@ notebooks: $(INSTALLED)  ## book/src/*.py -> book/*.ipynb, run in profile small 
 results: $(INSTALLED)  ## measure every claim in the record tier: hours, resumable (ONLY=claim, ARENA=digits)
 	$(PY) -m thesis_kit.cli claims run $(ONLY) $(if $(ARENA),--arena "$(ARENA)") $(if $(JOBS),--jobs "$(JOBS)")
 	$(PY) -m thesis_kit.cli claims ledger --write
+
+zoo: $(INSTALLED)  ## train a network of the zoo again, resumable (NAME=…; without it, list them)
+	$(PY) -m thesis_kit.cli zoo $(if $(NAME),train "$(NAME)" --force,list)
+	$(if $(NAME),$(PY) -m thesis_kit.cli zoo page --write)
 
 lab: $(LAB)  ## open the chapters in JupyterLab
 	$(PY) -m jupyterlab book

@@ -1,12 +1,13 @@
 """Robust and understandable deep networks: the methods of the book, as functions on your own models.
 
 ``import thesis_kit as tk``; then ``tk.setup`` chooses where and how large things run, ``tk.train`` trains,
-``tk.attacks`` and ``tk.evaluation`` judge, ``tk.models`` and ``tk.data`` bring networks and images.
+``tk.attacks`` and ``tk.evaluation`` judge, ``tk.models`` and ``tk.data`` bring networks and images, and ``tk.zoo``
+networks that are trained already.
 """
 
 from thesis_kit import attacks, data, evaluation, models, training
 from thesis_kit.evaluation import robust_accuracy
-from thesis_kit.models import Classifier, build
+from thesis_kit.models import Classifier, build, zoo
 from thesis_kit.session import Session, setup
 from thesis_kit.training import train
 
@@ -24,4 +25,5 @@ __all__ = [
     "setup",
     "train",
     "training",
+    "zoo",
 ]

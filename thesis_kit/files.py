@@ -2,16 +2,21 @@
 
 A result or checkpoint is written to a temporary file beside its target, forced to disk and then renamed, so
 that a kill, a crash or a full disk leaves the old file untouched. A sealed file ends in the SHA-256 of what
-stands before it.
+stands before it; a JSON document is hashed in one canonical form. Two writers of one file take turns.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import secrets
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 _MARK = b"\nthesis_kit sha256 "
 _TRAILER = len(_MARK) + 64
@@ -84,3 +89,37 @@ def unseal(data: bytes, name: str | os.PathLike) -> bytes:
             f"{name} was altered after it was written: its content does not fit its SHA-256; make it again"
         )
     return payload
+
+
+def canonical(value: Any) -> bytes:
+    """JSON in the one form that hashes are taken of; NaN and infinity are refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+@contextlib.contextmanager
+def only_writer(path: str | os.PathLike, *, wait: bool = False) -> Iterator[None]:
+    """Keep ``path`` to oneself for the length of the block, and sweep up what a killed writer left beside it.
+
+    Raises:
+        ValueError: another process (or block) has it, and ``wait`` is not set.
+    """
+    path = Path(path)
+    if sys.platform == "win32":  # no advisory locks there: two runs at once remain the reader's to avoid
+        yield
+        return
+    import fcntl
+
+    key = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    with open(Path(tempfile.gettempdir()) / f"thesis_kit-{key}.lock", "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            raise ValueError(f"another run is writing {path.name}: wait until it has finished") from error
+        for part in path.parent.glob(f".{path.name}.*.part"):
+            part.unlink(missing_ok=True)
+        yield

@@ -7,7 +7,8 @@ import pytest
 
 from thesis_kit.experiments import find
 from thesis_kit.experiments.comparing import inside_prediction_interval
-from thesis_kit.reporting.results import available, digest, load_result
+from thesis_kit.files import digest
+from thesis_kit.reporting.results import available, load_result
 
 pytestmark = [
     pytest.mark.book,

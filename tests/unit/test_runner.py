@@ -21,11 +21,10 @@ from thesis_kit.experiments.runner import (
     _run_cell,
     cells_left,
     duration,
-    only_writer,
     run_experiment,
     start_over,
 )
-from thesis_kit.files import DamagedFile
+from thesis_kit.files import DamagedFile, only_writer
 from thesis_kit.reporting.results import load_result, read_document, result_path
 
 WORLDS = Path(__file__).resolve().parents[1] / "worlds"

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from thesis_kit.reporting.results import Result, canonical, unpack
+from thesis_kit.files import canonical
+from thesis_kit.reporting.results import Result, unpack
 from thesis_kit.reporting.statistics import LEVEL, prediction_interval
 
 _TIME = re.compile(r"(.*_)?seconds")

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from thesis_kit.data.photos import default_root
-from thesis_kit.files import seal, unseal, write_atomic
+from thesis_kit.files import digest, seal, unseal, write_atomic
 from thesis_kit.reporting.provenance import modules_hash
-from thesis_kit.reporting.results import digest
 
 
 class Memory:

@@ -9,12 +9,9 @@ other code comes to the same outcomes (``verifying``), new cells join the file a
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import multiprocessing
 import os
 import signal
-import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -25,12 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from thesis_kit.checks import check_count, choose
+from thesis_kit.files import canonical, digest, only_writer
 from thesis_kit.reporting.provenance import machine, modules_hash
 from thesis_kit.reporting.results import (
     SCHEMA,
     Result,
-    canonical,
-    digest,
     pack,
     read_document,
     result_path,
@@ -348,22 +344,3 @@ def _environment(**values: object) -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-
-
-@contextlib.contextmanager
-def only_writer(path: Path) -> Iterator[None]:
-    """Refuse a second run on the same file, whose cells would be lost, and sweep up what a killed one left behind."""
-    if sys.platform == "win32":  # no advisory locks there: two runs at once remain the reader's to avoid
-        yield
-        return
-    import fcntl
-
-    key = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    with open(Path(tempfile.gettempdir()) / f"thesis_kit-{key}.lock", "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(f"another run is writing {path.name}: wait until it has finished") from error
-        for part in path.parent.glob(f".{path.name}.*.part"):
-            part.unlink(missing_ok=True)
-        yield

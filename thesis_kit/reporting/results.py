@@ -9,7 +9,6 @@ refused by name.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import math
 import os
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from thesis_kit.checks import choose
-from thesis_kit.files import DamagedFile, write_atomic
+from thesis_kit.files import DamagedFile, digest, write_atomic
 from thesis_kit.reporting import statistics
 from thesis_kit.reporting.provenance import modules_hash
 from thesis_kit.reporting.statistics import Interval
@@ -49,16 +48,6 @@ def unpack(text: str, n: int) -> np.ndarray:
     if len(data) != (n + 7) // 8:
         raise ValueError(f"packed outcomes hold {8 * len(data)} images at most, {n} were expected")
     return np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=n).astype(bool)
-
-
-def canonical(value: Any) -> bytes:
-    """JSON in the one form that hashes are taken of; NaN and infinity are refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON."""
-    return hashlib.sha256(canonical(value)).hexdigest()
 
 
 def write_document(path: str | os.PathLike, document: dict[str, Any]) -> None:

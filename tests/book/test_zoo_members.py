@@ -1,0 +1,43 @@
+"""The shipped networks are what manifest and recipes say, fit the budget, and score what is recorded."""
+
+from __future__ import annotations
+
+import pytest
+
+from thesis_kit.experiments.zoo import agrees, measure, problems
+from thesis_kit.experiments.zoo_recipes import RECIPES
+from thesis_kit.models import zoo
+from thesis_kit.reporting.zoo_page import zoo_page
+from tools.build_notebooks import ROOT
+
+pytestmark = pytest.mark.book
+BUDGET = 25_000_000  # bytes of weights that the package may carry
+LEAST_IMAGES = 500
+MEMBERS = [zoo.entry(name) for name in zoo.names()]
+SHIPPED = [pytest.param(about, id=about.name) for about in MEMBERS if about.shipped]
+
+
+def test_the_page_is_in_sync():
+    page = (ROOT / "book" / "zoo.md").read_text(encoding="utf-8")
+    assert page == zoo_page(), "run `thesis-kit zoo page --write`"
+
+
+def test_the_weights_fit_the_budget():
+    files = list(zoo.FOLDER.glob("*.safetensors"))
+    assert sum(file.stat().st_size for file in files) <= BUDGET
+    assert {file.name for file in files} == {about.file for about in MEMBERS if about.shipped}
+    assert all(about.bytes == (zoo.FOLDER / about.file).stat().st_size for about in MEMBERS if about.shipped)
+
+
+@pytest.mark.parametrize("about", [pytest.param(about, id=about.name) for about in MEMBERS])
+def test_a_member_is_what_its_recipe_makes(about):
+    assert problems(about.name) == []
+    assert about.name in RECIPES
+
+
+@pytest.mark.parametrize("about", SHIPPED)
+def test_a_member_scores_what_is_recorded(about):
+    recorded = about.scores["clean"]
+    again = measure(about.name, only=["clean"])["clean"]
+    assert again.n == recorded.n >= LEAST_IMAGES
+    assert agrees(recorded, again), f"clean {again.value} now, {recorded} recorded"

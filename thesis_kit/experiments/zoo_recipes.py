@@ -1,0 +1,150 @@
+"""How each member of the zoo is trained: every setting that decides its weights, and where its robustness is measured.
+
+A recipe is data. ``experiments/zoo.py`` carries it out and writes its settings into the manifest beside the scores, so
+that a recipe changed after training is noticed. Members that are not ``shipped`` are made by whoever wants them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from thesis_kit.attacks.norms import NORMS
+from thesis_kit.checks import check_count, check_eps, choose
+from thesis_kit.files import canonical
+from thesis_kit.training import METHODS, Natural
+from thesis_kit.training.augmentation import AUGMENTATIONS
+from thesis_kit.training.precision import PRECISIONS
+from thesis_kit.training.schedules import SCHEDULES
+
+STORAGES = ("float16", "float32")
+_NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of training: ``share`` of the updates, on the recipe's own data and options unless it names others."""
+
+    share: float
+    data: str | None = None
+    data_options: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One member's training.
+
+    Args:
+        title: one line of what it is.
+        data, data_options: the distribution it is for, as ``data.load`` takes it; its test part gives the scores.
+        architecture, options: as ``models.build`` takes them; classes and channels come from the data.
+        method, method_options: a name of ``training.METHODS`` and its knobs.
+        updates, batch_size, lr, momentum, weight_decay, optimizer, schedule, seed: as ``training.train`` takes them;
+            the seed also cuts the data and draws the initial weights.
+        precision: of the passes, "float32", "float16" or "bfloat16". storage: of the weights file.
+        augment: a name of ``training.augmentation.AUGMENTATIONS``, or None.
+        eps, norm: radii at which robust accuracy is measured.
+        start: a member of the same architecture whose weights training starts from, or None.
+        stages: a curriculum of streams, with shares that add up to 1.
+        shipped: whether the weights come with the package.
+
+    Raises:
+        ValueError: a setting that cannot be meant.
+    """
+
+    title: str
+    data: str
+    architecture: str
+    method: str
+    updates: int
+    lr: float
+    eps: tuple[float, ...]
+    data_options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    method_options: dict[str, Any] = field(default_factory=dict)
+    norm: str = "linf"
+    batch_size: int = 128
+    optimizer: str = "sgd"
+    schedule: str = "one-cycle"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    precision: str = "float32"
+    storage: str = "float16"
+    augment: str | None = None
+    seed: int = 0
+    start: str | None = None
+    stages: tuple[Stage, ...] = (Stage(1.0),)
+    shipped: bool = True
+
+    def __post_init__(self) -> None:
+        choose(self.schedule, SCHEDULES, "schedule")
+        choose(self.norm, NORMS, "norm")
+        choose(self.precision, PRECISIONS, "precision")
+        choose(self.storage, STORAGES, "storage")
+        if self.augment is not None:
+            choose(self.augment, AUGMENTATIONS, "augmentation")
+        check_count(self.updates, what="updates")
+        check_count(self.seed, what="seed", least=0)
+        for eps in self.eps:
+            check_eps(eps)
+        shares = [stage.share for stage in self.stages]
+        if not shares or min(shares) <= 0 or not math.isclose(sum(shares), 1):
+            raise ValueError(f"the shares of stages must be above 0 and add up to 1, got {shares}")
+        self.make_method()
+
+    def make_method(self) -> Natural:
+        """The training method with its knobs, new."""
+        make = choose(self.method, METHODS, "training method")
+        try:
+            return make(**self.method_options)
+        except TypeError as error:
+            raise ValueError(f"{self.method} training cannot be set to {self.method_options}: {error}") from error
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides weights and scores, as the manifest holds it; wording and shipping are not among it."""
+        plain = json.loads(canonical(asdict(self)))
+        return {key: value for key, value in plain.items() if key not in ("title", "shipped")}
+
+
+def register(table: dict[str, Recipe]) -> dict[str, Recipe]:
+    """The table, if its names can be names of files: lower case, digits, single hyphens and dots."""
+    for name in table:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} cannot name a zoo model: use lower-case letters, digits and single hyphens")
+    return table
+
+
+# On scenes of 32 pixels: one network, trained naturally and by the two methods that chapter 1 compares.
+
+_SCENES32 = {
+    "data": "scenes.v1",
+    "data_options": {"size": 32, "n_validation": 1000, "n_test": 2000},
+    "architecture": "small_resnet",
+    "options": {"width": 24},
+    "updates": 4000,
+    "lr": 0.1,
+    "eps": (8 / 255,),
+}
+
+RECIPES = register({
+    "resnet-scenes32-natural": Recipe(
+        title="A small residual network that names the main shape of a scene, trained on clean images.",
+        method="natural",
+        **_SCENES32,
+    ),
+    "resnet-scenes32-free8": Recipe(
+        title="The same network made robust by Free training with 8 replays.",
+        method="free",
+        method_options={"eps": 8 / 255, "replays": 8},
+        **_SCENES32,
+    ),
+    "resnet-scenes32-pgd7": Recipe(
+        title="The same network made robust by PGD training with 7 steps.",
+        method="pgd",
+        method_options={"eps": 8 / 255, "steps": 7},
+        **_SCENES32,
+    ),
+})  # fmt: skip

@@ -1,0 +1,38 @@
+"""Random changes to training images that leave their class as it is, for ``training.train(augment=…)``.
+
+Each draws from the image's own random numbers, so that a resumed run sees the same images again.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from thesis_kit.randomness import ImageRandom
+
+
+def shift(x: Float[Tensor, "n c h w"], random: ImageRandom) -> Float[Tensor, "n c h w"]:
+    """Move each image by up to an eighth of its sides, black coming in: at 32 pixels, a crop after padding by 4."""
+    n, _, h, w = x.shape
+    down, right = (random.integers(1, 1, high=2 * (side // 8) + 1) - side // 8 for side in (h, w))  # (n, 1, 1)
+    row = torch.arange(h, device=x.device).view(1, h, 1) - down  # (n, h, 1)
+    column = torch.arange(w, device=x.device).view(1, 1, w) - right  # (n, 1, w)
+    inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)  # (n, h, w)
+    image = torch.arange(n, device=x.device).view(n, 1, 1)
+    moved = x.permute(0, 2, 3, 1)[image, row.clamp(0, h - 1), column.clamp(0, w - 1)]  # (n, h, w, c)
+    return (moved * inside[..., None]).permute(0, 3, 1, 2).contiguous()
+
+
+def mirror(x: Float[Tensor, "n c h w"], random: ImageRandom) -> Float[Tensor, "n c h w"]:
+    """Exchange left and right in half of the images."""
+    chosen = random.uniform(1, 1, 1, dtype=torch.float64) < 0.5  # (n, 1, 1, 1)
+    return torch.where(chosen, x.flip(3), x)
+
+
+def shift_and_mirror(x: Float[Tensor, "n c h w"], random: ImageRandom) -> Float[Tensor, "n c h w"]:
+    """Both, as CIFAR-10 networks are commonly trained."""
+    return mirror(shift(x, random), random)
+
+
+AUGMENTATIONS = {"shift": shift, "mirror": mirror, "shift and mirror": shift_and_mirror}
