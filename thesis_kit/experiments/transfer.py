@@ -19,7 +19,7 @@ from thesis_kit import training
 from thesis_kit.data import Part, Splits, load
 from thesis_kit.data.scenes import DISTRIBUTIONS
 from thesis_kit.data.scenes.distributions import test_group
-from thesis_kit.evaluation import RobustAccuracy, accuracy, reference_attack, robust_accuracy, weak_attack
+from thesis_kit.evaluation import RobustAccuracy, reference_attack, robust_accuracy, weak_attack
 from thesis_kit.experiments.memory import Memory
 from thesis_kit.experiments.runner import Experiment
 from thesis_kit.models import Classifier, anatomy, build
@@ -84,11 +84,12 @@ class World:
     def trained(self, arm: str) -> tuple[Classifier, training.TrainingReport]:
         """A source network, from its finished checkpoint where there is one."""
         s = self.settings
-        updates = s.source_updates
-        knobs = {"updates": updates, "batch_size": s.batch_size, "lr": s.source_lr, "seed": self.seed}
-        model = self.network(s.source)
-        with self.memory.place({"source": arm, "seed": self.seed, **_plain(s)}, ".ckpt") as path:
-            report = training.train(model, self.source.train, SOURCES[arm](s.eps), checkpoint=path, progress=False, **knobs)
+        model, method = self.network(s.source), SOURCES[arm](s.eps)
+        with self.memory.place({"network": arm, "seed": self.seed, **_plain(s)}, ".ckpt") as path:
+            report = training.train(
+                model, self.source.train, method, updates=s.source_updates, batch_size=s.batch_size, lr=s.source_lr,
+                seed=self.seed, checkpoint=path, progress=False,
+            )  # fmt: skip
         return model.eval(), report
 
     def robust(self, model: nn.Module, part: Part, attack: dict | None = None) -> RobustAccuracy:

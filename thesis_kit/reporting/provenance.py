@@ -23,6 +23,7 @@ _BOOKKEEPING = tuple(
     for name in (
         "reporting",
         "experiments.comparing",
+        "experiments.memory",
         "experiments.runner",
         "experiments.verifying",
         "files",
