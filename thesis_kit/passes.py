@@ -40,8 +40,8 @@ def count_passes(model: nn.Module) -> Iterator[Passes]:
         passes.backward_images += len(gradient)
 
     def on_forward(module: nn.Module, inputs: tuple, output: object) -> None:
-        if not isinstance(output, torch.Tensor):
-            return  # whoever reads it says what is wrong with it
+        if module is not model or not isinstance(output, torch.Tensor):
+            return  # a copy made inside the block carries the hook along; of no tensor, whoever reads it complains
         passes.forward += 1
         passes.forward_images += len(output)
         if output.requires_grad:

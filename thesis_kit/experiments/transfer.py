@@ -16,6 +16,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from thesis_kit import training
+from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.data import Part, Splits, load
 from thesis_kit.data.scenes import DISTRIBUTIONS
 from thesis_kit.data.scenes.distributions import test_group
@@ -98,8 +99,11 @@ class World:
         return robust_accuracy(model, part, attack, seed=mix_seed(self.seed, 7), progress=False)
 
     def scores(self, model: nn.Module) -> dict[str, float]:
-        """N and R on the target's validation part."""
-        measured = self.robust(model, self.target.validation)
+        """N and R on the target's validation part; below anything possible for a model that diverged."""
+        try:
+            measured = self.robust(model, self.target.validation)
+        except NonFiniteOutput:
+            return {"N": -1.0, "R": -1.0}
         return {"N": measured.clean_accuracy, "R": measured.robust_accuracy}
 
 
