@@ -79,6 +79,21 @@ def test_two_updates_of_free_move_the_weights_at_natural_cost(architecture):
     model.load_state_dict(start)
 
 
+def test_every_route_of_transfer_runs_through(architecture):
+    _, model, size = architecture
+    model.eval()
+    data, start = images(size), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fitted = training.linear_head(model, data, n_classes=2)
+    assert fitted(data.x).argmax(dim=1).tolist() == data.y.tolist()
+    retrained, _ = training.retrain_last(model, data, 0, n_classes=2, updates=1, lr=0.01)
+    distilled, report = training.distill(model, data, strength=1.0, n_classes=2, updates=2)
+    assert (report.passes.forward, report.passes.backward) == (2, 1)
+    for new in (retrained, distilled):
+        assert torch.isfinite(new(data.x)).all()
+        assert not any(module.training for module in new.modules())
+    assert all(torch.equal(tensor, start[name]) for name, tensor in model.state_dict().items())
+
+
 def test_an_evaluation_runs_through(architecture):
     _, model, size = architecture
     data = images(size)
