@@ -24,6 +24,7 @@
 
 # %% tags=["hide-input"]
 import torch
+from IPython.display import Markdown
 
 from thesis_kit import attacks, evaluation, training
 from thesis_kit.experiments import defenses
@@ -125,9 +126,9 @@ import inspect
 print(inspect.getsource(training.Free.minibatch))
 
 # %% [markdown]
-# `run.descend` makes one forward and one backward pass, updates the weights and returns the gradient at its input. With
-# one's own model and data the whole method is one call. Here it is beside ordinary training and 7-step PGD training, all
-# with the same number of weight updates.
+# `run.descend` makes one forward and one backward pass, updates the weights and, if asked, returns the gradient at its
+# input. With one's own model and data the whole method is one call. Here it is beside ordinary training and 7-step PGD
+# training, all with the same number of weight updates.
 
 # %%
 reports, models = {"natural": natural_report}, {"natural": natural}
@@ -156,7 +157,7 @@ for name, model in models.items():
 
 # %% tags=["hide-input"]
 recorded = results.load_result("defenses.digits")
-print(recorded.provenance() + ".")
+Markdown(f"*{recorded.provenance()}.*")
 
 # %% tags=["hide-input"]
 figures.cost_figure(
@@ -173,10 +174,9 @@ figures.cost_figure(
 # times. So we gave it twice the updates, still a quarter of the passes of PGD-7:
 
 # %% tags=["hide-input"]
-for arm, name in {"free-8": "Free, m = 8", "free-8 twice": "Free, m = 8, twice the updates", "pgd-7": "PGD-7"}.items():
+for arm, name in {"free-8": "Free, m = 8", "free-8 twice": "the same, twice the updates", "pgd-7": "PGD-7"}.items():
     found, passes = recorded.mean("R", arm), recorded.mean("passes", arm).value
-    interval = f"{100 * found.low:.1f} to {100 * found.high:.1f}"
-    print(f"{name:31} {passes:5,.0f} passes, {100 * found.value:.1f}% under PGD-20 (95% interval {interval})")
+    print(f"{name:29} {passes:5,.0f} passes  R {100 * found.value:.1f}% [{100 * found.low:.1f}, {100 * found.high:.1f}]")
 
 # %% [markdown]
 # Most of the gap closes. What Free saves in passes it pays for in part with updates, and on balance it is still cheap.
@@ -237,7 +237,8 @@ figures.collapse_figure(
 )
 
 # %% [markdown]
-# Nothing collapses. Robust accuracy rises and stays, with FGSM as with its successors.
+# Nothing collapses: where robust accuracy has risen, it stays, with FGSM as with its successors. N-FGSM, with the largest
+# noise, rises slowest.
 
 # %% tags=["nbval-check-output"]
 for arm in defenses.COLLAPSE_ARMS:
