@@ -79,14 +79,14 @@ class Transfer:
     model_options: MappingProxyType = field(default_factory=lambda: MappingProxyType({"width": 16}))
     eps: float = 8 / 255
     batch_size: int = 128
-    source_updates: int = 2000
+    source_updates: int = 1500
     source_lr: float = 0.1
     penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2)
     depth_updates: int = 500
     depth_lr: float = 0.1
-    distill_updates: int = 500
-    distill_lr: float = 0.02
-    strengths: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+    distill_updates: int = 1000
+    distill_lr: float = 0.003
+    strengths: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
     few_updates: int = 400
     few_lrs: tuple[float, ...] = (0.02, 0.05, 0.1)
     per_class: tuple[int, ...] = (5, 25, 100, 250)
