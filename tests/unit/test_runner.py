@@ -246,7 +246,7 @@ def test_experiments_are_found_by_chapter_and_arena():
     with pytest.raises(UnknownName, match="did you mean defenses"):
         experiments.find("defences", "digits")
     with pytest.raises(UnknownName, match="arena of chapter defenses"):
-        experiments.find("defenses", "scenes")
+        experiments.find("defenses", "speech")
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")])
