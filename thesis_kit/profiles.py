@@ -71,6 +71,8 @@ class Transfer:
 
     source: str = "scenes.v1-a"
     target: str = "scenes.v1-b"
+    moved_source: str = "scenes.v1-outdoors"
+    moved_target: str = "scenes.v1-indoors"
     size: int = 32
     n_target: int = 4000
     n_validation: int = 500
@@ -96,7 +98,7 @@ class Transfer:
 TRANSFER = MappingProxyType(
     {
         "small": Transfer(),
-        "record": Transfer(n_test=2000, seeds=(0, 1, 2)),
+        "record": Transfer(n_test=2000, seeds=(0, 1, 2, 3, 4)),
         "full": Transfer(source="cifar100", target="cifar10", model="wrn_32_10", model_options=MappingProxyType({})),
     }
 )

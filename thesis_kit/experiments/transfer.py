@@ -1,17 +1,20 @@
 """Chapter 1's second half, recorded on scenes: robustness that is inherited rather than trained.
 
-A source network learns classes A; the target is classes B of the same world, which it has never seen. One cell is one
+A source network learns classes A; the target is classes B of the same world, which it has never seen. In a second pair
+of worlds the classes stay and textures and backgrounds change. One cell is one
 arm and one seed; source networks and the models that a trend needs are made once a seed and kept. Hyper-parameters are
 chosen on validation images, with equal numbers of trials for all arms that a claim compares.
 """
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
 from scipy.stats import spearmanr
 from torch import nn
 
@@ -33,9 +36,16 @@ SOURCES: dict[str, Callable[[float], training.Natural]] = {
     "free-8": lambda eps: training.Free(eps, replays=8),
     "pgd-7": lambda eps: training.PGD(eps, steps=7),
 }
-HEADS = {"natural-head": "natural", "robust-head": "pgd-7"}
+HEADS = {  # arm → the source under its new head; "@moved" is the pair of worlds that differ in looks, not in classes
+    "natural-head": "natural",
+    "robust-head": "pgd-7",
+    "natural-head@moved": "natural",
+    "robust-head@moved": "free-8",
+}
 ROBUST = "pgd-7"  # the source whose robustness is to be inherited
 N_BLOCKS = 7  # of the network: a stem and six residual blocks
+_DIVERGED = {"N": -1.0, "R": -1.0}  # scores below anything possible
+Trial = tuple[nn.Module, training.TrainingReport, dict]  # a model, what it took, and how it did on validation
 DEPTHS = {**{f"depth-{k}": k for k in range(N_BLOCKS)}, "depth-all": N_BLOCKS}
 
 
@@ -103,18 +113,32 @@ class World:
         try:
             measured = self.robust(model, self.target.validation)
         except NonFiniteOutput:
-            return {"N": -1.0, "R": -1.0}
+            return _DIVERGED
         return {"N": measured.clean_accuracy, "R": measured.robust_accuracy}
 
 
 def run_cell(arm: str, seed: int, config: dict) -> dict:
     """Make and judge one arm with one seed; returns the record of the cell."""
-    settings, started = TRANSFER[config["profile"]], time.monotonic()
+    settings = TRANSFER[config["profile"]]
+    if arm.endswith("@moved"):
+        settings = replace(settings, source=settings.moved_source, target=settings.moved_target)
     world = World(seed, settings)
-    record = world.memory.recall({"arm": arm, "seed": seed, **_plain(settings)}, lambda: _judged(arm, world))
+    record = _recalled(arm, world)
     if arm == "depth-all":
-        record["scalars"]["trend"] = _trend(world)
-    return {"arm": arm, "seed": seed, **record, "seconds": time.monotonic() - started}
+        robust = [np.mean(_recalled(other, world)["outcomes"]["R"]) for other in DEPTHS]
+        record["scalars"]["trend"] = trend(list(DEPTHS.values()), robust)
+    return {"arm": arm, "seed": seed, **record}
+
+
+def _recalled(arm: str, world: World) -> dict:
+    """An arm's record, from memory where it was made before."""
+    settings = {"arm": arm, "seed": world.seed, **_plain(world.settings)}
+    return world.memory.recall(settings, lambda: _judged(arm, world))
+
+
+def trend(depths: Sequence[int], robust: Sequence[float]) -> float:
+    """Spearman correlation, −1 … 1, of the blocks retrained and the robustness lost."""
+    return float(spearmanr(depths, -np.asarray(robust)).statistic)
 
 
 def _plain(settings: Transfer) -> dict:
@@ -135,6 +159,7 @@ def _make(arm: str, world: World) -> Made:
 
 
 def _judged(arm: str, world: World) -> dict:
+    started = time.monotonic()
     made = _make(arm, world)
     reference, weak = (world.robust(made.model, made.test, a) for a in (None, weak_attack(world.settings.eps)))
     return {
@@ -153,6 +178,7 @@ def _judged(arm: str, world: World) -> dict:
         },
         "chosen": made.chosen,
         "trials": made.trials,
+        "seconds": time.monotonic() - started,
     }
 
 
@@ -197,41 +223,42 @@ def _retrained(k: int, world: World) -> Made:
     return Made(new, world.source.test, world.group(s.source), report.passes, report.updates, report.seconds)
 
 
-def _trend(world: World) -> float:
-    """Spearman correlation of blocks retrained and robustness lost, over one seed's models."""
-    robust = []
-    for arm in DEPTHS:
-        settings = {"arm": arm, "seed": world.seed, **_plain(world.settings)}
-        bits = world.memory.recall(settings, lambda arm=arm: _judged(arm, world))["outcomes"]["R"]
-        robust.append(sum(bits) / len(bits))
-    return float(spearmanr(list(DEPTHS.values()), [-share for share in robust]).statistic)
-
-
 def _distilled(arm: str, world: World) -> Made:
     """End-to-end fine-tuning on clean images, features held near the source's by a strength chosen on validation.
 
-    Of the strengths that lose at most a point of robust validation accuracy against frozen features, the one with the
-    highest clean accuracy; if all lose more, the most robust. Without distillation there is nothing to choose.
+    The strength is the cleanest of those that lose at most a point of robust validation accuracy against frozen
+    features, or the most robust if all lose more. Without distillation there is nothing to choose.
     """
     s = world.settings
     source, _ = world.trained(ROBUST)
     frozen, passes, _ = _fitted_head(world, source, world.target.train)
-    floor = world.scores(frozen)["R"] - 0.01
-    strengths = s.strengths if arm == "lwf" else (0.0,)
-    tried = []
-    for strength in strengths:
-        model, report = training.distill(
-            source, world.target.train, strength=strength, n_classes=len(DISTRIBUTIONS[s.target].classes),
-            updates=s.distill_updates, lr=s.distill_lr, head=anatomy.head(frozen), batch_size=s.batch_size,
-            seed=mix_seed(world.seed, 12), progress=False,
-        )  # fmt: skip
-        tried.append((model, report, {"strength": strength, **world.scores(model)}))
-    kept = [one for one in tried if one[2]["R"] >= floor]
-    model, report, best = max(kept, key=lambda t: t[2]["N"]) if kept else max(tried, key=lambda t: t[2]["R"])
+    tried = [_distill(strength, frozen, source, world) for strength in (s.strengths if arm == "lwf" else (0.0,))]
+    model, report, best = tried[
+        choose_strength([trial for _, _, trial in tried], floor=world.scores(frozen)["R"] - 0.01)
+    ]
     return _on_target(
         world, model, passes + report.passes, updates=report.updates, seconds=report.seconds,
-        chosen={"strength": best["strength"]}, trials=[t[2] for t in tried],
+        chosen={"strength": best["strength"]}, trials=[trial for _, _, trial in tried],
     )  # fmt: skip
+
+
+def _distill(strength: float, frozen: nn.Module, source: nn.Module, world: World) -> Trial:
+    s = world.settings
+    try:
+        model, report = training.distill(
+            source, world.target.train, strength=strength, n_classes=len(DISTRIBUTIONS[s.target].classes),
+            updates=s.distill_updates, lr=s.distill_lr, schedule="cosine", head=anatomy.head(frozen),
+            batch_size=s.batch_size, seed=mix_seed(world.seed, 12), progress=False,
+        )  # fmt: skip
+    except NonFiniteOutput:
+        return frozen, training.TrainingReport(), {"strength": strength, **_DIVERGED}
+    return model, report, {"strength": strength, **world.scores(model)}
+
+
+def choose_strength(trials: list[dict], *, floor: float) -> int:
+    """Position of the cleanest trial that is at least as robust as ``floor``; of the most robust if none is."""
+    kept = [i for i, trial in enumerate(trials) if trial["R"] >= floor]
+    return max(kept, key=lambda i: trials[i]["N"]) if kept else max(range(len(trials)), key=lambda i: trials[i]["R"])
 
 
 def _few(per_class: int, world: World) -> Part:
@@ -259,22 +286,24 @@ def _tuned(per_class: int, world: World) -> Made:
 
 def _free(start: nn.Module, per_class: int, world: World) -> Made:
     """Free training at each learning rate; the one with the highest robust validation accuracy is kept."""
-    s, tried = world.settings, []
-    initial = {key: value.clone() for key, value in start.state_dict().items()}
-    for lr in s.few_lrs:
-        start.load_state_dict(initial)
+    tried = [_free_trial(lr, start, per_class, world) for lr in world.settings.few_lrs]
+    model, report, best = max(tried, key=lambda one: one[2]["R"])
+    return _on_target(
+        world, model, report.passes, updates=report.updates, seconds=report.seconds, chosen={"lr": best["lr"]},
+        trials=[trial for _, _, trial in tried],
+    )  # fmt: skip
+
+
+def _free_trial(lr: float, start: nn.Module, per_class: int, world: World) -> Trial:
+    s, model = world.settings, copy.deepcopy(start)
+    try:
         report = training.train(
-            start, _few(per_class, world), training.Free(s.eps, replays=8), updates=s.few_updates, lr=lr,
+            model, _few(per_class, world), training.Free(s.eps, replays=8), updates=s.few_updates, lr=lr,
             batch_size=s.batch_size, seed=mix_seed(world.seed, 14), progress=False,
         )  # fmt: skip
-        weights = {key: value.clone() for key, value in start.state_dict().items()}
-        tried.append((weights, report, {"lr": lr, **world.scores(start)}))
-    weights, report, best = max(tried, key=lambda t: t[2]["R"])
-    start.load_state_dict(weights)
-    return _on_target(
-        world, start, report.passes, updates=report.updates, seconds=report.seconds, chosen={"lr": best["lr"]},
-        trials=[t[2] for t in tried],
-    )  # fmt: skip
+    except NonFiniteOutput:
+        return copy.deepcopy(start), training.TrainingReport(), {"lr": lr, **_DIVERGED}
+    return model, report, {"lr": lr, **world.scores(model)}
 
 
 FEW = {"transferred": _transferred, "scratch": _scratch, "tuned": _tuned}
@@ -288,7 +317,9 @@ def _experiment() -> Experiment:
         name="defenses",
         arena="scenes",
         config={"profile": "record", **_plain(s)},
-        data_hashes=lambda: {name: DISTRIBUTIONS[name].data_hash() for name in (s.source, s.target)},
+        data_hashes=lambda: {
+            name: DISTRIBUTIONS[name].data_hash() for name in (s.source, s.target, s.moved_source, s.moved_target)
+        },
         cells=tuple((arm, seed) for arm in arms for seed in s.seeds),
         run=run_cell,
         expected_seconds=_expected_seconds,
