@@ -82,7 +82,7 @@ def test_the_page_says_what_a_reader_needs(folder):
     ):
         assert needed in part, needed
     assert "✗ **does not hold here**" in page[page.index("(claim-free-strong)=") :]
-    assert "– **not run**: not measured yet" in page
+    assert "– **not run**: nothing is recorded yet" in page
     assert page.count("(claim-") == len(catalog().claims)
 
 
@@ -143,7 +143,7 @@ def test_lines_and_table_where_there_is_no_html(folder):
     table = claims_table("defenses", folder)
     lines = table.verdict_lines()
     assert lines[0] == "free-robust (digits): holds"
-    assert lines[-1] == "low-data (scenes): not run: not measured yet"
+    assert lines[-1] == "low-data (scenes): not run: nothing is recorded yet"
     assert repr(table) == "\n".join(lines)
     assert table._repr_markdown_().count("\n") == len(lines) + 1
 

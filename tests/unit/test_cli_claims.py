@@ -117,7 +117,7 @@ def test_restart_starts_each_arm_over_once(tiny, tmp_path):
 
 def test_a_claim_without_an_arena_says_why(tiny, tmp_path):
     said = call("run", "transfer-inherits", folder=tmp_path).output
-    assert said == "transfer-inherits (scenes): not run: not measured yet\n"
+    assert said == "transfer-inherits (scenes): not run: nothing is recorded yet\n"
     said = call("run", "free-robust", "--arena", "speech", folder=tmp_path).output
     assert said == "free-robust (speech): not run: it is measured in digits\n"
 
