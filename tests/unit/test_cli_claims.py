@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from thesis_kit import cli
 from thesis_kit.experiments.runner import run_experiment
+from thesis_kit.reporting import claims
 from thesis_kit.reporting.results import load_result, result_path, write_document
 
 runner = CliRunner()
@@ -115,11 +116,15 @@ def test_restart_starts_each_arm_over_once(tiny, tmp_path):
     assert result_path("defenses.digits", tmp_path).read_bytes() == before
 
 
-def test_a_claim_without_an_arena_says_why(tiny, tmp_path):
+def test_a_claim_without_an_arena_says_why(tiny, tmp_path, monkeypatch):
+    text = claims.FILE.read_text(encoding="utf-8")
+    row = "  - id: transfer-inherits\n"
+    unmeasured = claims.read_catalog(text.replace(row, f"{row}    not_run: its world is not built yet\n"))
+    monkeypatch.setattr("thesis_kit.cli.catalog", lambda: unmeasured)
     said = call("run", "transfer-inherits", folder=tmp_path).output
-    assert said == "transfer-inherits (scenes): not run: nothing is recorded yet\n"
-    said = call("run", "free-robust", "--arena", "speech", folder=tmp_path).output
-    assert said == "free-robust (speech): not run: it is measured in digits\n"
+    assert said == "transfer-inherits (scenes): not run: its world is not built yet\n"
+    said = call("run", "free-strong", "--arena", "speech", folder=tmp_path).output
+    assert said == "free-strong (speech): not run: it is measured in digits\n"
 
 
 def test_verify_says_the_expected_time_then_what_came_out(tiny, tmp_path):
