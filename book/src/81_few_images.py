@@ -4,8 +4,8 @@
 # **You have a few images of each class, no time to train against attacks, and want a classifier that resists them.**
 #
 # Take a network that somebody trained to be robust on a related task, keep its features, and fit a new linear head to your
-# clean images. No adversarial example is needed, and fitting takes seconds. Why it works, and how well, is measured in
-# [chapter 1](01_defenses.ipynb), after {cite:t}`shafahi2020transfer`.
+# clean images. No adversarial example is needed, and fitting takes seconds. The method is that of
+# {cite:t}`shafahi2020transfer`; its claims stand in the ledger of [chapter 1](01_defenses.ipynb).
 #
 # :::{admonition} What you need
 # :class: tip
@@ -66,8 +66,8 @@ print("robust features keep at least 20 points more under attack:", inherited - 
 # ## What to do with more images
 #
 # - **A few hundred a class:** fine-tune end to end and hold the features near the source's,
-#   `training.distill(source, data, strength=1.0, n_classes=…, updates=…)`. It lifts clean accuracy and keeps robustness;
-#   the strength is worth a small search on validation images.
+#   `training.distill(source, data, strength=1.0, n_classes=…, updates=…)`. It is meant to lift clean accuracy and keep
+#   robustness; search for the strength on validation images, and measure both.
 # - **Thousands a class, and time:** train against attacks from the transferred model,
 #   `training.train(model, data, training.Free(eps, replays=8), updates=…)`. It costs no more passes than ordinary training.
 #
@@ -75,7 +75,7 @@ print("robust features keep at least 20 points more under attack:", inherited - 
 #
 # - *The source resists another kind of change.* Robustness is inherited for the norm and about the radius it was trained for.
 # - *A normalization outside the model.* Attacks speak of pixels; put mean and standard deviation inside with `tk.Classifier`.
-# - *Retraining deep blocks on clean images.* The more is retrained, the less robustness remains.
+# - *Retraining deep blocks on clean images.* Robustness sits in the features that are then overwritten.
 # - *Judging by one attack.* Before you rely on a number, take the strong ensemble:
 #   `evaluation.strong_attacks(eps)` in place of `reference_attack(eps)`.
 #
