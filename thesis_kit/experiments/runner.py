@@ -99,7 +99,7 @@ def run_experiment(
     Args:
         experiment: what to run.
         jobs: cells at a time, each in a process with one thread.
-        only_arms: run these arms only.
+        only_arms: run these arms only; None runs all.
         restart: forget these arms' recorded cells first (all cells where code or configuration changed).
         progress: called with a sentence before each arm and after each cell; None is silent.
         folder: where result files lie, the package's own folder unless given.
@@ -111,7 +111,8 @@ def run_experiment(
     check_count(jobs, what="jobs")
     say = progress or (lambda sentence: None)
     path = result_path(experiment.id, folder)
-    arms = [choose(arm, experiment.arms, f"arm of {experiment.id}") for arm in only_arms or experiment.arms]
+    wanted = experiment.arms if only_arms is None else only_arms
+    arms = [choose(arm, experiment.arms, f"arm of {experiment.id}") for arm in wanted]
     with only_writer(path):
         document = _open(experiment, path, arms, restart)
         todo, here = _missing(experiment, document, arms), _origin(experiment)
