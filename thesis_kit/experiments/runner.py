@@ -312,7 +312,7 @@ def _packed(bits: Any, n: int, name: str) -> str:
 def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of fresh processes with one thread each, which never outlives the block, nor the parent's death."""
     before = set(multiprocessing.active_children())
-    with _environment(OMP_NUM_THREADS=THREADS, MKL_NUM_THREADS=THREADS, OPENBLAS_NUM_THREADS=THREADS):
+    with environment(OMP_NUM_THREADS=THREADS, MKL_NUM_THREADS=THREADS, OPENBLAS_NUM_THREADS=THREADS):
         pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_prepare_worker)
         try:
             yield pool
@@ -335,7 +335,8 @@ def _prepare_worker() -> None:
 
 
 @contextlib.contextmanager
-def _environment(**values: object) -> Iterator[None]:
+def environment(**values: object) -> Iterator[None]:
+    """Environment variables for the length of the block, also for the processes it starts."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update({name: str(value) for name, value in values.items()})
     try:
