@@ -128,7 +128,7 @@ def test_a_claim_without_an_arena_says_why(tiny, tmp_path, monkeypatch):
 
 
 def test_an_arm_that_an_arena_lacks_is_left_out(tiny, tmp_path):
-    said = call("run", "free-matches-pgd", folder=tmp_path).output  # it reports an arm that the tiny world does not have
+    said = call("run", "free-matches-pgd", folder=tmp_path).output  # it reports an arm that this world lacks
     assert said.startswith("free-matches-pgd (digits): 0 of 4 runs recorded, 4 to go")
     assert load_result("defenses.digits", tmp_path).arms == ["free-8", "pgd-7"]
     said = call("run", "free-m-tradeoff", folder=tmp_path).output

@@ -1,8 +1,8 @@
 """Work that several recorded runs share, such as a source network, done once and kept between processes.
 
 What is kept is a pure function of its settings, of the measuring code, and of what decides how sums are rounded
-(processor, threads, version of torch). All of it is in its file's name, so nothing stale is ever read. The folder may be
-deleted at any time; what was in it is then measured anew.
+(processor, threads, version of torch). All of it is in its file's name, so nothing stale is ever read. The folder may
+be deleted at any time; what was in it is then measured anew.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Memory:
             yield path
 
     def recall(self, settings: dict[str, Any], compute: Callable[[], Any]) -> Any:
-        """What ``compute`` returned for these settings before, or returns now; anything JSON can hold, as JSON holds it.
+        """What ``compute`` returned for these settings before, or returns now, in the form JSON gives it.
 
         Raises:
             DamagedFile: what was kept is not what was written. ValueError: ``compute`` returned NaN or infinity.

@@ -2,8 +2,8 @@
 
 Recording takes hours, and the modules a result rests on go on changing: a new argument, another data set. Runs of
 every arm that come out as before, bit by bit, show that a change left the measurement alone; the result file then says
-so, counts as current, and takes new runs. Measuring again begins from nothing: what runs share (``memory``) is made anew
-for the verification and thrown away after it.
+so, counts as current, and takes new runs. Measuring again begins from nothing: what runs share (``memory``) is made
+anew for the verification and thrown away after it.
 """
 
 from __future__ import annotations
