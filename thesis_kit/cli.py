@@ -158,12 +158,16 @@ class _Campaign:
             self.measure(f"figures of {chapter}", chapter, where, None)
 
     def measure(self, what: str, chapter: str, arena: str, arms: list[str] | None) -> Result:
-        """Run an experiment's arms (None: all); on --restart each starts over once, however many claims share it."""
+        """Run an experiment's arms (None: all); on --restart each starts over once, however many claims share it.
+
+        An arm that this arena does not have is left out: a claim may report it in another arena, and where its rule
+        rests on it, its verdict says that it is not in the recording.
+        """
         from thesis_kit.experiments import find
         from thesis_kit.experiments.runner import cells_left, duration, run_experiment, start_over
 
         experiment = find(chapter, arena)
-        arms = experiment.arms if arms is None else arms
+        arms = experiment.arms if arms is None else [arm for arm in arms if arm in experiment.arms]
         stale = [arm for arm in arms if (experiment.id, arm) not in self.fresh] if self.restart else []
         if stale:
             start_over(experiment, stale, folder=self.folder)

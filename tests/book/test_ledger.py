@@ -86,17 +86,21 @@ def test_the_page_says_what_a_reader_needs(folder):
     assert page.count("(claim-") == len(catalog().claims)
 
 
-def test_the_budget_stands_beside_the_number(folder):
+@pytest.mark.parametrize(
+    ("chosen", "what"),
+    [({"lr": 0.1}, "learning rates"), ({"strength": 3.0}, "strengths of distillation"), ({"width": 4}, "settings")],
+)
+def test_the_budget_stands_beside_the_number(folder, chosen, what):
     path = result_path("defenses.digits", folder)
     document = read_document(path)
     cost = {"attacked": 10, "forward": 40, "backward": 40, "forward_images": 200, "backward_images": 190}
     for cell in document["cells"]:
         cell["budget"] = {"train": {"forward": 1000, "backward": 1000}, "PGD-20": cost, "Square": cost}
-        cell["trials"] = [{}, {}, {}]
+        cell["trials"], cell["chosen"] = [{}, {}, {}], chosen
     write_document(path, document)
     page = ledger_page(folder)
     part = page[page.index("(claim-free-robust)=") : page.index("(claim-free-matches-pgd)=")]
-    training = "1,000 backward passes in training, the best of 3 learning rates on validation images"
+    training = f"1,000 backward passes in training, the best of 3 {what} on validation images"
     assert f": Free, m = 8: {training}\n: ordinary training: {training}\n" in part
     assert ": PGD-20: 20 forward and 19 backward passes an image attacked\n" in part
     assert "Square" not in part  # the claim does not rest on it

@@ -43,11 +43,14 @@ def test_chapter_1_has_its_claims():
     assert [claim.id for claim in catalog().of("defenses")] == CHAPTER_1
 
 
-def test_every_claim_compares_arms_of_its_experiment():
+def test_every_arm_of_a_claim_is_an_arm_of_its_experiment():
+    """In its own arena all of them; in another one those that the verdict rests on."""
     from thesis_kit.experiments import find
 
     for claim in catalog().of("defenses"):
         assert set(claim.arms) <= set(find("defenses", claim.arena).arms), claim.id
+        for arena in claim.also:
+            assert {arm for _, arm in claim.terms} <= set(find("defenses", arena).arms), (claim.id, arena)
 
 
 def altered(change):

@@ -127,6 +127,18 @@ def test_a_claim_without_an_arena_says_why(tiny, tmp_path, monkeypatch):
     assert said == "free-strong (speech): not run: it is measured in digits\n"
 
 
+def test_an_arm_that_an_arena_lacks_is_left_out(tiny, tmp_path):
+    said = call("run", "free-matches-pgd", folder=tmp_path).output  # it reports an arm that this world lacks
+    assert said.startswith("free-matches-pgd (digits): 0 of 4 runs recorded, 4 to go")
+    assert load_result("defenses.digits", tmp_path).arms == ["free-8", "pgd-7"]
+    said = call("run", "free-m-tradeoff", folder=tmp_path).output
+    assert "not run: free-2 is not in the recording" in said
+    campaign = cli._Campaign(None, 1, False, tmp_path)
+    before = result_path("defenses.digits", tmp_path).read_bytes()
+    campaign.measure("nothing", "defenses", "digits", ["fgsm-rs"])
+    assert result_path("defenses.digits", tmp_path).read_bytes() == before
+
+
 def test_verify_says_the_expected_time_then_what_came_out(tiny, tmp_path):
     call("run", "free-robust", folder=tmp_path)
     done = call("verify", folder=tmp_path)

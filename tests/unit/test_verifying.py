@@ -12,6 +12,7 @@ import pytest
 from thesis_kit.checks import UnknownName
 from thesis_kit.experiments import runner
 from thesis_kit.experiments.comparing import differences, inside_prediction_interval
+from thesis_kit.experiments.memory import FOLDER_VARIABLE, Memory
 from thesis_kit.experiments.runner import CellFailed, OutdatedResult, cells_left, run_experiment, start_over
 from thesis_kit.experiments.verifying import choose_cells, verify_experiment
 from thesis_kit.files import DamagedFile
@@ -124,6 +125,19 @@ def test_runs_that_come_out_the_same_make_the_record_current(tiny, folder):
     assert entry["cells"] == [["natural", 0], ["free-8", 1], ["pgd-7", 2]]
     assert (entry["code"]["modules"], entry["recorded"]) == (SECOND, 12)
     assert set(entry["machine"]) == {"processor", "cores", "threads", "device", "python", "torch"}
+
+
+def test_runs_are_measured_from_nothing_even_where_they_share_work(tiny, folder, monkeypatch, tmp_path):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "shared"))
+    made = []
+
+    def share(cell):
+        Memory("tiny_experiment").recall({"what": "source"}, lambda: made.append("source"))
+
+    share({})
+    verify_experiment(changed(tiny.experiment(), share), folder=folder)
+    share({})
+    assert made == ["source", "source"]  # once for the recording, once for all runs of the verification
 
 
 def test_what_was_measured_stays_untouched(tiny, folder):

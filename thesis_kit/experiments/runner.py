@@ -99,7 +99,7 @@ def run_experiment(
     Args:
         experiment: what to run.
         jobs: cells at a time, each in a process with one thread.
-        only_arms: run these arms only.
+        only_arms: run these arms only; None runs all.
         restart: forget these arms' recorded cells first (all cells where code or configuration changed).
         progress: called with a sentence before each arm and after each cell; None is silent.
         folder: where result files lie, the package's own folder unless given.
@@ -111,7 +111,8 @@ def run_experiment(
     check_count(jobs, what="jobs")
     say = progress or (lambda sentence: None)
     path = result_path(experiment.id, folder)
-    arms = [choose(arm, experiment.arms, f"arm of {experiment.id}") for arm in only_arms or experiment.arms]
+    wanted = experiment.arms if only_arms is None else only_arms
+    arms = [choose(arm, experiment.arms, f"arm of {experiment.id}") for arm in wanted]
     with only_writer(path):
         document = _open(experiment, path, arms, restart)
         todo, here = _missing(experiment, document, arms), _origin(experiment)
@@ -311,7 +312,7 @@ def _packed(bits: Any, n: int, name: str) -> str:
 def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of fresh processes with one thread each, which never outlives the block, nor the parent's death."""
     before = set(multiprocessing.active_children())
-    with _environment(OMP_NUM_THREADS=THREADS, MKL_NUM_THREADS=THREADS, OPENBLAS_NUM_THREADS=THREADS):
+    with environment(OMP_NUM_THREADS=THREADS, MKL_NUM_THREADS=THREADS, OPENBLAS_NUM_THREADS=THREADS):
         pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_prepare_worker)
         try:
             yield pool
@@ -334,7 +335,8 @@ def _prepare_worker() -> None:
 
 
 @contextlib.contextmanager
-def _environment(**values: object) -> Iterator[None]:
+def environment(**values: object) -> Iterator[None]:
+    """Environment variables for the length of the block, also for the processes it starts."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update({name: str(value) for name, value in values.items()})
     try:

@@ -1,9 +1,11 @@
 """Chapter 1's second half, recorded on scenes: robustness that is inherited rather than trained.
 
 A source network learns classes A; the target is classes B of the same world, which it has never seen. In a second pair
-of worlds the classes stay and textures and backgrounds change. One cell is one
-arm and one seed; source networks and the models that a trend needs are made once a seed and kept. Hyper-parameters are
-chosen on validation images, with equal numbers of trials for all arms that a claim compares.
+of worlds the classes stay and textures and backgrounds change; its robust source is trained by Free, an eighth of the
+cost. One cell is one arm and one seed; source networks and the models that a trend needs are made once a seed and kept.
+
+Hyper-parameters are chosen on validation images, with as many penalties for every head, and as many learning rates for
+every Free training, as the profile has. The strength of distillation is what its claim is about, and has more values.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -23,7 +25,7 @@ from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.data import Part, Splits, load
 from thesis_kit.data.scenes import DISTRIBUTIONS
 from thesis_kit.data.scenes.distributions import test_group
-from thesis_kit.evaluation import RobustAccuracy, reference_attack, robust_accuracy, weak_attack
+from thesis_kit.evaluation import Attack, RobustAccuracy, reference_attack, robust_accuracy, weak_attack
 from thesis_kit.experiments.memory import Memory
 from thesis_kit.experiments.runner import Experiment
 from thesis_kit.models import Classifier, anatomy, build
@@ -44,9 +46,9 @@ HEADS = {  # arm → the source under its new head; "@moved" is the pair of worl
 }
 ROBUST = "pgd-7"  # the source whose robustness is to be inherited
 N_BLOCKS = 7  # of the network: a stem and six residual blocks
-_DIVERGED = {"N": -1.0, "R": -1.0}  # scores below anything possible
-Trial = tuple[nn.Module, training.TrainingReport, dict]  # a model, what it took, and how it did on validation
 DEPTHS = {**{f"depth-{k}": k for k in range(N_BLOCKS)}, "depth-all": N_BLOCKS}
+_DIVERGED = -1.0  # a score below anything possible
+_ROUNDING = 1e-9  # of a difference of two shares
 
 
 @dataclass
@@ -61,6 +63,15 @@ class Made:
     seconds: float = 0.0
     chosen: dict = field(default_factory=dict)
     trials: list[dict] = field(default_factory=list)
+
+
+@dataclass
+class Trial:
+    """A model made with one setting, what training it took, and how it did on validation; None where it diverged."""
+
+    model: nn.Module | None
+    report: training.TrainingReport | None
+    record: dict
 
 
 class World:
@@ -103,17 +114,16 @@ class World:
             )  # fmt: skip
         return model.eval(), report
 
-    def robust(self, model: nn.Module, part: Part, attack: dict | None = None) -> RobustAccuracy:
-        """A part under an attack, PGD-20 unless given."""
-        attack = attack or reference_attack(self.settings.eps)
-        return robust_accuracy(model, part, attack, seed=mix_seed(self.seed, 7), progress=False)
+    def attacked(
+        self, model: nn.Module, part: Part, attack: Callable[[float], dict[str, Attack]] = reference_attack
+    ) -> RobustAccuracy:
+        """A part under an attack at the profile's radius, PGD-20 unless given."""
+        seed = mix_seed(self.seed, 7)
+        return robust_accuracy(model, part, attack(self.settings.eps), seed=seed, progress=False)
 
     def scores(self, model: nn.Module) -> dict[str, float]:
-        """N and R on the target's validation part; below anything possible for a model that diverged."""
-        try:
-            measured = self.robust(model, self.target.validation)
-        except NonFiniteOutput:
-            return _DIVERGED
+        """N and R on the target's validation part."""
+        measured = self.attacked(model, self.target.validation)
         return {"N": measured.clean_accuracy, "R": measured.robust_accuracy}
 
 
@@ -137,7 +147,9 @@ def _recalled(arm: str, world: World) -> dict:
 
 
 def trend(depths: Sequence[int], robust: Sequence[float]) -> float:
-    """Spearman correlation, −1 … 1, of the blocks retrained and the robustness lost."""
+    """Spearman correlation, −1 … 1, of the blocks retrained and the robustness lost; 0 where all are equally robust."""
+    if len(set(robust)) == 1:
+        return 0.0
     return float(spearmanr(depths, -np.asarray(robust)).statistic)
 
 
@@ -161,7 +173,7 @@ def _make(arm: str, world: World) -> Made:
 def _judged(arm: str, world: World) -> dict:
     started = time.monotonic()
     made = _make(arm, world)
-    reference, weak = (world.robust(made.model, made.test, a) for a in (None, weak_attack(world.settings.eps)))
+    reference, weak = (world.attacked(made.model, made.test, attack) for attack in (reference_attack, weak_attack))
     return {
         "group": made.group,
         "n": len(made.test),
@@ -193,22 +205,21 @@ def _on_target(world: World, model: nn.Module, passes: Passes, **what: object) -
     return Made(model, world.target.test, world.group(world.settings.target), passes, **what)
 
 
-def _fitted_head(world: World, model: nn.Module, data: Part) -> tuple[nn.Module, Passes, dict]:
+def _fitted_head(world: World, model: nn.Module, data: Part) -> Made:
     """A linear head on frozen features, its penalty chosen by clean validation accuracy."""
-    n_classes = len(DISTRIBUTIONS[world.settings.target].classes)
+    n_classes, started = len(DISTRIBUTIONS[world.settings.target].classes), time.monotonic()
     with count_passes(model) as passes:
         penalty = training.choose_penalty(
             model, data, world.target.validation, penalties=world.settings.penalties, n_classes=n_classes
         )
         headed = training.linear_head(model, data, n_classes=n_classes, penalty=penalty)
-    return headed, passes, {"penalty": penalty}
+    return _on_target(world, headed, passes, seconds=time.monotonic() - started, chosen={"penalty": penalty})
 
 
 def _head(source: str, world: World) -> Made:
     """New head, frozen features, clean images."""
     model, _ = world.trained(source)
-    headed, passes, chosen = _fitted_head(world, model, world.target.train)
-    return _on_target(world, headed, passes, chosen=chosen)
+    return _fitted_head(world, model, world.target.train)
 
 
 def _retrained(k: int, world: World) -> Made:
@@ -223,41 +234,62 @@ def _retrained(k: int, world: World) -> Made:
     return Made(new, world.source.test, world.group(s.source), report.passes, report.updates, report.seconds)
 
 
+def _tried(train: Callable[[], tuple[nn.Module, training.TrainingReport]], world: World, **setting: float) -> Trial:
+    """Train with a setting and score on validation; without a model where either diverged."""
+    try:
+        model, report = train()
+        return Trial(model, report, {**setting, **world.scores(model)})
+    except NonFiniteOutput:
+        return Trial(None, None, {**setting, "N": _DIVERGED, "R": _DIVERGED})
+
+
+def _kept(world: World, trials: list[Trial], position: int, before: Made | None = None) -> Made:
+    """What comes of the trial at ``position``; ``before`` is what was made first and belongs to its cost.
+
+    Raises:
+        NonFiniteOutput: it diverged; the rules of choice come to such a trial only if all did.
+    """
+    best, records = trials[position], [trial.record for trial in trials]
+    setting = {key: value for key, value in best.record.items() if key not in ("N", "R")}
+    if best.model is None:
+        tried = ", ".join(f"{key} {record[key]:g}" for record in records for key in setting)
+        raise NonFiniteOutput(f"training diverged at {tried}: put smaller learning rates into the profile")
+    passes, seconds = best.report.passes, best.report.seconds
+    if before is not None:
+        passes, seconds = before.passes + passes, before.seconds + seconds
+    return _on_target(
+        world, best.model, passes, updates=best.report.updates, seconds=seconds, chosen=setting, trials=records
+    )
+
+
 def _distilled(arm: str, world: World) -> Made:
     """End-to-end fine-tuning on clean images, features held near the source's by a strength chosen on validation.
 
     The strength is the cleanest of those that lose at most a point of robust validation accuracy against frozen
     features, or the most robust if all lose more. Without distillation there is nothing to choose.
     """
-    s = world.settings
     source, _ = world.trained(ROBUST)
-    frozen, passes, _ = _fitted_head(world, source, world.target.train)
-    tried = [_distill(strength, frozen, source, world) for strength in (s.strengths if arm == "lwf" else (0.0,))]
-    model, report, best = tried[
-        choose_strength([trial for _, _, trial in tried], floor=world.scores(frozen)["R"] - 0.01)
-    ]
-    return _on_target(
-        world, model, passes + report.passes, updates=report.updates, seconds=report.seconds,
-        chosen={"strength": best["strength"]}, trials=[trial for _, _, trial in tried],
-    )  # fmt: skip
+    frozen = _fitted_head(world, source, world.target.train)
+    strengths = world.settings.strengths if arm == "lwf" else (0.0,)
+    trials = [_tried(partial(_distill, one, frozen.model, source, world), world, strength=one) for one in strengths]
+    floor = world.scores(frozen.model)["R"] - 0.01
+    return _kept(world, trials, choose_strength([trial.record for trial in trials], floor=floor), before=frozen)
 
 
-def _distill(strength: float, frozen: nn.Module, source: nn.Module, world: World) -> Trial:
+def _distill(
+    strength: float, frozen: nn.Module, source: nn.Module, world: World
+) -> tuple[nn.Module, training.TrainingReport]:
     s = world.settings
-    try:
-        model, report = training.distill(
-            source, world.target.train, strength=strength, n_classes=len(DISTRIBUTIONS[s.target].classes),
-            updates=s.distill_updates, lr=s.distill_lr, schedule="cosine", head=anatomy.head(frozen),
-            batch_size=s.batch_size, seed=mix_seed(world.seed, 12), progress=False,
-        )  # fmt: skip
-    except NonFiniteOutput:
-        return frozen, training.TrainingReport(), {"strength": strength, **_DIVERGED}
-    return model, report, {"strength": strength, **world.scores(model)}
+    return training.distill(
+        source, world.target.train, strength=strength, n_classes=len(DISTRIBUTIONS[s.target].classes),
+        updates=s.distill_updates, lr=s.distill_lr, schedule="cosine", head=anatomy.head(frozen),
+        batch_size=s.batch_size, seed=mix_seed(world.seed, 12), progress=False,
+    )  # fmt: skip
 
 
 def choose_strength(trials: list[dict], *, floor: float) -> int:
     """Position of the cleanest trial that is at least as robust as ``floor``; of the most robust if none is."""
-    kept = [i for i, trial in enumerate(trials) if trial["R"] >= floor]
+    kept = [i for i, trial in enumerate(trials) if trial["R"] >= floor - _ROUNDING]
     return max(kept, key=lambda i: trials[i]["N"]) if kept else max(range(len(trials)), key=lambda i: trials[i]["R"])
 
 
@@ -268,8 +300,7 @@ def _few(per_class: int, world: World) -> Part:
 def _transferred(per_class: int, world: World) -> Made:
     """Few clean images, frozen robust features, a new head."""
     model, _ = world.trained(ROBUST)
-    headed, passes, chosen = _fitted_head(world, model, _few(per_class, world))
-    return _on_target(world, headed, passes, chosen=chosen)
+    return _fitted_head(world, model, _few(per_class, world))
 
 
 def _scratch(per_class: int, world: World) -> Made:
@@ -278,32 +309,24 @@ def _scratch(per_class: int, world: World) -> Made:
 
 
 def _tuned(per_class: int, world: World) -> Made:
-    """Free training on few images, from the robust source with a head fitted to them."""
+    """Free training on few images, from the robust source with a head fitted to them, whose cost is left out."""
     model, _ = world.trained(ROBUST)
-    headed, _, _ = _fitted_head(world, model, _few(per_class, world))
-    return _free(headed, per_class, world)
+    return _free(_fitted_head(world, model, _few(per_class, world)).model, per_class, world)
 
 
 def _free(start: nn.Module, per_class: int, world: World) -> Made:
     """Free training at each learning rate; the one with the highest robust validation accuracy is kept."""
-    tried = [_free_trial(lr, start, per_class, world) for lr in world.settings.few_lrs]
-    model, report, best = max(tried, key=lambda one: one[2]["R"])
-    return _on_target(
-        world, model, report.passes, updates=report.updates, seconds=report.seconds, chosen={"lr": best["lr"]},
-        trials=[trial for _, _, trial in tried],
-    )  # fmt: skip
+    trials = [_tried(partial(_free_at, lr, start, per_class, world), world, lr=lr) for lr in world.settings.few_lrs]
+    return _kept(world, trials, max(range(len(trials)), key=lambda i: trials[i].record["R"]))
 
 
-def _free_trial(lr: float, start: nn.Module, per_class: int, world: World) -> Trial:
+def _free_at(lr: float, start: nn.Module, per_class: int, world: World) -> tuple[nn.Module, training.TrainingReport]:
     s, model = world.settings, copy.deepcopy(start)
-    try:
-        report = training.train(
-            model, _few(per_class, world), training.Free(s.eps, replays=8), updates=s.few_updates, lr=lr,
-            batch_size=s.batch_size, seed=mix_seed(world.seed, 14), progress=False,
-        )  # fmt: skip
-    except NonFiniteOutput:
-        return copy.deepcopy(start), training.TrainingReport(), {"lr": lr, **_DIVERGED}
-    return model, report, {"lr": lr, **world.scores(model)}
+    report = training.train(
+        model, _few(per_class, world), training.Free(s.eps, replays=8), updates=s.few_updates, lr=lr,
+        batch_size=s.batch_size, seed=mix_seed(world.seed, 14), progress=False,
+    )  # fmt: skip
+    return model, report
 
 
 FEW = {"transferred": _transferred, "scratch": _scratch, "tuned": _tuned}

@@ -2,13 +2,15 @@
 
 Recording takes hours, and the modules a result rests on go on changing: a new argument, another data set. Runs of
 every arm that come out as before, bit by bit, show that a change left the measurement alone; the result file then says
-so, counts as current, and takes new runs.
+so, counts as current, and takes new runs. Measuring again begins from nothing: what runs share (``memory``) is made
+anew for the verification and thrown away after it.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from thesis_kit.checks import check_count, choose
-from thesis_kit.experiments import runner
+from thesis_kit.experiments import memory, runner
 from thesis_kit.experiments.comparing import Difference, differences, inside_prediction_interval
 from thesis_kit.experiments.runner import Cell, Experiment, OutdatedResult, Say, duration
 from thesis_kit.reporting.results import NotRecorded, Result, read_document, result_path, write_document
@@ -139,7 +141,8 @@ def verify_experiment(
         result, fresh = load_recorded(experiment, folder), runner.empty_document(experiment)
         _check_settings(path, result, fresh)
         todo = _recorded_cells(path, result, choose_cells(experiment, result) if cells is None else cells)
-        found = tuple(_measure_again(experiment, result, todo, jobs, say))
+        with tempfile.TemporaryDirectory() as nothing, runner.environment(**{memory.FOLDER_VARIABLE: nothing}):
+            found = tuple(_measure_again(experiment, result, todo, jobs, say))
         if not found:
             result = Result(_vouched(result.document, fresh, todo))
             write_document(path, result.document)

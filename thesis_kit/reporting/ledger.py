@@ -48,6 +48,7 @@ _CARD = (
     "background:#fff;color:#1a1a1a;border:1px solid #d0d0d0;border-left:6px solid {color};border-radius:6px;"
     "padding:10px 14px;margin:1em 0;max-width:100%;box-sizing:border-box;overflow-wrap:anywhere"
 )
+_KNOBS = {"lr": "learning rates", "strength": "strengths of distillation"}
 _CODE = "color:inherit;background:none"  # a theme's own code colors are made for the page, not for a white card
 Row = tuple[str, list[str]]
 
@@ -124,9 +125,16 @@ def _training(result: Result, arm: str, title: str) -> str:
     passes = [cell["budget"].get("train", {}).get("backward") for cell in cells]
     if not cells or None in passes:
         return ""
-    trials = {len(cell.get("trials", [])) for cell in cells}
-    chosen = f", the best of {max(trials)} learning rates on validation images" if max(trials) > 1 else ""
-    return f"{title}: {np.mean(passes):,.0f} backward passes in training{chosen}"
+    return f"{title}: {np.mean(passes):,.0f} backward passes in training{_choice(cells)}"
+
+
+def _choice(cells: list[Mapping[str, Any]]) -> str:
+    """A clause about how many values of a knob were tried, where there was more than one."""
+    tried = max(len(cell.get("trials", [])) for cell in cells)
+    if tried < 2:
+        return ""
+    knobs = {knob for cell in cells for knob in cell.get("chosen", {})}
+    return f", the best of {tried} {_KNOBS.get(''.join(knobs), 'settings')} on validation images"
 
 
 def _attack(result: Result, arms: list[str], attack: str) -> str:

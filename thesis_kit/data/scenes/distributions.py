@@ -1,8 +1,8 @@
 """Which scenes there are: a distribution draws attribute tables, and its knobs say how hard and how biased they are.
 
-Scene i of a stream is a function of (distribution, seed, i) alone, on any device and in any batch: fresh images for
-every training step, and test sets that need no file. Distributions are frozen under their names; a result or a weight
-rests on a name and its hash. One that is better gets a new name.
+Scene i of a stream is a function of (distribution, seed, i) alone, on any device and in any batch (its pixels up to
+rounding in the last bits): fresh images for every training step, and test sets that need no file. Distributions are
+frozen under their names; a result or a weight rests on a name and its hash. One that is better gets a new name.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Distribution:
         return Part(scenes.images, scenes.labels, scenes.table.ids)
 
     def data_hash(self) -> str:
-        """SHA-256 of the knobs and of the first 256 attribute tables: what a result rests on."""
+        """SHA-256 of the knobs and of the first 256 attribute tables: what a result rests on, but for the drawing."""
         knobs = {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(self).items()}
         digest = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode())
         table = self.sample(torch.arange(256), seed=0)
@@ -410,6 +410,7 @@ def splits(
         size: pixels along a side, at least 8.
         n_train: images of a training part held in memory; None gives an endless stream.
         n_validation, n_test: images of the other parts.
+        device: where images are drawn and held.
 
     Raises:
         UnknownName: no distribution has the name.
