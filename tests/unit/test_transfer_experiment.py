@@ -21,6 +21,7 @@ from thesis_kit.experiments.memory import FOLDER_VARIABLE, Memory
 from thesis_kit.files import DamagedFile
 from thesis_kit.models import anatomy
 from thesis_kit.profiles import TRANSFER
+from thesis_kit.reporting import transfer as figures
 from thesis_kit.reporting.claims import catalog
 from thesis_kit.reporting.judging import judge_claim
 from thesis_kit.reporting.results import Result
@@ -103,13 +104,19 @@ def test_arms_that_are_compared_meet_the_same_images(records):
     }
 
 
-def test_every_claim_in_scenes_can_be_judged_by_what_is_recorded(experiment, records):
+@pytest.fixture(scope="module")
+def result(experiment, records):
+    """The records as a result file holds them, twice, as if by two seeds."""
     cells = [runner._run_cell(lambda arm, *_: records[arm], arm, 0, {}) for arm in experiment.arms]
     document = runner.empty_document(experiment)
-    document["cells"] = [{**cell, "seed": seed} for cell in cells for seed in (0, 1)]
+    document["cells"] = [{**copy.deepcopy(cell), "seed": seed} for cell in cells for seed in (0, 1)]
     document["planned"] = {arm: [0, 1] for arm in experiment.arms}
+    return Result(document)
+
+
+def test_every_claim_in_scenes_can_be_judged_by_what_is_recorded(result):
     judged = [
-        (claim, judge_claim(claim, Result(document), "scenes"))
+        (claim, judge_claim(claim, result, "scenes"))
         for claim in catalog().of("defenses")
         if "scenes" in (claim.arena, *claim.also)
     ]
@@ -120,6 +127,41 @@ def test_every_claim_in_scenes_can_be_judged_by_what_is_recorded(experiment, rec
         for item in claim.report:
             absent = any(arm.endswith(NOT_TINY) for _, arm in item.expression.terms)
             assert (one.reported[item.title] == "not recorded") == absent, item.title
+
+
+def test_the_figures_draw_what_is_recorded(result, records):
+    words = {"label": "Figure 1.7", "caption": "A caption."}
+    heads = {arm: arm.replace("-", " ") for arm in transfer.HEADS}
+
+    def percent(arm, measure):
+        return f"{100 * np.mean(records[arm]['outcomes'][measure]):.0f}%"
+
+    def said(shown, name, arm):
+        assert f"{name}: clean {percent(arm, 'N')}, robust {percent(arm, 'R')}" in shown.html
+
+    inherited = figures.inherited_figure(result, heads, **words)
+    depths = figures.depth_figure(result, transfer.DEPTHS, **words)
+    few = figures.low_data_figure(result, TINY.per_class, **words)
+    for arm, name in heads.items():
+        said(inherited, name, arm)
+    for arm, k in transfer.DEPTHS.items():
+        said(depths, f"{k} blocks", arm)
+    for route, (name, *_) in figures.ROUTES.items():
+        for n in TINY.per_class:
+            said(few, f"{name}, {n} a class", f"{route}@{n}")
+
+
+def test_a_strength_that_diverged_has_no_point(result):
+    document = copy.deepcopy(result.document)
+    first, second = (trial for cell in document["cells"] if cell["arm"] == "lwf" for trial in cell["trials"][:1])
+    first.update(N=0.5, R=0.2), second.update(N=0.7, R=0.4)
+    shown = figures.distillation_figure(Result(document), label="Figure 1.8", caption="A caption.")
+    assert "λ = 0.1: clean 60%, robust 30%; λ = 10: clean" in shown.html
+    assert "; λ = 0: clean" in shown.html
+    second.update(N=-1.0, R=-1.0)
+    shown = figures.distillation_figure(Result(document), label="Figure 1.8", caption="A caption.")
+    assert "λ = 0.1" not in shown.html
+    assert "λ = 10: clean" in shown.html
 
 
 # --- what an arm is made of

@@ -67,27 +67,36 @@ def depth_figure(recorded: Result, depths: Mapping[str, int], *, label: str, cap
 
 
 def distillation_figure(recorded: Result, *, label: str, caption: str) -> Shown:
-    """Where growing strengths lead in clean and robust validation accuracy, from the trials, means over seeds."""
-    trials = [cell["trials"] for cell in recorded.cells["lwf"].values()]
-    strengths = [trial["strength"] for trial in trials[0]]
-    clean, robust = (
-        [100 * float(np.mean([seed[i][measure] for seed in trials])) for i in range(len(strengths))]
-        for measure in ("N", "R")
-    )
-    plain = [cell["trials"][0] for cell in recorded.cells["fine-tuned"].values()]
+    """Where growing strengths lead in clean and robust validation accuracy, from the trials, means over seeds.
+
+    A strength with which training diverged has no point.
+    """
+    points = {arm: _validation(recorded, arm) for arm in ("lwf", "fine-tuned")}
     with style():
         figure, axis = canvas(size=(7, 4))
-        axis.plot(clean, robust, marker="o", color=COLORS["blue"], label="distilled, by strength λ")
-        for strength, x, y in zip(strengths, clean, robust, strict=True):
-            axis.annotate(f"{strength:g}", (x, y), textcoords="offset points", xytext=(6, 5), fontsize=10)
-        x, y = (100 * float(np.mean([trial[measure] for trial in plain])) for measure in ("N", "R"))
-        axis.plot(x, y, "X", color=COLORS["vermilion"], markersize=10, label="fine-tuned without (λ = 0)")
+        axis.plot(
+            *zip(*points["lwf"].values(), strict=True), "o-", color=COLORS["blue"], label="distilled, by strength λ"
+        )
+        for strength, place in points["lwf"].items():
+            axis.annotate(f"{strength:g}", place, textcoords="offset points", xytext=(6, 5), fontsize=10)
+        plain = points["fine-tuned"][0.0]
+        axis.plot(*plain, "X", color=COLORS["vermilion"], markersize=10, label="fine-tuned without (λ = 0)")
         axis.set_xlabel("clean accuracy, validation (%)"), axis.set_ylabel("accuracy under PGD-20, validation (%)")
         axis.legend(loc="best")
-    points = [*zip(strengths, clean, robust, strict=True), (0.0, x, y)]
-    said = "; ".join(f"λ = {s:g}: clean {a:.0f}%, robust {b:.0f}%" for s, a, b in points)
+    places = {**points["lwf"], **points["fine-tuned"]}
+    said = "; ".join(f"λ = {s:g}: clean {x:.0f}%, robust {y:.0f}%" for s, (x, y) in places.items())
     alt = f"Robust against clean accuracy as distillation grows stronger. {said}."
     return present(figure, label=label, caption=caption, alt=alt)
+
+
+def _validation(recorded: Result, arm: str) -> dict[float, tuple[float, float]]:
+    """Strength → clean and robust validation accuracy in percent, where training did not diverge with any seed."""
+    found: dict[float, list[tuple[float, float]]] = {}
+    for cell in recorded.cells[arm].values():
+        for trial in cell["trials"]:
+            found.setdefault(trial["strength"], []).append((trial["N"], trial["R"]))
+    means = {strength: 100 * np.mean(scores, axis=0) for strength, scores in found.items() if np.min(scores) >= 0}
+    return {strength: (float(clean), float(robust)) for strength, (clean, robust) in means.items()}
 
 
 def low_data_figure(recorded: Result, per_class: Sequence[int], *, label: str, caption: str) -> Shown:
