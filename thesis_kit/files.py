@@ -115,7 +115,7 @@ def only_writer(path: str | os.PathLike, *, wait: bool = False) -> Iterator[None
     import fcntl
 
     key = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    with open(Path(tempfile.gettempdir()) / f"thesis_kit-{key}.lock", "a") as lock:
+    with open(Path(tempfile.gettempdir()) / f"thesis_kit-{os.getuid()}-{key}.lock", "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 
 @dataclass
@@ -41,13 +42,13 @@ def count_passes(model: nn.Module) -> Iterator[Passes]:
 
     def on_forward(module: nn.Module, inputs: tuple, output: object) -> None:
         if module is not model or not isinstance(output, torch.Tensor):
-            return  # a copy made inside the block carries the hook along; of no tensor, whoever reads it complains
+            return  # of no tensor, whoever reads it complains
         passes.forward += 1
         passes.forward_images += len(output)
         if output.requires_grad:
             output.register_hook(on_backward)
 
-    handle = model.register_forward_hook(on_forward)
+    handle = register_module_forward_hook(on_forward)  # on no module, so that a copy made meanwhile carries nothing
     try:
         yield passes
     finally:

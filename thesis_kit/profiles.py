@@ -62,21 +62,38 @@ DEFENSES = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Transfer:
-    """Chapter 1's second half: from a robust source to a target task, in pictures of ``size`` pixels.
+class Task:
+    """A data set of ``data.load`` under the options that a chapter uses it with, and how many classes it has."""
 
-    ``n_target`` are the stored clean images of the target; ``penalties`` those of a linear head; ``strengths`` the
-    weights of distillation, in units of 1/E‖z₀‖₁; ``per_class`` the numbers of few images.
+    data: str
+    n_classes: int
+    data_options: MappingProxyType = field(default_factory=lambda: MappingProxyType({}))
+
+
+def _scenes(name: str, n_classes: int, **options: int | None) -> Task:
+    standard = {"size": 32, "n_train": None, "n_validation": 500, "n_test": 500}
+    return Task(f"scenes.v1-{name}", n_classes, MappingProxyType({**standard, **options}))
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Chapter 1's second half: from a robust source to a target task.
+
+    A target's training part is stored, a source's may be an endless stream. ``members`` are the zoo's names of source
+    networks, for what runs live; ``penalties`` those of a linear head; ``strengths`` the weights of distillation, in
+    units of 1/E‖z₀‖₁; ``per_class`` the numbers of few images; ``few_trials`` the updates and the learning rate of
+    each trial that Free training on few images gets.
     """
 
-    source: str = "scenes.v1-a"
-    target: str = "scenes.v1-b"
-    moved_source: str = "scenes.v1-outdoors"
-    moved_target: str = "scenes.v1-indoors"
-    size: int = 32
-    n_target: int = 4000
-    n_validation: int = 500
-    n_test: int = 500
+    source: Task = field(default_factory=lambda: _scenes("a", 8))
+    target: Task = field(default_factory=lambda: _scenes("b", 8, n_train=4000))
+    moved_source: Task | None = field(default_factory=lambda: _scenes("outdoors", 16))
+    moved_target: Task | None = field(default_factory=lambda: _scenes("indoors", 16, n_train=4000))
+    members: MappingProxyType = field(
+        default_factory=lambda: MappingProxyType(
+            {arm: f"resnet-scenes-a-{arm.replace('-', '')}" for arm in ("natural", "free-8", "pgd-7")}
+        )
+    )
     model: str = "small_resnet"
     model_options: MappingProxyType = field(default_factory=lambda: MappingProxyType({"width": 16}))
     eps: float = 8 / 255
@@ -89,8 +106,7 @@ class Transfer:
     distill_updates: int = 1000
     distill_lr: float = 0.003
     strengths: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-    few_updates: int = 400
-    few_lrs: tuple[float, ...] = (0.02, 0.05, 0.1)
+    few_trials: tuple[tuple[int, float], ...] = ((400, 0.02), (400, 0.1), (1200, 0.05))
     per_class: tuple[int, ...] = (5, 25, 100, 250)
     seeds: tuple[int, ...] = (0,)
 
@@ -98,8 +114,25 @@ class Transfer:
 TRANSFER = MappingProxyType(
     {
         "small": Transfer(),
-        "record": Transfer(n_test=2000, seeds=(0, 1, 2, 3, 4)),
-        "full": Transfer(source="cifar100", target="cifar10", model="wrn_32_10", model_options=MappingProxyType({})),
+        "record": Transfer(
+            source=_scenes("a", 8, n_test=2000),
+            target=_scenes("b", 8, n_train=4000, n_test=2000),
+            moved_source=_scenes("outdoors", 16, n_test=2000),
+            moved_target=_scenes("indoors", 16, n_train=4000, n_test=2000),
+            seeds=(0, 1, 2, 3),
+        ),
+        "full": Transfer(
+            source=Task("cifar100", 100, MappingProxyType({"n_test": 1000})),
+            target=Task("cifar10", 10, MappingProxyType({"n_test": 1000})),
+            moved_source=None,
+            moved_target=None,
+            members=MappingProxyType({}),
+            model="wrn_32_10",
+            model_options=MappingProxyType({}),
+            source_updates=80_000,
+            distill_updates=20_000,
+            distill_lr=0.001,
+        ),
     }
 )
 

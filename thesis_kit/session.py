@@ -32,9 +32,13 @@ class Session:
         """A new generator on the CPU, seeded with the session's seed: the same numbers at every call."""
         return torch.Generator().manual_seed(self.seed)
 
-    def splits(self, chapter: str, seed: int | None = None) -> Splits:
-        """The chapter's data on the session's device, cut for a run's seed (the session's unless given)."""
+    def splits(self, chapter: str, seed: int | None = None, *, task: str | None = None) -> Splits:
+        """The chapter's data on the session's device, cut for a run's seed (the session's unless given).
+
+        ``task`` names one of a chapter's tasks where it has several, such as "source" and "target" of "transfer".
+        """
         settings = self.chapter(chapter)
+        settings = settings if task is None else getattr(settings, task)
         seed = self.seed if seed is None else seed
         return data.load(settings.data, seed, **settings.data_options).to(self.device)
 

@@ -4,8 +4,9 @@ A source network learns classes A; the target is classes B of the same world, wh
 of worlds the classes stay and textures and backgrounds change; its robust source is trained by Free, an eighth of the
 cost. One cell is one arm and one seed; source networks and the models that a trend needs are made once a seed and kept.
 
-Hyper-parameters are chosen on validation images, with as many penalties for every head, and as many learning rates for
-every Free training, as the profile has. The strength of distillation is what its claim is about, and has more values.
+Hyper-parameters are chosen on validation images, with as many penalties for every head, and as many trials of updates
+and learning rate for every Free training, as the profile has. The strength of distillation is what its claim is about,
+and has more values.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
+import torch
 from scipy.stats import spearmanr
 from torch import nn
 
@@ -30,7 +32,7 @@ from thesis_kit.experiments.memory import Memory
 from thesis_kit.experiments.runner import Experiment
 from thesis_kit.models import Classifier, anatomy, build
 from thesis_kit.passes import Passes, count_passes
-from thesis_kit.profiles import TRANSFER, Transfer
+from thesis_kit.profiles import TRANSFER, Task, Transfer
 from thesis_kit.randomness import mix_seed
 
 SOURCES: dict[str, Callable[[float], training.Natural]] = {
@@ -77,31 +79,26 @@ class Trial:
 class World:
     """Source and target of one seed, and the source networks, made when first asked for."""
 
-    def __init__(self, seed: int, settings: Transfer):
-        self.seed, self.settings, self.memory = seed, settings, Memory(__name__)
+    def __init__(self, seed: int, settings: Transfer, *, device: torch.device | str = "cpu"):
+        self.seed, self.settings, self.device, self.memory = seed, settings, torch.device(device), Memory(__name__)
 
-    def _load(self, name: str, n_train: int | None) -> Splits:
-        counts = {"n_train": n_train, "n_validation": self.settings.n_validation, "n_test": self.settings.n_test}
-        return load(name, self.seed, size=self.settings.size, **counts)
+    def _load(self, task: Task, seed: int) -> Splits:
+        return load(task.data, seed, **task.data_options).to(self.device)
 
     @cached_property
     def source(self) -> Splits:
-        """The source task: an endless stream of classes A."""
-        return self._load(self.settings.source, None)
+        """The source task."""
+        return self._load(self.settings.source, self.seed)
 
     @cached_property
     def target(self) -> Splits:
-        """The target task: a stored training part of classes B."""
-        return self._load(self.settings.target, self.settings.n_target)
+        """The target task, whose scenes share nothing with the source's: not even where things stand."""
+        return self._load(self.settings.target, mix_seed(self.seed, 10))
 
-    def group(self, name: str) -> str:
-        """The name of a task's test images."""
-        return test_group(name, self.settings.size, self.settings.n_test)
-
-    def network(self, task: str) -> Classifier:
+    def network(self, task: Task) -> Classifier:
         """The chapter's network with the seed's initial weights for a task's classes."""
-        n_classes = len(DISTRIBUTIONS[task].classes)
-        return build(self.settings.model, n_classes=n_classes, seed=self.seed, **self.settings.model_options)
+        model = build(self.settings.model, n_classes=task.n_classes, seed=self.seed, **self.settings.model_options)
+        return model.to(self.device)
 
     def trained(self, arm: str) -> tuple[Classifier, training.TrainingReport]:
         """A source network, from its finished checkpoint where there is one."""
@@ -125,6 +122,14 @@ class World:
         """N and R on the target's validation part."""
         measured = self.attacked(model, self.target.validation)
         return {"N": measured.clean_accuracy, "R": measured.robust_accuracy}
+
+
+def group_of(task: Task, seed: int) -> str:
+    """The name of a task's test images: cells with the same group test the same images."""
+    options = task.data_options
+    if task.data not in DISTRIBUTIONS:  # photographs: the seed says which are used
+        return f"{task.data}/{seed}"
+    return test_group(task.data, options["size"], options["n_test"])
 
 
 def run_cell(arm: str, seed: int, config: dict) -> dict:
@@ -154,7 +159,14 @@ def trend(depths: Sequence[int], robust: Sequence[float]) -> float:
 
 
 def _plain(settings: Transfer) -> dict:
-    return {key: dict(value) if hasattr(value, "items") else value for key, value in vars(settings).items()}
+    """The settings as JSON knows them."""
+
+    def plain(value: object) -> object:
+        if is_dataclass(value):
+            return {key: plain(inner) for key, inner in vars(value).items()}
+        return dict(value) if hasattr(value, "items") else value
+
+    return plain(settings)
 
 
 def _make(arm: str, world: World) -> Made:
@@ -197,17 +209,21 @@ def _judged(arm: str, world: World) -> dict:
 def _source(arm: str, world: World) -> Made:
     """A source network on its own task."""
     model, report = world.trained(arm)
-    name = world.settings.source
-    return Made(model, world.source.test, world.group(name), report.passes, report.updates, report.seconds)
+    return _on_source(world, model, report)
+
+
+def _on_source(world: World, model: nn.Module, report: training.TrainingReport) -> Made:
+    group = group_of(world.settings.source, world.seed)
+    return Made(model, world.source.test, group, report.passes, report.updates, report.seconds)
 
 
 def _on_target(world: World, model: nn.Module, passes: Passes, **what: object) -> Made:
-    return Made(model, world.target.test, world.group(world.settings.target), passes, **what)
+    return Made(model, world.target.test, group_of(world.settings.target, world.seed), passes, **what)
 
 
 def _fitted_head(world: World, model: nn.Module, data: Part) -> Made:
     """A linear head on frozen features, its penalty chosen by clean validation accuracy."""
-    n_classes, started = len(DISTRIBUTIONS[world.settings.target].classes), time.monotonic()
+    n_classes, started = world.settings.target.n_classes, time.monotonic()
     with count_passes(model) as passes:
         penalty = training.choose_penalty(
             model, data, world.target.validation, penalties=world.settings.penalties, n_classes=n_classes
@@ -226,12 +242,11 @@ def _retrained(k: int, world: World) -> Made:
     """The last k blocks drawn anew and trained on clean images of the source task itself."""
     s = world.settings
     model, _ = world.trained(ROBUST)
-    n_classes = len(DISTRIBUTIONS[s.source].classes)
     new, report = training.retrain_last(
-        model, world.source.train, k, n_classes=n_classes, updates=s.depth_updates, lr=s.depth_lr,
+        model, world.source.train, k, n_classes=s.source.n_classes, updates=s.depth_updates, lr=s.depth_lr,
         batch_size=s.batch_size, seed=mix_seed(world.seed, 11), progress=False,
     )  # fmt: skip
-    return Made(new, world.source.test, world.group(s.source), report.passes, report.updates, report.seconds)
+    return _on_source(world, new, report)
 
 
 def _tried(train: Callable[[], tuple[nn.Module, training.TrainingReport]], world: World, **setting: float) -> Trial:
@@ -252,7 +267,7 @@ def _kept(world: World, trials: list[Trial], position: int, before: Made | None 
     best, records = trials[position], [trial.record for trial in trials]
     setting = {key: value for key, value in best.record.items() if key not in ("N", "R")}
     if best.model is None:
-        tried = ", ".join(f"{key} {record[key]:g}" for record in records for key in setting)
+        tried = "; ".join(", ".join(f"{key} {record[key]:g}" for key in setting) for record in records)
         raise NonFiniteOutput(f"training diverged at {tried}: put smaller learning rates into the profile")
     passes, seconds = best.report.passes, best.report.seconds
     if before is not None:
@@ -281,7 +296,7 @@ def _distill(
 ) -> tuple[nn.Module, training.TrainingReport]:
     s = world.settings
     return training.distill(
-        source, world.target.train, strength=strength, n_classes=len(DISTRIBUTIONS[s.target].classes),
+        source, world.target.train, strength=strength, n_classes=s.target.n_classes,
         updates=s.distill_updates, lr=s.distill_lr, schedule="cosine", head=anatomy.head(frozen),
         batch_size=s.batch_size, seed=mix_seed(world.seed, 12), progress=False,
     )  # fmt: skip
@@ -315,15 +330,20 @@ def _tuned(per_class: int, world: World) -> Made:
 
 
 def _free(start: nn.Module, per_class: int, world: World) -> Made:
-    """Free training at each learning rate; the one with the highest robust validation accuracy is kept."""
-    trials = [_tried(partial(_free_at, lr, start, per_class, world), world, lr=lr) for lr in world.settings.few_lrs]
+    """Free training in each trial's way; the one with the highest robust validation accuracy is kept."""
+    trials = [
+        _tried(partial(_free_at, updates, lr, start, per_class, world), world, updates=updates, lr=lr)
+        for updates, lr in world.settings.few_trials
+    ]
     return _kept(world, trials, max(range(len(trials)), key=lambda i: trials[i].record["R"]))
 
 
-def _free_at(lr: float, start: nn.Module, per_class: int, world: World) -> tuple[nn.Module, training.TrainingReport]:
+def _free_at(
+    updates: int, lr: float, start: nn.Module, per_class: int, world: World
+) -> tuple[nn.Module, training.TrainingReport]:
     s, model = world.settings, copy.deepcopy(start)
     report = training.train(
-        model, _few(per_class, world), training.Free(s.eps, replays=8), updates=s.few_updates, lr=lr,
+        model, _few(per_class, world), training.Free(s.eps, replays=8), updates=updates, lr=lr,
         batch_size=s.batch_size, seed=mix_seed(world.seed, 14), progress=False,
     )  # fmt: skip
     return model, report
@@ -341,7 +361,8 @@ def _experiment() -> Experiment:
         arena="scenes",
         config={"profile": "record", **_plain(s)},
         data_hashes=lambda: {
-            name: DISTRIBUTIONS[name].data_hash() for name in (s.source, s.target, s.moved_source, s.moved_target)
+            task.data: DISTRIBUTIONS[task.data].data_hash()
+            for task in (s.source, s.target, s.moved_source, s.moved_target)
         },
         cells=tuple((arm, seed) for arm in arms for seed in s.seeds),
         run=run_cell,

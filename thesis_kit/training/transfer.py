@@ -111,7 +111,9 @@ def _draw_anew(modules: list[nn.Module], seed: int) -> None:
         for module in modules:
             owned = [name for name, _ in module.named_parameters(recurse=False)]
             if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+                device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+                module.cpu().reset_parameters()  # on the CPU: alike on every device
+                module.to(device)
             elif owned:
                 raise ValueError(
                     f"{type(module).__name__} cannot be drawn anew, for {', '.join(owned)} have no reset_parameters: "

@@ -88,11 +88,23 @@ class Distribution:
             raise ImpossibleScene("a color cannot be told from any of the tints: take another color or more tints")
         if len(self.classes) < 2 and self.layouts.get("pair"):
             raise ImpossibleScene("a pair needs two different shapes: name at least two classes")
+        if self.layouts.get("pair"):
+            self._check_pairs_of_colors()
 
     @property
     def slots(self) -> int:
         """Objects a scene has at most."""
         return 3 if self.layouts.get("group") else 2 if self.layouts.get("pair") else 1
+
+    def _check_pairs_of_colors(self) -> None:
+        """Every two colors need a tint from which both stand out."""
+        together = (self._visible()[:, None] & self._visible()).any(dim=2)  # (colors, colors)
+        if not together.all():
+            one, other = (self.colors[int(place)] for place in (~together).nonzero()[0])
+            raise ImpossibleScene(
+                f"{one} and {other} stand out together from none of the tints {', '.join(self.tints)}: take away one of "
+                "them, or name more tints"
+            )
 
     def _visible(self) -> Tensor:
         colors, tints = _positions(self.colors, COLORS), _positions(self.tints, TINTS)
@@ -175,7 +187,7 @@ class SceneStream(Stream):
 
     def __init__(self, distribution: Distribution, size: int, *, seed: int, device: torch.device | str = "cpu"):
         self.distribution, self.size, self.seed, self.device = distribution, size, seed, torch.device(device)
-        self.name = f"{distribution.name}/{size}px/{seed}"
+        self.name = f"{distribution.name}-{distribution.data_hash()[:12]}/{size}px/{seed}"
 
     def minibatch(self, position: int, size: int) -> Part:
         """Minibatch number ``position`` of ``size`` scenes."""
@@ -264,9 +276,11 @@ class _Sampler:
         choices = len(roomy) - itself.sum(dim=1)
         turn = (self._u("layout") * (4 + (choices > 0))).long()  # left of, right of, above, below, perhaps inside
         relation = torch.where(layout == 1, 1 + turn, torch.where(layout == 2, RELATIONS.index("alike"), 0))
+        if not len(roomy):  # nothing lies inside anything
+            return relation, first
         place = (self._u("layout") * choices).long()
         place = place + (itself.int().argmax(dim=1) <= place) * itself.any(dim=1)
-        return relation, roomy[place.clamp(0, max(len(roomy) - 1, 0))] if len(roomy) else first
+        return relation, roomy[place.clamp(0, len(roomy) - 1)]
 
     def _colors(self, layout: Tensor, own: Tensor) -> Tensor:
         """Colors of all slots: a pair's differ, a group's are the same."""

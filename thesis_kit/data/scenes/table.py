@@ -96,6 +96,8 @@ class Table:
         return {**whole, "word": word, "objects": objects}
 
 
+_KNOWN = ("objects", "relation", "background", "tint", "light", "shading", "noise", "word")
+_TOUCHES = 1e-5  # of the image's width: how far float32 may miss what a relation asks for
 _DEFAULTS = {"color": "red", "texture": "solid", "size": 0.6, "x": 0.5, "y": 0.5, "rotation": 0.0}
 
 
@@ -109,7 +111,7 @@ def compose(scenes: Iterable[Mapping], *, seed: int = 0) -> Table:
         seed: of everything random that is no attribute.
 
     Raises:
-        UnknownName: a name is not in the vocabulary; near names are offered.
+        UnknownName: a name is not in the vocabulary, or a mapping has a key that no scene has; near names are offered.
         ImpossibleScene: no scene, an object that cannot be seen, one too large for its container, and the like.
     """
     scenes = [_with_objects(scene) for scene in scenes]
@@ -124,7 +126,11 @@ def compose(scenes: Iterable[Mapping], *, seed: int = 0) -> Table:
     for key in ("size", "x", "y", "rotation"):
         columns[key] = torch.full((n, k), float(_DEFAULTS[key]))
     for i, scene in enumerate(scenes):
+        for key in scene:
+            choose(key, (*_KNOWN, "shape", *_DEFAULTS), "attribute of a scene")
         for j, thing in enumerate(scene["objects"]):
+            for key in thing:
+                choose(key, ("shape", *_DEFAULTS), "attribute of an object")
             for key, value in {**_DEFAULTS, **thing}.items():
                 columns[key][i, j] = _number(key, value)
     whole = {"relation": "none", "background": "plain", "tint": "azure", "light": 2.2, "shading": 0.6, "noise": 0.0}
@@ -164,6 +170,9 @@ def check_possible(table: Table) -> None:
         "has an object of no size or larger than the image": (
             present & ~((table.size > 0) & (table.size <= 1))
         ).any(dim=1),
+        "has an object whose center lies outside the image": (
+            present & ~((table.x >= 0) & (table.x <= 1) & (table.y >= 0) & (table.y <= 1))
+        ).any(dim=1),
         "has a relation and not two objects": (table.relation != 0) & (present.sum(dim=1) < 2),
         "has objects that do not stand as their relation says": ~_stand(table),
         "has noise or shading outside [0, 1]": ~(
@@ -187,7 +196,7 @@ def _stand(table: Table) -> Tensor:
     if table.shape.shape[1] < 2:
         return torch.ones(len(table), dtype=torch.bool, device=table.ids.device)
     right, below = table.x[:, 0] - table.x[:, 1], table.y[:, 0] - table.y[:, 1]
-    apart = (table.size[:, 0] + table.size[:, 1]) / 2
+    apart = (table.size[:, 0] + table.size[:, 1]) / 2 - _TOUCHES
     offered = table.size[:, 1] / 2 * inner_radius().to(right.device)[table.shape[:, 1].clamp_min(0)]
     alike = (table.present[:, 1:] <= (table.shape[:, 1:] == table.shape[:, :1])).all(dim=1)
     truth = {
@@ -196,7 +205,7 @@ def _stand(table: Table) -> Tensor:
         "right of": right >= apart,
         "above": below <= -apart,
         "below": below >= apart,
-        "inside": torch.hypot(right, below) + table.size[:, 0] / 2 <= offered,
+        "inside": torch.hypot(right, below) + table.size[:, 0] / 2 <= offered + _TOUCHES,
         "alike": alike,
     }
     return torch.stack([truth[name] for name in RELATIONS]).gather(0, table.relation[None])[0]
