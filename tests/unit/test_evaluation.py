@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 from functools import partial
 
@@ -328,6 +329,16 @@ def test_passes_are_counted_inside_the_block_only_and_add_up():
     assert passes == Passes(forward=2, backward=1, forward_images=9, backward_images=5)
     assert passes + Passes(1, 2, 3, 4) == Passes(3, 3, 12, 9)
     assert not model._forward_hooks
+
+
+def test_a_copy_made_inside_the_block_is_not_counted_and_carries_nothing():
+    model = nn.Linear(3, 2)
+    with count_passes(model) as passes:
+        copied = copy.deepcopy(model)
+        copied(torch.rand(5, 3))
+    assert passes == Passes()
+    assert not copied._forward_hooks
+    pickle.dumps(copied)
 
 
 def test_a_backward_pass_counts_once_for_each_forward_pass_it_belongs_to():

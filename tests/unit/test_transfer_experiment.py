@@ -29,7 +29,6 @@ from thesis_kit.reporting.statistics import Verdict
 from thesis_kit.training.run import Run
 
 
-
 def tiny(task, n_train=None):
     options = {"size": 16, "n_train": n_train, "n_validation": 96, "n_test": 24}
     return replace(getattr(TRANSFER["record"], task), data_options=MappingProxyType(options))

@@ -102,8 +102,8 @@ class Distribution:
         if not together.all():
             one, other = (self.colors[int(place)] for place in (~together).nonzero()[0])
             raise ImpossibleScene(
-                f"{one} and {other} stand out together from none of the tints {', '.join(self.tints)}: take away one of "
-                "them, or name more tints"
+                f"{one} and {other} stand out together from none of the tints {', '.join(self.tints)}: take away one "
+                "of them, or name more tints"
             )
 
     def _visible(self) -> Tensor:
