@@ -5,7 +5,7 @@
 networks that are trained already.
 """
 
-from thesis_kit import attacks, data, evaluation, models, training
+from thesis_kit import attacks, certification, data, evaluation, models, training
 from thesis_kit.evaluation import robust_accuracy
 from thesis_kit.models import Classifier, build, zoo
 from thesis_kit.session import Session, setup
@@ -18,6 +18,7 @@ __all__ = [
     "Session",
     "attacks",
     "build",
+    "certification",
     "data",
     "evaluation",
     "models",

@@ -1,0 +1,318 @@
+"""Randomized smoothing: certified ℓ₂ radii for any classifier, from its answers to noisy copies of an image.
+
+Cohen, Rosenfeld and Kolter (ICML 2019). The smoothed classifier g answers what the base classifier f answers most often
+on x + N(0, σ²I). If f's top class has probability at least p > 1/2 under the noise, g's answer is constant within
+R = σ Φ⁻¹(p). ``certify`` finds a p that holds with confidence 1 − α from n samples; ``predict`` finds g's answer.
+
+Noise comes in blocks of 100 samples that belong to (seed, stream, image id, block), so an image meets the same noise
+whatever its neighbors, the batch size or the number of processes, and fewer samples are a prefix of more. Which numbers
+these are depends on the type of device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from scipy.stats import beta, binomtest, norm
+from torch import Tensor, nn
+
+from thesis_kit.checks import check_count, check_images, check_logits, check_same_device
+from thesis_kit.modes import evaluating
+from thesis_kit.progress import track
+from thesis_kit.randomness import mix_seed
+
+ABSTAIN = -1  # in place of a label
+BLOCK = 100  # samples of noise that are drawn together
+_SELECTION, _ESTIMATION, _PREDICTION = 0, 1, 2  # streams: what chooses a class must not also judge it
+
+
+class NotDeterministic(ValueError):
+    """A model answered the same images differently in evaluation mode, so that no certificate of it would hold."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a certificate rests on: ``n0`` samples choose the class, ``n`` others bound its probability.
+
+    Args:
+        sigma: standard deviation of the noise, in units of pixels in [0, 1]; positive.
+        n0, n: numbers of samples, at least 1.
+        alpha: chance that a certificate is wrong, in (0, 1/2).
+
+    Raises:
+        ValueError: a value outside its range, or an n that can certify nothing at this alpha.
+    """
+
+    sigma: float
+    n0: int = 100
+    n: int = 100_000
+    alpha: float = 0.001
+
+    def __post_init__(self) -> None:
+        _check_sigma_alpha(self.sigma, self.alpha)
+        check_count(self.n0, what="n0"), check_count(self.n, what="n")
+        if self.alpha ** (1 / self.n) <= 0.5:
+            enough = math.floor(math.log2(1 / self.alpha)) + 1
+            raise ValueError(
+                f"n = {self.n} samples can certify nothing at alpha = {self.alpha:g}, the largest certifiable radius "
+                f"is 0 even if all agree: take n of at least {enough}"
+            )
+
+    @property
+    def largest_radius(self) -> float:
+        """σ Φ⁻¹(α^(1/n)): the radius if all n samples agree. No certificate of this budget has a larger one."""
+        return float(self.sigma * norm.ppf(self.alpha ** (1 / self.n)))
+
+    @cached_property
+    def least_count(self) -> int:
+        """How many of the n samples must agree for any radius at all."""
+        low, high = 0, self.n  # bisection on a bound that rises with the count
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if lower_bound(middle, self.n, self.alpha) >= 0.5 else (middle, high)
+        return high
+
+    def radius(self, count: int) -> float:
+        """The radius if ``count`` of n samples agree; 0 where that is too few to certify."""
+        return max(0.0, float(self.sigma * norm.ppf(lower_bound(count, self.n, self.alpha))))
+
+    def __str__(self) -> str:
+        return f"σ = {self.sigma:g}, n₀ = {self.n0:,}, n = {self.n:,}, α = {self.alpha:g}"
+
+
+def lower_bound(count: int, n: int, alpha: float) -> float:
+    """Clopper–Pearson: with confidence 1 − alpha, ``count`` of ``n`` successes have at least this probability."""
+    return float(beta.ppf(alpha, count, n - count + 1)) if count > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The smoothed classifier answers ``label`` everywhere within ℓ₂ ``radius``, with confidence 1 − α of its budget.
+
+    ``label`` is ``ABSTAIN`` and ``radius`` 0 where nothing can be said. ``count`` of the ``samples`` that were spent on
+    the bound had the label that was tried.
+    """
+
+    label: int
+    radius: float
+    budget: Budget
+    count: int
+    samples: int
+
+    @property
+    def abstained(self) -> bool:
+        """Whether nothing is certified."""
+        return self.label == ABSTAIN
+
+    @property
+    def confidence(self) -> float:
+        """1 − α: the chance, before the samples were drawn, that the certificate would be true."""
+        return 1 - self.budget.alpha
+
+    def __str__(self) -> str:
+        said = "abstains" if self.abstained else f"label {self.label} within {self.radius:.3f}"
+        return f"{said} (confidence {100 * self.confidence:g}%; {self.budget})"
+
+
+class Certificates(Sequence[Certificate]):
+    """Certificates of several images under one budget, in the order of the images."""
+
+    def __init__(self, certificates: Sequence[Certificate], budget: Budget):
+        self._all, self.budget = list(certificates), budget
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __getitem__(self, index: int | slice) -> Certificate | Certificates:
+        found = self._all[index]
+        return Certificates(found, self.budget) if isinstance(index, slice) else found
+
+    @property
+    def labels(self) -> Int[Tensor, " n"]:
+        """Certified labels, ``ABSTAIN`` where there is none."""
+        return torch.tensor([one.label for one in self._all], dtype=torch.int64)
+
+    @property
+    def radii(self) -> Float[Tensor, " n"]:
+        """Certified radii in float64, 0 where there is none."""
+        return torch.tensor([one.radius for one in self._all], dtype=torch.float64)
+
+    @property
+    def samples(self) -> int:
+        """Noisy copies that were classified in all, those that chose the class included."""
+        return sum(one.samples + self.budget.n0 for one in self._all)
+
+    def accuracy(self, y: Int[Tensor, " n"], radius: float = 0.0) -> float:
+        """Certified accuracy: the share of images with the true label ``y`` and a radius of at least ``radius``."""
+        right = self.labels == y.cpu()
+        return (right & (self.radii >= radius)).double().mean().item()
+
+    def __str__(self) -> str:
+        abstained = int((self.labels == ABSTAIN).sum())
+        return (
+            f"{len(self)} images, {abstained} abstained, mean radius {self.radii.mean():.3f} of at most "
+            f"{self.budget.largest_radius:.3f} ({self.budget})"
+        )
+
+
+def certify(
+    model: nn.Module, x: Float[Tensor, "m c h w"], *, sigma: float, n0: int = 100, n: int = 100_000,
+    alpha: float = 0.001, seed: int = 0, ids: Int[Tensor, " m"] | None = None, early_stop: bool = True,
+    batch_size: int = 400, progress: bool | None = None,
+) -> Certificates:  # fmt: skip
+    """Certify images: CERTIFY of Cohen et al. 2019, for each image.
+
+    Args:
+        model: pixels to logits, deterministic in evaluation mode. It is given images with noise, outside [0, 1] too.
+        x: images with pixels in [0, 1].
+        sigma, n0, n, alpha: see ``Budget``.
+        seed: with an image's id it decides the noise.
+        ids: what tells the images apart, (m,) int64; their positions unless given.
+        early_stop: leave an image as soon as the samples to come cannot save it from abstention. No certificate
+            changes, only ``samples`` does.
+        batch_size: noisy images a forward pass, in whole blocks of 100.
+        progress: show a bar; None follows the session.
+
+    Raises:
+        ValueError, TypeError: images or a budget that cannot be meant. NotDeterministic: the model's answers vary.
+    """
+    knobs = {"seed": seed, "ids": ids, "early_stop": early_stop, "batch_size": batch_size, "progress": progress}
+    return certify_nested(model, x, (n,), sigma=sigma, n0=n0, alpha=alpha, **knobs)[n]
+
+
+def certify_nested(
+    model: nn.Module, x: Float[Tensor, "m c h w"], sizes: Sequence[int], *, sigma: float, n0: int = 100,
+    alpha: float = 0.001, seed: int = 0, ids: Int[Tensor, " m"] | None = None, early_stop: bool = True,
+    batch_size: int = 400, progress: bool | None = None,
+) -> dict[int, Certificates]:  # fmt: skip
+    """Certify with several n at the price of the largest: the samples of a smaller n begin those of a larger one.
+
+    Args:
+        sizes: the numbers n of samples.
+        model, x, sigma, n0, alpha, seed, ids, early_stop, batch_size, progress: as for ``certify``.
+
+    Returns:
+        Size → the certificates that ``certify`` gives with that n.
+    """
+    budgets = [Budget(sigma, n0, n, alpha) for n in sorted(set(sizes))]
+    if not budgets:
+        raise ValueError("there is no number of samples to certify with: give at least one")
+    found: dict[int, list[Certificate]] = {one.n: [] for one in budgets}
+    with evaluating(model), track("certifying", len(x), progress) as bar:
+        sampler = _Sampler(model, x, sigma, seed, ids, batch_size)
+        for i in range(len(x)):
+            label = int(sampler.counts(i, _SELECTION, n0).argmax())
+            for certificate in _judged(sampler, i, label, budgets, early_stop):
+                found[certificate.budget.n].append(certificate)
+            bar.advance()
+    return {one.n: Certificates(found[one.n], one) for one in budgets}
+
+
+def _judged(
+    sampler: _Sampler, i: int, label: int, budgets: list[Budget], early_stop: bool
+) -> Iterator[Certificate]:
+    """One image's certificates for a label, one a budget, the smallest budget first."""
+    waiting, hits, spent = list(budgets), 0, 0
+    for agrees in sampler.agreements(i, label, waiting[-1].n):  # (b,) bool
+        while waiting and waiting[0].n <= spent + len(agrees):
+            one = waiting.pop(0)
+            count = hits + int(agrees[: one.n - spent].sum())
+            radius = one.radius(count)
+            yield Certificate(label if count >= one.least_count else ABSTAIN, radius, one, count, one.n)
+        hits, spent = hits + int(agrees.sum()), spent + len(agrees)
+        if early_stop and all(hits + one.n - spent < one.least_count for one in waiting):
+            break
+    for one in waiting:
+        yield Certificate(ABSTAIN, 0.0, one, hits, spent)
+
+
+def predict(
+    model: nn.Module, x: Float[Tensor, "m c h w"], *, sigma: float, n: int = 1000, alpha: float = 0.001, seed: int = 0,
+    ids: Int[Tensor, " m"] | None = None, batch_size: int = 400, progress: bool | None = None,
+) -> Int[Tensor, " m"]:  # fmt: skip
+    """The smoothed classifier's answers, ``ABSTAIN`` where n samples do not tell: PREDICT of Cohen et al. 2019.
+
+    An answer is the smoothed classifier's own with confidence 1 − alpha. Arguments as for ``certify``; the noise is
+    other noise.
+    """
+    _check_sigma_alpha(sigma, alpha)
+    check_count(n, what="n")
+    answers = torch.full((len(x),), ABSTAIN)
+    with evaluating(model), track("predicting", len(x), progress) as bar:
+        sampler = _Sampler(model, x, sigma, seed, ids, batch_size)
+        for i in range(len(x)):
+            (first, second), (label, _) = (top.tolist() for top in sampler.counts(i, _PREDICTION, n).topk(2))
+            if binomtest(first, first + second).pvalue <= alpha:
+                answers[i] = label
+            bar.advance()
+    return answers
+
+
+def _check_sigma_alpha(sigma: float, alpha: float) -> None:
+    if not (math.isfinite(sigma) and sigma > 0):
+        raise ValueError(f"sigma must be a positive number, got {sigma}")
+    if not 0 < alpha < 0.5:
+        raise ValueError(f"alpha must lie in (0, 1/2), got {alpha}")
+
+
+class _Sampler:
+    """A model's answers to noisy copies of images."""
+
+    def __init__(
+        self, model: nn.Module, x: Tensor, sigma: float, seed: int, ids: Tensor | None, batch_size: int
+    ):  # fmt: skip
+        check_images(x)
+        check_same_device(model, x)
+        check_count(batch_size, what="batch_size")
+        check_count(seed, what="seed", least=0)
+        if ids is not None and (ids.shape != (len(x),) or ids.dtype != torch.int64):
+            raise ValueError(f"ids must be int64 of shape ({len(x)},), got {ids.dtype} of shape {tuple(ids.shape)}")
+        self.model, self.x, self.sigma, self.seed = model, x, sigma, seed
+        self.ids = list(range(len(x))) if ids is None else ids.tolist()
+        self.blocks = max(1, batch_size // BLOCK)  # in a forward pass
+        self.generator = torch.Generator(x.device)
+        self.n_classes = self._try_out() if len(x) else 0
+
+    def _try_out(self) -> int:
+        """Look whether the model answers as a classifier, and the same twice."""
+        noisy = self._noisy(0, _SELECTION, 0)
+        with torch.no_grad():
+            first, second = self.model(noisy), self.model(noisy)
+        check_logits(first, BLOCK)
+        if not torch.allclose(first, second, rtol=1e-3, atol=1e-4 * float(first.abs().max())):
+            raise NotDeterministic(
+                "the model gave different logits for the same images in evaluation mode: switch off what is random in "
+                "it, such as functional dropout without training=self.training"
+            )
+        return first.shape[1]
+
+    def _noisy(self, i: int, stream: int, block: int) -> Tensor:
+        self.generator.manual_seed(mix_seed(self.seed, stream, self.ids[i], block))
+        like = {"device": self.x.device, "dtype": self.x.dtype}
+        noise = torch.randn(BLOCK, *self.x.shape[1:], generator=self.generator, **like)
+        return noise.mul_(self.sigma).add_(self.x[i])
+
+    def _answers(self, i: int, stream: int, n: int) -> Iterator[Tensor]:
+        """Classes of n noisy copies of image i, (b,) int64 at a time."""
+        total = math.ceil(n / BLOCK)
+        for first in range(0, total, self.blocks):
+            blocks = range(first, min(first + self.blocks, total))
+            noisy = torch.cat([self._noisy(i, stream, block) for block in blocks])
+            with torch.no_grad():
+                logits = self.model(noisy)
+            check_logits(logits, len(noisy))
+            yield logits.argmax(dim=1)[: n - first * BLOCK]
+
+    def counts(self, i: int, stream: int, n: int) -> Tensor:
+        """How often each class was answered, (k,) int64 on the CPU."""
+        return sum(torch.bincount(some, minlength=self.n_classes) for some in self._answers(i, stream, n)).cpu()
+
+    def agreements(self, i: int, label: int, n: int) -> Iterator[Tensor]:
+        """Which of n copies for the bound were answered ``label``, (b,) bool at a time."""
+        for some in self._answers(i, _ESTIMATION, n):
+            yield (some == label).cpu()
