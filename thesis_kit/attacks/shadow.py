@@ -1,0 +1,355 @@
+"""The Shadow Attack: natural-looking images with a wrong label and a certificate for it.
+
+Ghiasi, Shafahi and Goldstein (ICLR 2020). Norm-bounded attacks stay near an image, and a certificate speaks of nothing
+else. This attack leaves the ball: it adds a smooth, nearly gray shadow that a person sees through, and steers the
+classifier to a wrong class with so much room around the image that the certificate is large. It descends, by plain
+gradient steps, on
+
+    L(x + δ, t) + λ_tv TV(δ) + λ_c C(δ) + λ_s D(δ)
+
+for a target t; L is the target's cross-entropy averaged over fixed draws of Gaussian noise (``shadow``) or any loss of
+the caller, such as one on interval bounds (``descend``). Unlike the attacks of ``thesis_kit.attacks``, it keeps to no
+ball; like them it leaves the pixels in [0, 1] and the model as it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thesis_kit.attacks.objective import frozen
+from thesis_kit.certification import ABSTAIN, Budget, Certificates, certify
+from thesis_kit.checks import NonFiniteOutput, check_count, check_images, check_labels, check_logits, check_same_device
+from thesis_kit.modes import evaluating
+from thesis_kit.progress import track
+from thesis_kit.randomness import ImageRandom, mix_seed
+
+_START, _NOISE = 0, 1  # streams of an image's random numbers
+_CHUNK = {"cpu": 64}  # noisy images in a pass: on a CPU larger ones are slower per image
+_LARGE_CHUNK = 2048
+_MOST_CLASSES = 1 << 20
+
+
+def total_variation(delta: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+    """TV(δ): the sum of squared differences of neighbors, over rows, columns and channels."""
+    right, down = delta.diff(dim=3).square().sum(dim=(1, 2, 3)), delta.diff(dim=2).square().sum(dim=(1, 2, 3))
+    return right + down
+
+
+def color_shift(delta: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+    """C(δ): the squared norm of the channels' mean absolute values."""
+    return delta.abs().mean(dim=(2, 3)).square().sum(dim=1)
+
+
+def dissimilarity(delta: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+    """D(δ): how unlike the three channels are; 0 for a gray δ.
+
+    At every pixel s = (r − g)² + (g − b)² + (r − b)², and D is the 2-norm of the map s.
+    """
+    if delta.shape[1] == 1:
+        return torch.zeros_like(delta[:, 0, 0, 0])
+    s = (delta - delta.roll(1, dims=1)).square().sum(dim=1)  # (n, h, w)
+    return s.square().sum(dim=(1, 2)).clamp_min(1e-30).sqrt()
+
+
+@dataclass(frozen=True)
+class ShadowConstants:
+    """The attack's constants.
+
+    Args:
+        tv, color, dissimilarity: weights λ of the penalties, at least 0.
+        steps: gradient steps. step_size: what a gradient is multiplied with.
+        draws: fixed draws of noise that the loss is averaged over.
+        one_channel: one gray δ for all channels, whose dissimilarity is 0.
+        start: δ begins uniform in [−start, start].
+        renewed: draw new noise for every step (ours; the paper's is fixed).
+    """
+
+    tv: float = 0.3
+    color: float = 1.0
+    dissimilarity: float = 0.5
+    steps: int = 300
+    step_size: float = 0.1
+    draws: int = 400
+    one_channel: bool = True
+    start: float = 0.5
+    renewed: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("tv", "color", "dissimilarity", "step_size", "start"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+        check_count(self.steps, what="steps", least=0)
+        check_count(self.draws, what="draws")
+
+    def penalty(self, delta: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+        """λ_tv TV + λ_c C + λ_s D of δ as it is added to the images."""
+        total = self.tv * total_variation(delta) + self.color * color_shift(delta)
+        if self.dissimilarity and not self.one_channel:
+            total = total + self.dissimilarity * dissimilarity(delta)
+        return total
+
+
+PUBLISHED: Mapping[str, ShadowConstants] = MappingProxyType({
+    "scripts": ShadowConstants(),  # the released runs' command lines: the paper's results
+    "function": ShadowConstants(tv=0.1, color=20.0, dissimilarity=10.0, one_channel=False),  # the released defaults
+    "art": ShadowConstants(tv=0.1, color=20.0, dissimilarity=10.0, draws=1, one_channel=False),  # ART's class
+})  # fmt: skip
+
+
+def shadow(
+    model: nn.Module, x: Float[Tensor, "n c h w"], target: Int[Tensor, " n"], *, sigma: float,
+    constants: ShadowConstants = PUBLISHED["scripts"], seed: int = 0, ids: Int[Tensor, " n"] | None = None,
+    chunk: int | None = None, resume: Float[Tensor, "n c h w"] | None = None,
+) -> Float[Tensor, "n c h w"]:  # fmt: skip
+    """Return images that a smoothed classifier gives the target labels, with radii as large as the attack finds.
+
+    Args:
+        model: pixels to logits, the base classifier of randomized smoothing; used in evaluation mode.
+        x: images in [0, 1]; repeat an image to attack it with several targets.
+        target: the wrong class to be certified, one an image.
+        sigma: standard deviation of the smoothing noise, positive; 0 attacks the model without noise.
+        constants: of the attack; ``PUBLISHED`` holds the published sets by name.
+        seed: with an image's id it decides the noise and, with the target, where δ starts.
+        ids: what tells images apart, (n,) int64; rows of one image should share an id, and then share their noise.
+            Their positions unless given.
+        chunk: noisy images in one pass; chosen for the device unless given. It changes results by rounding only.
+        resume: images that an earlier call returned, to go on from there with ``constants.steps`` more steps.
+
+    Raises:
+        ValueError, TypeError: images, targets or constants that cannot be meant. NonFiniteOutput: the attack diverged.
+
+    Source: Ghiasi et al. 2020, sections 2 and 3, and the released code.
+    """
+    if not (math.isfinite(sigma) and sigma >= 0):
+        raise ValueError(f"sigma must be a number of at least 0, got {sigma}")
+    ids = _check(model, x, target, ids, resume)
+    chunk = _CHUNK.get(x.device.type, _LARGE_CHUNK) if chunk is None else chunk
+    check_count(chunk, what="chunk")
+    draws = constants.draws if sigma else 1
+    together = max(count for count in range(1, min(draws, chunk) + 1) if draws % count == 0)  # of an image, in a pass
+    if not len(x):
+        return x.clone()
+    found = []
+    with evaluating(model), frozen(model):
+        for rows in torch.arange(len(x), device=x.device).split(max(1, chunk // together)):
+            noise = _Noise(ids[rows], x, sigma, draws, seed, renewed=constants.renewed)
+            gradient = partial(_smoothed_gradient, model, target[rows], noise, together)
+            fresh = _start(x[rows], ids[rows], target[rows], constants, seed)
+            start = fresh if resume is None else resume[rows] - x[rows]
+            found.append(_descend(gradient, x[rows], start, constants))
+    return torch.cat(found)
+
+
+def _smoothed_gradient(
+    model: nn.Module, target: Tensor, noise: _Noise, together: int, x_adv: Tensor, step: int
+) -> Tensor:
+    """Gradient at the images (r, c, h, w) of the targets' cross-entropy, averaged over the draws of noise."""
+    gradient, draws = torch.zeros_like(x_adv), noise.at(step)  # (r, draws, c, h, w)
+    for some in draws.split(together, dim=1):
+        noisy = (x_adv[:, None] + some).flatten(0, 1).requires_grad_()
+        with torch.enable_grad():
+            logits = model(noisy)
+            if step == 0:
+                check_logits(logits, len(noisy))
+                check_labels(target, len(target), logits.shape[1], what="targets")
+            loss = F.cross_entropy(logits, target.repeat_interleave(some.shape[1]), reduction="sum") / draws.shape[1]
+        gradient += torch.autograd.grad(loss, noisy)[0].view_as(some).sum(dim=1)
+    return gradient
+
+
+@dataclass(frozen=True)
+class Spoofed:
+    """What the attack made of images, one row an image.
+
+    ``images`` (n, c, h, w) are the attacked ones, ``targets`` (n,) the classes aimed at in the end, ``certificates``
+    what the smoothed classifier certifies there, with noise that chose nothing, and ``wrong`` (n,) bool where that is a
+    wrong class. ``norms`` (n,) are ℓ₂ norms of what was added; ``tv``, ``color`` and ``dissimilarity`` (n,) its
+    penalties without their weights.
+    """
+
+    images: Tensor
+    targets: Tensor
+    certificates: Certificates
+    wrong: Tensor
+    norms: Tensor
+    tv: Tensor
+    color: Tensor
+    dissimilarity: Tensor
+
+    @property
+    def radii(self) -> Tensor:
+        """Certified radii of wrong labels, 0 where the attack failed."""
+        return torch.where(self.wrong, self.certificates.radii, 0.0)
+
+    def __str__(self) -> str:
+        return (
+            f"{int(self.wrong.sum())} of {len(self.wrong)} images certified with a wrong label, mean radius "
+            f"{self.radii.mean():.3f} ({self.certificates.budget})"
+        )
+
+
+def spoof(
+    model: nn.Module, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], *, sigma: float, n0: int = 100,
+    n: int = 100_000, alpha: float = 0.001, constants: ShadowConstants = PUBLISHED["scripts"], n_select: int = 200,
+    targets: Sequence[int] | None = None, finalists: int = 1, final_steps: int = 0, seed: int = 0,
+    ids: Int[Tensor, " n"] | None = None, chunk: int | None = None, progress: bool | None = None,
+) -> Spoofed:  # fmt: skip
+    """Attack every image with every wrong class and keep the one whose certificate is strongest.
+
+    Args:
+        model, x, sigma, constants, ids, chunk: as for ``shadow``.
+        y: true labels.
+        n0, n, alpha: budget of the certificates that are reported.
+        n_select: samples of the certificates that choose among targets.
+        targets: classes to try, all unless given; an image's own is left out.
+        finalists: so many targets an image are attacked for ``final_steps`` more steps before one is chosen.
+        seed: decides all noise; what chooses, what is attacked and what is reported have noise of their own.
+        progress: show a bar; None follows the session.
+
+    Raises:
+        ValueError, TypeError: as for ``shadow`` and ``certify``, or an image without any wrong class to try.
+    """
+    check_labels(y, len(x))
+    check_count(finalists, what="finalists"), check_count(final_steps, what="final_steps", least=0)
+    ids, budget = _check(model, x, y, ids, None), Budget(sigma, n0, n, alpha)
+    select = {"sigma": sigma, "n0": n0, "n": Budget(sigma, n0, n_select, alpha).n, "alpha": alpha, "progress": False}
+    own = {"sigma": sigma, "seed": mix_seed(seed, 1), "chunk": chunk}
+
+    def attack(owner: Tensor, aims: Tensor, **knobs: object) -> tuple[Tensor, Tensor]:
+        """Images, and how strongly each is certified with a wrong label; −1 for not at all."""
+        images = shadow(model, x[owner], aims, ids=ids[owner], **own, **knobs)
+        certificates = certify(model, images, seed=mix_seed(seed, 2), ids=ids[owner], **select)
+        return images, torch.where(_wrong(certificates, y[owner]), certificates.radii, -1.0)
+
+    images, chosen = x.clone(), y.clone()
+    with track("attacking", len(x), progress) as bar:
+        for i in range(len(x)):
+            aims = _wrong_classes(model, x[i : i + 1], int(y[i]), targets)
+            owner = torch.full_like(aims, i)
+            made, strength = attack(owner, aims, constants=constants)
+            if final_steps:
+                best = strength.argsort(descending=True, stable=True)[:finalists].to(x.device)
+                owner, aims, longer = owner[best], aims[best], replace(constants, steps=final_steps)
+                made, strength = attack(owner, aims, constants=longer, resume=made[best])
+            best = int(strength.argmax())
+            images[i], chosen[i] = made[best], aims[best]
+            bar.advance()
+    certificates = certify(
+        model, images, sigma=budget.sigma, n0=n0, n=n, alpha=alpha, seed=mix_seed(seed, 3), ids=ids, progress=progress
+    )
+    delta = images - x
+    return Spoofed(
+        images, chosen, certificates, _wrong(certificates, y), delta.flatten(1).norm(dim=1),
+        total_variation(delta), color_shift(delta), dissimilarity(delta),
+    )  # fmt: skip
+
+
+def _wrong_classes(model: nn.Module, x: Tensor, y: int, targets: Sequence[int] | None) -> Tensor:
+    """The classes to aim at for an image (1, c, h, w) of class y."""
+    if targets is None:
+        with evaluating(model), torch.no_grad():
+            logits = model(x)
+        check_logits(logits, 1)
+        targets = range(logits.shape[1])
+    found = torch.tensor([c for c in targets if c != y], dtype=torch.int64, device=x.device)
+    if not len(found):
+        raise ValueError(f"an image of class {y} has no other class to aim at in {list(targets)}: give more targets")
+    return found
+
+
+def _wrong(certificates: Certificates, y: Tensor) -> Tensor:
+    """Where a label is certified that is not the true one, (n,) bool."""
+    return (certificates.labels != y.cpu()) & (certificates.labels != ABSTAIN)
+
+
+def descend(
+    loss: Callable[[Tensor, Tensor], Tensor], x: Float[Tensor, "n c h w"], target: Int[Tensor, " n"], *,
+    constants: ShadowConstants, seed: int = 0, ids: Int[Tensor, " n"] | None = None,
+) -> Float[Tensor, "n c h w"]:  # fmt: skip
+    """The attack with a loss of one's own, ``(images, target) -> (n,)``, that is differentiable in the images.
+
+    With the target's robust cross-entropy under interval bounds this is the attack on CROWN-IBP. Arguments as for
+    ``shadow``.
+    """
+    ids = _check(None, x, target, ids, None)
+
+    def gradient(x_adv: Tensor, step: int) -> Tensor:
+        x_adv = x_adv.clone().requires_grad_()
+        with torch.enable_grad():
+            return torch.autograd.grad(loss(x_adv, target).sum(), x_adv)[0]
+
+    return _descend(gradient, x, _start(x, ids, target, constants, seed), constants) if len(x) else x.clone()
+
+
+def _check(
+    model: nn.Module | None, x: Tensor, target: Tensor, ids: Tensor | None, resume: Tensor | None
+) -> Tensor:  # fmt: skip
+    """Look at what an attack was given; return the ids."""
+    check_images(x)
+    check_labels(target, len(x), what="targets")
+    if model is not None:
+        check_same_device(model, x)
+    if resume is not None:
+        check_images(resume)
+        if resume.shape != x.shape:
+            raise ValueError(f"resume must hold an image for each of x {tuple(x.shape)}, got {tuple(resume.shape)}")
+    if ids is None:
+        return torch.arange(len(x), device=x.device)
+    check_labels(ids, len(x), what="ids")
+    return ids
+
+
+def _start(x: Tensor, ids: Tensor, target: Tensor, constants: ShadowConstants, seed: int) -> Tensor:
+    shape = (1 if constants.one_channel else x.shape[1], *x.shape[2:])
+    random = ImageRandom(mix_seed(seed, _START), ids * _MOST_CLASSES + target)
+    return random.uniform(*shape, low=-constants.start, high=constants.start, dtype=x.dtype)
+
+
+def _descend(
+    gradient: Callable[[Tensor, int], Tensor], x: Tensor, delta: Tensor, constants: ShadowConstants
+) -> Tensor:  # fmt: skip
+    """Plain descent on δ with the gradient of a loss at (images, step); pixels are clipped at the end only."""
+    delta = delta.mean(dim=1, keepdim=True) if constants.one_channel else delta
+    for step in range(constants.steps):
+        own = delta.clone().requires_grad_()
+        with torch.enable_grad():
+            slope = torch.autograd.grad(constants.penalty(own.expand_as(x)).sum(), own)[0]
+        climb = gradient(x + delta, step)
+        slope = slope + (climb.sum(dim=1, keepdim=True) if constants.one_channel else climb)
+        delta = delta - constants.step_size * slope
+        if not torch.isfinite(delta).all():
+            raise NonFiniteOutput(f"the attack diverged at step {step}: take a smaller step_size or smaller penalties")
+    return (x + delta).clamp(0, 1)
+
+
+class _Noise:
+    """The draws of noise of some images: the same at every step, or new ones."""
+
+    def __init__(self, ids: Tensor, x: Tensor, sigma: float, draws: int, seed: int, *, renewed: bool):
+        self.ids, self.like, self.sigma, self.draws = ids.tolist(), x, sigma, draws
+        self.seed, self.renewed, self._drawn = seed, renewed, None
+
+    def at(self, step: int) -> Tensor:
+        """(r, draws, c, h, w)."""
+        if self._drawn is None or self.renewed:
+            step = step if self.renewed else 0
+            self._drawn = torch.stack([self._of(image_id, step) for image_id in self.ids])
+        return self._drawn
+
+    def _of(self, image_id: int, step: int) -> Tensor:
+        shape = (self.draws, *self.like.shape[1:])
+        if self.sigma == 0:
+            return self.like.new_zeros(shape)
+        generator = torch.Generator(self.like.device).manual_seed(mix_seed(self.seed, _NOISE, image_id, step))
+        noise = torch.randn(shape, generator=generator, dtype=self.like.dtype, device=self.like.device)
+        return noise.mul_(self.sigma)
