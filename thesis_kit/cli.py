@@ -1,4 +1,4 @@
-"""The command line: ``claims run | verify | list | show | ledger`` and ``zoo list | show | train | check | page``.
+"""The command line: ``certify``, ``attack shadow``, ``claims …`` and ``zoo …``.
 
 Thin: each command calls the function a notebook would call. An error of the library is one sentence in red and exit
 code 2; ``--debug`` shows where it came from.
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from thesis_kit import cli_certificates
 from thesis_kit.checks import choose
 from thesis_kit.files import write_atomic
 from thesis_kit.models import zoo as models_zoo
@@ -40,6 +41,16 @@ claims = typer.Typer(no_args_is_help=True, help="What the book claims, what was 
 app.add_typer(claims, name="claims")
 zoo = typer.Typer(no_args_is_help=True, help="Trained networks: what there is, how good it is, and making it again.")
 app.add_typer(zoo, name="zoo")
+attack = typer.Typer(no_args_is_help=True, help="Attack a model by name, and measure what comes of it.")
+app.add_typer(attack, name="attack")
+app.command()(cli_certificates.certify)
+attack.command("shadow")(cli_certificates.shadow)
+
+
+@attack.callback()
+def _attacks() -> None:
+    """Keeps ``shadow`` a word of its own while it is the only attack."""
+
 
 BOOK = Path(ledger_module.__file__).resolve().parents[2] / "book"
 BOOK_LEDGER, BOOK_ZOO = BOOK / "ledger.md", BOOK / "zoo.md"

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "thesis_kit"
 
 # From the top down: a room may import from its own line and from the lines below.
 LAYERS = [
-    {"cli"},
+    {"cli", "cli_certificates"},
     {"experiments"},
     {"session", "profiles"},
     {"reporting"},
