@@ -152,6 +152,18 @@ def test_no_survivor_at_all_still_has_an_interval(path):
     assert 0.005 < nothing.high < 0.02
 
 
+def test_a_share_lies_between_nothing_and_all(document):
+    """Student's interval knows no bounds; three seeds at 0 and one at 0.2 would go below it."""
+    for cell in document["cells"]:
+        share = 0.2 if cell["seed"] == 3 else 0.0
+        robust = np.arange(cell["n"]) < share * cell["n"]
+        cell["outcomes"] = {"N": pack(~robust), "R": pack(robust)}
+    result = Result(document)
+    assert (result.mean("R", "natural").low, result.mean("N", "natural").high) == (0.0, 1.0)
+    assert 0.05 < result.mean("R", "natural").high < 1
+    assert 0 < result.mean("N", "natural").low < 0.95
+
+
 def test_unknown_arms_and_measures_are_one_sentence(path):
     result = load_result("defenses.digits", path.parent)
     with pytest.raises(UnknownName, match="did you mean free-8"):

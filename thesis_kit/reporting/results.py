@@ -13,7 +13,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -149,13 +149,10 @@ class Result:
             return statistics.scalars_interval(list(self.scalars(measure, arm).values()))
         values = self.outcomes(measure, arm)
         interval = statistics.items_interval([self.cells[arm][seed]["group"] for seed in values], list(values.values()))
-        if interval.value in (
-            0.0,
-            1.0,
-        ):  # all images alike: resampling them cannot show what Wilson's interval knows
+        if interval.value in (0, 1):  # all images alike: resampling them cannot show what Wilson's interval knows
             ends = statistics.wilson(round(interval.value * interval.n), interval.n)
             return Interval(interval.value, *ends, n=interval.n, seeds=interval.seeds, kind=statistics.WILSON)
-        return interval
+        return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))  # a share ends there
 
     def _code_now(self) -> str:
         """Hash of the measuring modules as they are installed now."""
