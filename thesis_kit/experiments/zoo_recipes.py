@@ -131,18 +131,18 @@ _SCENES_A = {
 
 RECIPES = register({
     "resnet-scenes-a-natural": Recipe(
-        title="A small residual network that names the main shape of a scene, trained on clean images.",
+        title="A small residual network that names shapes (the main object of a scene), trained on clean images.",
         method="natural",
         **_SCENES_A,
     ),
     "resnet-scenes-a-free8": Recipe(
-        title="The same network made robust by Free training with 8 replays.",
+        title="A small residual network that names shapes, made robust by Free training with 8 replays.",
         method="free",
         method_options={"eps": 8 / 255, "replays": 8},
         **_SCENES_A,
     ),
     "resnet-scenes-a-pgd7": Recipe(
-        title="The same network made robust by PGD training with 7 steps.",
+        title="A small residual network that names shapes, made robust by PGD training with 7 steps.",
         method="pgd",
         method_options={"eps": 8 / 255, "steps": 7},
         **_SCENES_A,
