@@ -110,6 +110,30 @@ def test_a_rule_of_shares_is_one_share_or_a_difference():
     assert parse_contrast("collapse(a) >= 0.5", "shares", "claim x").kind == "shares"
 
 
+def test_a_number_an_image_is_compared_image_by_image(world):
+    """Images differ a hundred times more than the arms do; paired, the difference is plain."""
+    data = copy.deepcopy(DATA)
+    data["measures"]["radius"] = {"title": "certified radius", "per": "image number"}
+    row = {**data["claims"][0], "conditions": [], "report": {}}
+    row |= {"rule": ["radius(free-8) - radius(natural) >= 0.005"], "interval": "images"}
+    data["claims"] = [row]
+    claim = next(iter(read_catalog(yaml.safe_dump(data)).claims.values()))
+    document = world.document({"natural": {"R": 0.5}, "free-8": {"R": 0.5}})
+    for cell in document["cells"]:
+        images = np.random.default_rng(cell["seed"] % 2).uniform(0, 2, cell["n"])
+        noise = np.random.default_rng(cell["seed"] + 9).uniform(0, 0.02, cell["n"])
+        cell["values"] = {"radius": (images + (noise if cell["arm"] == "free-8" else 0)).tolist()}
+    found = judge_claim(claim, Result(document))
+    assert found.verdict is Verdict.HOLDS
+    assert found.findings[0].interval.value == pytest.approx(0.01, abs=0.001)
+    assert found.findings[0].interval.half_width < 0.002
+    assert found.findings[0].levels["radius", "natural"] == pytest.approx(1.0, abs=0.1)
+    assert Result(document).mean("radius", "natural").half_width > 0.02
+    data["claims"] = [{**row, "interval": "scalars"}]
+    with pytest.raises(BadClaims, match="uses radius, recorded per image number: leave out points and set interval to"):
+        read_catalog(yaml.safe_dump(data))
+
+
 def test_arithmetic_over_measures():
     depth = parse_expression("R(depth-1) - 0.8*R(depth-0) - 0.2*(R(depth-all) + R(depth-0))", "a test")
     assert depth.terms == (("R", "depth-1"), ("R", "depth-0"), ("R", "depth-all"))

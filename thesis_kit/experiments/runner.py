@@ -55,9 +55,9 @@ class Experiment:
 
     ``cells`` lists (arm, seed) in running order; ``run(arm, seed, config)``, a function at the top of its
     module, returns one cell: ``group`` (name of its test set), ``n``, ``outcomes`` (measure → one 0 or 1 an
-    image), and as wanted ``scalars``, ``curves``, ``budget``, ``chosen``, ``trials``, ``seconds``. ``config``
-    holds all settings, as JSON can. ``data_hashes()`` names the data with their SHA-256;
-    ``expected_seconds(arm)`` guesses a cell's time on one core.
+    image), and as wanted ``values`` (measure → one number an image), ``scalars``, ``curves``, ``budget``,
+    ``chosen``, ``trials``, ``seconds``. ``config`` holds all settings, as JSON can. ``data_hashes()`` names the
+    data with their SHA-256; ``expected_seconds(arm)`` guesses a cell's time on one core.
     """
 
     name: str
@@ -296,6 +296,9 @@ def _run_cell(run: Callable[..., dict[str, Any]], arm: str, seed: int, config: d
         name: bits if isinstance(bits, str) else _packed(bits, cell["n"], name)
         for name, bits in cell["outcomes"].items()
     }
+    for name, numbers in cell.get("values", {}).items():
+        if len(numbers) != cell["n"]:
+            raise ValueError(f"value {name} has {len(numbers)} entries for {cell['n']} images")
     cell = {**cell, **{key: cell.get(key, {}) for key in ("scalars", "curves", "budget")}}
     cell.setdefault("seconds", 0.0)
     canonical(cell)  # NaN, tensors and the like are refused here, beside their cause, rather than when all is written

@@ -33,7 +33,8 @@ ORIGINS = {
     "ours": "our own",
 }
 STATUSES = {"seen": "checked against a published source", "recalled": "recalled, not verified"}
-INTERVALS = ("items", "scalars", "shares")
+INTERVALS = ("items", "images", "scalars", "shares")
+_PER = {"items": "image", "images": "image number", "scalars": "seed", "shares": "seed"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,10 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Measure:
-    """What a measure is called, whether it is recorded per image or per seed, and whose attacks' cost it carries."""
+    """What a measure is called, what it is recorded for, and whose attacks' cost it carries.
+
+    ``per`` is "image" (0 or 1 an image), "image number" or "seed".
+    """
 
     title: str
     per: str
@@ -154,7 +158,7 @@ def _known(name: str, known: Any, kind: str) -> Any:
 
 def _measure(name: str, row: Any) -> Measure:
     _keys(row, f"measure {name}", ("title", "per"), ("attacks",))
-    _known(row["per"], ("image", "seed"), f"value of per in measure {name}")
+    _known(row["per"], tuple(dict.fromkeys(_PER.values())), f"value of per in measure {name}")
     return Measure(row["title"], row["per"], tuple(row.get("attacks", ())))
 
 
@@ -202,14 +206,15 @@ def _paper(row: Any, name: str, catalog: Catalog) -> Paper:
 
 
 def _check_terms(claim: Claim, chapter: Chapter, catalog: Catalog, name: str) -> None:
-    """Every measure and arm must be known, and points be asked of what is recorded per image only."""
+    """Every measure and arm must be known, and its interval be of the kind for what is recorded."""
     terms = [*claim.terms, *(term for item in claim.report for term in item.expression.terms)]
     for measure, arm in terms:
         _known(measure, catalog.measures, f"measure of {name}")
         _known(arm, chapter.arms, f"arm of {name}")
     for contrast in claim.rule:
         for measure, _ in contrast.expression.terms:
-            if (catalog.measures[measure].per == "image") != contrast.points:
-                hint = "add points" if not contrast.points else "leave out points"
-                per = catalog.measures[measure].per
+            per = catalog.measures[measure].per
+            if per != _PER[contrast.kind]:
+                kinds = " or ".join(kind for kind, of in _PER.items() if of == per)
+                hint = {"image": "add points"}.get(per, f"leave out points and set interval to {kinds}")
                 raise BadClaims(f"the rule {contrast.text!r} of {name} uses {measure}, recorded per {per}: {hint}")

@@ -89,30 +89,30 @@ def _why_not_run(claim: Claim, result: Result | None) -> str | None:
 def measure_contrast(contrast: Contrast, result: Result) -> Finding:
     """The value of a contrast with its interval, and its verdict."""
     terms = contrast.expression.terms
-    if contrast.points:
-        interval = _items(contrast.expression, result)
+    scale = 100 if contrast.points else 1
+    if contrast.paired:
+        interval = _paired(contrast.expression, result, scale)
     else:
         table = _per_seed(contrast.expression, result)  # terms × seeds
         if contrast.kind == "shares":
             interval = statistics.shares_interval(*table)
         else:
             interval = statistics.scalars_interval(contrast.expression(*map(np.asarray, table)))
-    scale = 100 if contrast.points else 1
     levels = {term: scale * float(np.mean(list(result.scalars(*term).values()))) for term in terms}
     verdict, reason = statistics.judge(interval, contrast.threshold, points=contrast.points)
     return Finding(contrast, interval, levels, verdict, reason)
 
 
-def _items(expression: Expression, result: Result) -> Interval:
-    """The contrast image by image, in points, over the seeds that all its arms share."""
-    outcomes = [result.outcomes(measure, arm) for measure, arm in expression.terms]
-    seeds = _common_seeds(expression, outcomes)
+def _paired(expression: Expression, result: Result, scale: float) -> Interval:
+    """The contrast image by image, over the seeds that all its arms share."""
+    tables = [result.per_image(measure, arm) for measure, arm in expression.terms]
+    seeds = _common_seeds(expression, tables)
     for seed in seeds:
         tested = {(result.cells[arm][seed]["group"], result.cells[arm][seed]["n"]) for _, arm in expression.terms}
         if len(tested) > 1:
             raise NotRecorded(f"{expression.text} cannot be paired: seed {seed} tested different images in its arms")
     groups = [result.cells[expression.terms[0][1]][seed]["group"] for seed in seeds]
-    values = [100 * expression(*(outcome[seed].astype(float) for outcome in outcomes)) for seed in seeds]
+    values = [scale * expression(*(table[seed] for table in tables)) for seed in seeds]
     return statistics.items_interval(groups, values)
 
 
@@ -145,7 +145,7 @@ def _report(item: Reported, result: Result) -> str:
     """A reported quantity as text; what was not recorded says so rather than hiding the verdict."""
     try:
         if item.points:
-            interval = _items(item.expression, result)
+            interval = _paired(item.expression, result, 100)
             text = f"{interval.value:+.1f} points, 95% interval {interval.low:.1f} to {interval.high:.1f}"
             return text.replace("-", "−")
         return f"{_mean(item.expression, result):.3g}"

@@ -133,8 +133,18 @@ class Result:
             for seed, cell in self._arm(arm).items()
         }
 
+    def per_image(self, measure: str, arm: str) -> dict[int, np.ndarray]:
+        """Per seed, one number an image, (n,) float: an outcome as 0 or 1, or a recorded number."""
+        cells = self._arm(arm)
+        if any(measure in cell["outcomes"] for cell in cells.values()):
+            return {seed: outcome.astype(float) for seed, outcome in self.outcomes(measure, arm).items()}
+        return {
+            seed: np.asarray(_entry(cell.get("values", {}), measure, arm, seed), dtype=float)
+            for seed, cell in cells.items()
+        }
+
     def scalars(self, name: str, arm: str) -> dict[int, float]:
-        """Per seed, one recorded number; an outcome's mean and the cell's own seconds count as such."""
+        """Per seed, one recorded number; the mean over images and the cell's own seconds count as such."""
         return {seed: _number(cell, name) for seed, cell in self._arm(arm).items()}
 
     def curves(self, name: str, arm: str) -> dict[int, np.ndarray]:
@@ -143,12 +153,14 @@ class Result:
         return {seed: np.asarray(_entry(cell["curves"], name, arm, seed), dtype=float) for seed, cell in cells}
 
     def mean(self, measure: str, arm: str) -> Interval:
-        """The mean of an outcome or number over seeds, with its 95% interval (outcomes as shares of one)."""
+        """The mean over seeds of an outcome or number, with its 95% interval (outcomes as shares of one)."""
         first = next(iter(self._arm(arm).values()))
-        if measure not in first["outcomes"]:
+        if measure not in {**first["outcomes"], **first.get("values", {})}:
             return statistics.scalars_interval(list(self.scalars(measure, arm).values()))
-        values = self.outcomes(measure, arm)
+        values = self.per_image(measure, arm)
         interval = statistics.items_interval([self.cells[arm][seed]["group"] for seed in values], list(values.values()))
+        if measure not in first["outcomes"]:
+            return interval
         if interval.value in (0, 1):  # all images alike: resampling them cannot show what Wilson's interval knows
             ends = statistics.wilson(round(interval.value * interval.n), interval.n)
             return Interval(interval.value, *ends, n=interval.n, seeds=interval.seeds, kind=statistics.WILSON)
@@ -211,7 +223,8 @@ def _entry(table: Mapping[str, Any], name: str, arm: str, seed: int) -> Any:
 def _number(cell: Mapping[str, Any], name: str) -> float:
     if name in cell["outcomes"]:
         return float(unpack(cell["outcomes"][name], cell["n"]).mean())
-    known = {"seconds": cell["seconds"], **cell["scalars"]}
+    means = {key: np.mean(numbers) for key, numbers in cell.get("values", {}).items()}
+    known = {"seconds": cell["seconds"], **cell["scalars"], **means}
     return float(_entry(known, name, cell["arm"], cell["seed"]))
 
 
@@ -219,7 +232,7 @@ def summarize(result: Result, arm: str) -> list[dict[str, Any]]:
     """Every measure of one arm with its interval, as it stands in a result file for people to read."""
     first = next(iter(result.cells[arm].values()))
     rows = []
-    for measure in [*first["outcomes"], *first["scalars"]]:
+    for measure in [*first["outcomes"], *first.get("values", {}), *first["scalars"]]:
         i = result.mean(measure, arm)
         ends = [end if math.isfinite(end) else None for end in (i.low, i.high)]
         rows.append(

@@ -56,6 +56,11 @@ class Contrast:
         """Whether the numbers are percentage points of images."""
         return self.kind == "items"
 
+    @property
+    def paired(self) -> bool:
+        """Whether the arms are compared image by image."""
+        return self.kind in ("items", "images")
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -113,7 +118,7 @@ def parse_contrast(text: str, interval: str, where: str) -> Contrast:
     match = _RULE.match(str(text).strip())
     if match is None:
         raise BadClaims(f"a rule of {where} cannot be read: {text!r} should look like 'R(a) - R(b) >= 20 points'")
-    kind = "items" if match["unit"] else "shares" if interval == "shares" else "scalars"
+    kind = "items" if match["unit"] else interval if interval in ("shares", "images") else "scalars"
     expression = parse_expression(match["left"], f"a rule of {where}")
     coefficients = _coefficients(expression)
     if coefficients is None or not expression.terms:
