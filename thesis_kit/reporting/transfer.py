@@ -52,6 +52,17 @@ def _said(recorded: Result, arm: str) -> str:
     return f"clean {clean:.0f}%, robust {robust:.0f}%"
 
 
+def accuracy_lines(recorded: Result, arms: Mapping[str, str]) -> str:
+    """Clean and robust accuracy of several models with their intervals, a line a model; ``arms`` maps arm to name."""
+    width = max(map(len, arms.values()))
+    lines = []
+    for arm, name in arms.items():
+        found = (recorded.mean(measure, arm) for measure in ("N", "R"))
+        clean, robust = (f"{100 * f.value:5.1f}% [{100 * f.low:.1f}, {100 * f.high:.1f}]" for f in found)
+        lines.append(f"{name:<{width}}  clean {clean:<20} under PGD-20 {robust}")
+    return "\n".join(lines)
+
+
 def depth_figure(recorded: Result, depths: Mapping[str, int], *, label: str, caption: str) -> Shown:
     """Clean and robust accuracy against the number of blocks retrained on clean images."""
     with style():
