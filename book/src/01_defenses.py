@@ -363,10 +363,10 @@ print(
     transfer_figures.accuracy_lines(
         inherited,
         {
-            "natural": "ordinary training, on its own task",
-            "free-8": "Free, m = 8, on its own task",
-            "pgd-7": "PGD-7, on its own task",
-            "robust-head": "a new head on the features of PGD-7, on the target",
+            "natural": "ordinary training, own task",
+            "free-8": "Free, m = 8, own task",
+            "pgd-7": "PGD-7, own task",
+            "robust-head": "PGD-7 and a new head, target",
         },
     )
 )
@@ -414,8 +414,7 @@ transfer_figures.depth_figure(
 # %% tags=["hide-input"]
 transfer_figures.distillation_figure(
     inherited, label="Figure 1.10",
-    caption="Clean against robust accuracy on validation images as the strength λ grows (numbers at the points), recorded; "
-    "means over seeds.",
+    caption="Clean and robust accuracy on the target's validation images as the strength λ grows, recorded; means over seeds.",
 )
 
 # %% [markdown]
@@ -449,10 +448,10 @@ transfer_figures.low_data_figure(
 
 # %% [markdown]
 # With five images a class there is next to nothing to train on from scratch, while a clean head on robust features already
-# reads most of the target, and about half of it under attack. With 25 the order is the same. Training against attacks *from
-# the robust source* is another matter: at five images a class it is about as robust as the head and reads fewer clean
-# images, and from 25 on it is the more robust of the two. So inheritance is for few images and little time; who has more of
-# both starts from it and goes on.
+# reads most of the target, and about half of it under attack. With 25 the order is the same; with 100, training from scratch
+# has become the more robust of the two. Training against attacks *from the robust source* is another matter: at five images
+# a class it is about as robust as the head and reads fewer clean images, and from 25 on nothing is more robust. So
+# inheritance alone is for few images and little time; who has more of both starts from it and goes on.
 #
 # ## What the thesis claims, and what we measured
 #

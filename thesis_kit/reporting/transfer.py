@@ -55,11 +55,11 @@ def _said(recorded: Result, arm: str) -> str:
 def accuracy_lines(recorded: Result, arms: Mapping[str, str]) -> str:
     """Clean and robust accuracy of several models with their intervals, a line a model; ``arms`` maps arm to name."""
     width = max(map(len, arms.values()))
-    lines = []
+    lines = [f"{'':<{width}}  {'  clean images':<20}  {'  under PGD-20'}"]
     for arm, name in arms.items():
         found = (recorded.mean(measure, arm) for measure in ("N", "R"))
         clean, robust = (f"{100 * f.value:5.1f}% [{100 * f.low:.1f}, {100 * f.high:.1f}]" for f in found)
-        lines.append(f"{name:<{width}}  clean {clean:<20} under PGD-20 {robust}")
+        lines.append(f"{name:<{width}}  {clean:<20}  {robust}")
     return "\n".join(lines)
 
 
@@ -78,25 +78,25 @@ def depth_figure(recorded: Result, depths: Mapping[str, int], *, label: str, cap
 
 
 def distillation_figure(recorded: Result, *, label: str, caption: str) -> Shown:
-    """Where growing strengths lead in clean and robust validation accuracy, from the trials, means over seeds.
+    """Clean and robust validation accuracy against the strength of distillation, from the trials, means over seeds.
 
     A strength with which training diverged has no point.
     """
     points = {arm: _validation(recorded, arm) for arm in ("lwf", "fine-tuned")}
     with style():
-        figure, axis = canvas(size=(7, 4))
-        axis.plot(
-            *zip(*points["lwf"].values(), strict=True), "o-", color=COLORS["blue"], label="distilled, by strength λ"
-        )
-        for strength, place in points["lwf"].items():
-            axis.annotate(f"{strength:g}", place, textcoords="offset points", xytext=(6, 5), fontsize=10)
+        figure, axis = canvas(size=(7, 3.8))
         plain = points["fine-tuned"][0.0]
-        axis.plot(*plain, "X", color=COLORS["vermilion"], markersize=10, label="fine-tuned without (λ = 0)")
-        axis.set_xlabel("clean accuracy, validation (%)"), axis.set_ylabel("accuracy under PGD-20, validation (%)")
-        axis.legend(loc="best")
+        for (name, color, marker), *at, without in zip(_SERIES.values(), *points["lwf"].values(), plain, strict=True):
+            axis.plot(list(points["lwf"]), at, marker=marker, color=color, label=name)
+            axis.axhline(without, color=color, linestyle=":")
+        axis.set_xscale("log"), axis.minorticks_off()
+        axis.set_xticks(list(points["lwf"]), [f"{strength:g}" for strength in points["lwf"]])
+        axis.set_xlabel("strength λ of distillation (dotted: without, λ = 0)")
+        axis.set_ylabel("validation accuracy (%)"), axis.set_ylim(0, 102)
+        axis.legend(loc="lower left")
     places = {**points["lwf"], **points["fine-tuned"]}
     said = "; ".join(f"λ = {s:g}: clean {x:.0f}%, robust {y:.0f}%" for s, (x, y) in places.items())
-    alt = f"Robust against clean accuracy as distillation grows stronger. {said}."
+    alt = f"Clean and robust accuracy as distillation grows stronger. {said}."
     return present(figure, label=label, caption=caption, alt=alt)
 
 
