@@ -1,5 +1,14 @@
-"""What can be proved about a classifier around an image: randomized smoothing."""
+"""What can be proved about a classifier around an image: randomized smoothing, and bounds of margins over a box."""
 
+from thesis_kit.certification.bounds import (
+    Box,
+    UnsupportedLayer,
+    Verification,
+    crown_ibp_margins,
+    crown_margins,
+    ibp_margins,
+    verified_error,
+)
 from thesis_kit.certification.smoothing import (
     ABSTAIN,
     Budget,
@@ -12,5 +21,6 @@ from thesis_kit.certification.smoothing import (
 )
 
 __all__ = [
-    "ABSTAIN", "Budget", "Certificate", "Certificates", "NotDeterministic", "certify", "certify_nested", "predict",
+    "ABSTAIN", "Box", "Budget", "Certificate", "Certificates", "NotDeterministic", "UnsupportedLayer", "Verification",
+    "certify", "certify_nested", "crown_ibp_margins", "crown_margins", "ibp_margins", "predict", "verified_error",
 ]  # fmt: skip
