@@ -127,7 +127,7 @@ def crown_ibp_margins(
 
     Args:
         model, x, y, eps: as for ``ibp_margins``.
-        lower_slope: of the line below a ReLU on [l, u] with l < 0 < u: "adaptive" (1 if u > |l|, else 0), "zero",
+        lower_slope: of the line below a ReLU on [l, u] with l < 0 < u: "adaptive" (1 if u > −l, else 0), "zero",
             "one", or "same" (u / (u − l), as above it). With "zero" the bounds are never below ``ibp_margins``.
 
     Returns, raises: as ``ibp_margins``.
@@ -192,7 +192,7 @@ def verified_error(
         progress: show a bar; None follows the session.
 
     Raises:
-        As ``ibp_margins``. ValueError: there are no images. UnknownName: there is no such bound.
+        ValueError: there are no images; and what ``ibp_margins`` raises. UnknownName: there is no such bound.
     """
     margins = choose(bound, _BOUNDS, "bound")
     check_count(batch_size, what="batch_size")
