@@ -26,15 +26,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thesis_kit.attacks.objective import frozen
+from thesis_kit.attacks.smoothed import NoiseDraws, chunk_sizes, smoothed_gradient
 from thesis_kit.certification import ABSTAIN, Budget, Certificates, certify
-from thesis_kit.checks import NonFiniteOutput, check_count, check_images, check_labels, check_logits, check_same_device
+from thesis_kit.certification.bounds import BOUNDS
+from thesis_kit.checks import (
+    NonFiniteOutput,
+    check_count,
+    check_eps,
+    check_images,
+    check_labels,
+    check_logits,
+    check_same_device,
+    choose,
+)
 from thesis_kit.modes import evaluating
 from thesis_kit.progress import track
 from thesis_kit.randomness import ImageRandom, mix_seed
 
-_START, _NOISE = 0, 1  # streams of an image's random numbers
-_CHUNK = {"cpu": 64}  # noisy images in a pass: on a CPU larger ones are slower per image
-_LARGE_CHUNK = 2048
+_START = 0  # stream of an image's random numbers; smoothed.py has the other
 _MOST_CLASSES = 1 << 20
 
 
@@ -65,8 +74,8 @@ class ShadowConstants:
     """The attack's constants.
 
     Args:
-        tv, color, dissimilarity: weights λ of the penalties, at least 0.
-        steps: gradient steps. step_size: what a gradient is multiplied with.
+        tv, color, dissimilarity: weights λ of the penalties, at least 0. length: weight of ‖δ‖₂ beside them.
+        steps: gradient steps. step_size: what a gradient is multiplied with, a third of that from each of ``drops`` on.
         draws: fixed draws of noise that the loss is averaged over.
         one_channel: one gray δ for all channels, whose dissimilarity is 0.
         start: δ begins uniform in [−start, start].
@@ -82,9 +91,11 @@ class ShadowConstants:
     one_channel: bool = True
     start: float = 0.5
     renewed: bool = False
+    length: float = 0.0
+    drops: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("tv", "color", "dissimilarity", "step_size", "start"):
+        for name in ("tv", "color", "dissimilarity", "step_size", "start", "length"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
@@ -92,8 +103,10 @@ class ShadowConstants:
         check_count(self.draws, what="draws")
 
     def penalty(self, delta: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
-        """λ_tv TV + λ_c C + λ_s D of δ as it is added to the images."""
+        """λ_tv TV + λ_c C + λ_s D of δ as it is added to the images, and its length's part."""
         total = self.tv * total_variation(delta) + self.color * color_shift(delta)
+        if self.length:
+            total = total + self.length * delta.flatten(1).norm(dim=1)
         if self.dissimilarity and not self.one_channel:
             total = total + self.dissimilarity * dissimilarity(delta)
         return total
@@ -103,6 +116,12 @@ PUBLISHED: Mapping[str, ShadowConstants] = MappingProxyType({
     "scripts": ShadowConstants(),  # the released runs' command lines: the paper's results
     "function": ShadowConstants(tv=0.1, color=20.0, dissimilarity=10.0, one_channel=False),  # the released defaults
     "art": ShadowConstants(tv=0.1, color=20.0, dissimilarity=10.0, draws=1, one_channel=False),  # ART's class
+    # The released attack on CROWN-IBP sums over a batch of normalized images; this is the same for a single image in
+    # pixel units, with a batch of 400 and a standard deviation of 1/4 in every channel.
+    "crown-ibp": ShadowConstants(
+        tv=9e-6 * 400 * 16, color=0.0, dissimilarity=0.0, length=0.02 * 20 * 4, start=0.5 / 4, draws=1,
+        step_size=200.5 / 400 / 16, drops=(150, 250),
+    ),
 })  # fmt: skip
 
 
@@ -133,58 +152,46 @@ def shadow(
     if not (math.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma must be a number of at least 0, got {sigma}")
     ids = _check(model, x, target, ids, resume)
-    chunk = _CHUNK.get(x.device.type, _LARGE_CHUNK) if chunk is None else chunk
-    check_count(chunk, what="chunk")
-    draws = constants.draws if sigma else 1
-    together = max(count for count in range(1, min(draws, chunk) + 1) if draws % count == 0)  # of an image, in a pass
+    rows_together, together = chunk_sizes(constants.draws if sigma else 1, chunk, x.device)
     if not len(x):
         return x.clone()
     found = []
     with evaluating(model), frozen(model):
-        for rows in torch.arange(len(x), device=x.device).split(max(1, chunk // together)):
-            noise = _Noise(ids[rows], x, sigma, draws, seed, renewed=constants.renewed)
-            gradient = partial(_smoothed_gradient, model, target[rows], noise, together)
+        for rows in torch.arange(len(x), device=x.device).split(rows_together):
+            noise = NoiseDraws(ids[rows], x, sigma, constants.draws, seed, renewed=constants.renewed)
+            gradient = partial(smoothed_gradient, model, _target_loss, target[rows], noise, together)
             fresh = _start(x[rows], ids[rows], target[rows], constants, seed)
             start = fresh if resume is None else resume[rows] - x[rows]
             found.append(_descend(gradient, x[rows], start, constants))
     return torch.cat(found)
 
 
-def _smoothed_gradient(
-    model: nn.Module, target: Tensor, noise: _Noise, together: int, x_adv: Tensor, step: int
-) -> Tensor:
-    """Gradient at the images (r, c, h, w) of the targets' cross-entropy, averaged over the draws of noise."""
-    gradient, draws = torch.zeros_like(x_adv), noise.at(step)  # (r, draws, c, h, w)
-    for some in draws.split(together, dim=1):
-        noisy = (x_adv[:, None] + some).flatten(0, 1).requires_grad_()
-        with torch.enable_grad():
-            logits = model(noisy)
-            if step == 0:
-                check_logits(logits, len(noisy))
-                check_labels(target, len(target), logits.shape[1], what="targets")
-            loss = F.cross_entropy(logits, target.repeat_interleave(some.shape[1]), reduction="sum") / draws.shape[1]
-        gradient += torch.autograd.grad(loss, noisy)[0].view_as(some).sum(dim=1)
-    return gradient
+_target_loss = partial(F.cross_entropy, reduction="none")
 
 
 @dataclass(frozen=True)
-class Spoofed:
-    """What the attack made of images, one row an image.
+class Forged:
+    """Images with a certificate for a wrong class, and what it took, one row an image.
 
-    ``images`` (n, c, h, w) are the attacked ones, ``targets`` (n,) the classes aimed at in the end, ``certificates``
-    what the smoothed classifier certifies there, with noise that chose nothing, and ``wrong`` (n,) bool where that is a
-    wrong class. ``norms`` (n,) are ℓ₂ norms of what was added; ``tv``, ``color`` and ``dissimilarity`` (n,) its
-    penalties without their weights.
+    ``images`` (n, c, h, w) are the attacked ones, ``targets`` (n,) the classes aimed at in the end, and ``wrong`` (n,)
+    bool where a wrong class is certified. ``norms`` (n,) are ℓ₂ norms of what was added; ``tv``, ``color`` and
+    ``dissimilarity`` (n,) its penalties without their weights.
     """
 
     images: Tensor
     targets: Tensor
-    certificates: Certificates
     wrong: Tensor
     norms: Tensor
     tv: Tensor
     color: Tensor
     dissimilarity: Tensor
+
+
+@dataclass(frozen=True)
+class Spoofed(Forged):
+    """Forged for a smoothed classifier: ``certificates`` are what it certifies, with noise that chose nothing."""
+
+    certificates: Certificates
 
     @property
     def radii(self) -> Tensor:
@@ -196,6 +203,18 @@ class Spoofed:
             f"{int(self.wrong.sum())} of {len(self.wrong)} images certified with a wrong label, mean radius "
             f"{self.radii.mean():.3f} ({self.certificates.budget})"
         )
+
+
+@dataclass(frozen=True)
+class SpoofedBounds(Forged):
+    """Forged for bounds of margins: ``least`` (n,) is the least lower bound of the target's margins, above 0 if proved
+    in the whole box of ℓ∞ radius ``eps``."""
+
+    least: Tensor
+    eps: float
+
+    def __str__(self) -> str:
+        return f"{int(self.wrong.sum())} of {len(self.wrong)} images verified with a wrong label at ε = {self.eps:.3g}"
 
 
 def spoof(
@@ -247,11 +266,72 @@ def spoof(
     certificates = certify(
         model, images, sigma=budget.sigma, n0=n0, n=n, alpha=alpha, seed=mix_seed(seed, 3), ids=ids, progress=progress
     )
-    delta = images - x
-    return Spoofed(
-        images, chosen, certificates, _wrong(certificates, y), delta.flatten(1).norm(dim=1),
-        total_variation(delta), color_shift(delta), dissimilarity(delta),
-    )  # fmt: skip
+    return Spoofed(images, chosen, _wrong(certificates, y), *_sizes(images - x), certificates)
+
+
+def spoof_bounds(
+    model: nn.Module, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], *, eps: float,
+    constants: ShadowConstants = PUBLISHED["crown-ibp"], bound: str = "ibp", targets: Sequence[int] | None = None,
+    seed: int = 0, ids: Int[Tensor, " n"] | None = None, chunk: int = 64, progress: bool | None = None,
+) -> SpoofedBounds:  # fmt: skip
+    """Attack certificates of bounds: seek images for which a wrong class is proved in the whole ℓ∞ box of radius eps.
+
+    For every wrong class the robust cross-entropy of that class, its cross-entropy under the lower bounds of its
+    margins, takes the place of the smoothed one; pixels are clipped to [0, 1] at every step, and the gradient passes
+    straight through. The class with the largest least bound is kept.
+
+    Args:
+        model: pixels to logits, of layers that bounds are known for; used in evaluation mode.
+        x, y, targets, seed, ids, progress: as for ``spoof``.
+        eps: ℓ∞ radius of the certificates, at least 0.
+        constants: of the attack; ``draws`` and ``renewed`` have no meaning here.
+        bound: "ibp" (the released code's), "crown-ibp" or "crown"; it is attacked and it judges.
+        chunk: images attacked together.
+
+    Raises:
+        ValueError, TypeError: as for ``shadow`` and ``ibp_margins``. UnsupportedLayer, UnknownName: as for
+            ``verified_error``.
+
+    Source: Ghiasi et al. 2020, section 5 (CROWN-IBP), and the released code.
+    """
+    margins, ids = choose(bound, BOUNDS, "bound"), _check(model, x, y, ids, None)
+    check_eps(eps), check_count(chunk, what="chunk")
+
+    def loss(x_adv: Tensor, target: Tensor) -> Tensor:
+        bounds = margins(model, _Clipped.apply(x_adv), target, eps)  # 0 for the target itself
+        return F.cross_entropy(-bounds, target, reduction="none")
+
+    images, chosen, least = x.clone(), y.clone(), x.new_full((len(x),), -math.inf)
+    with evaluating(model), frozen(model), track("attacking", len(x), progress) as bar:
+        aims = [_wrong_classes(model, x[i : i + 1], int(y[i]), targets) for i in range(len(x))]
+        rows = [(i, int(aim)) for i, some in enumerate(aims) for aim in some]
+        for first in range(0, len(rows), chunk):
+            owner, aim = torch.tensor(rows[first : first + chunk], device=x.device).unbind(1)
+            made = descend(loss, x[owner], aim, constants=constants, seed=seed, ids=ids[owner])
+            with torch.no_grad():
+                proved = margins(model, made, aim, eps).scatter(1, aim[:, None], math.inf).amin(dim=1)
+            for row, i in enumerate(owner.tolist()):
+                if proved[row] > least[i]:
+                    images[i], chosen[i], least[i] = made[row], aim[row], proved[row]
+            bar.advance(len(owner) / len(rows) * len(x))
+    return SpoofedBounds(images, chosen, least > 0, *_sizes(images - x), least, eps)
+
+
+class _Clipped(torch.autograd.Function):
+    """Pixels clipped to [0, 1]; the gradient passes as if they were not."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+def _sizes(delta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Norms and penalties of what was added, (n,) each."""
+    return delta.flatten(1).norm(dim=1), total_variation(delta), color_shift(delta), dissimilarity(delta)
 
 
 def _wrong_classes(model: nn.Module, x: Tensor, y: int, targets: Sequence[int] | None) -> Tensor:
@@ -326,30 +406,7 @@ def _descend(
             slope = torch.autograd.grad(constants.penalty(own.expand_as(x)).sum(), own)[0]
         climb = gradient(x + delta, step)
         slope = slope + (climb.sum(dim=1, keepdim=True) if constants.one_channel else climb)
-        delta = delta - constants.step_size * slope
+        delta = delta - constants.step_size / 3 ** sum(step >= drop for drop in constants.drops) * slope
         if not torch.isfinite(delta).all():
             raise NonFiniteOutput(f"the attack diverged at step {step}: take a smaller step_size or smaller penalties")
     return (x + delta).clamp(0, 1)
-
-
-class _Noise:
-    """The draws of noise of some images: the same at every step, or new ones."""
-
-    def __init__(self, ids: Tensor, x: Tensor, sigma: float, draws: int, seed: int, *, renewed: bool):
-        self.ids, self.like, self.sigma, self.draws = ids.tolist(), x, sigma, draws
-        self.seed, self.renewed, self._drawn = seed, renewed, None
-
-    def at(self, step: int) -> Tensor:
-        """(r, draws, c, h, w)."""
-        if self._drawn is None or self.renewed:
-            step = step if self.renewed else 0
-            self._drawn = torch.stack([self._of(image_id, step) for image_id in self.ids])
-        return self._drawn
-
-    def _of(self, image_id: int, step: int) -> Tensor:
-        shape = (self.draws, *self.like.shape[1:])
-        if self.sigma == 0:
-            return self.like.new_zeros(shape)
-        generator = torch.Generator(self.like.device).manual_seed(mix_seed(self.seed, _NOISE, image_id, step))
-        noise = torch.randn(shape, generator=generator, dtype=self.like.dtype, device=self.like.device)
-        return noise.mul_(self.sigma)

@@ -153,7 +153,7 @@ def crown_margins(
     return _crown(model, x, y, eps, lower_slope, tighten=True)
 
 
-_BOUNDS = {"ibp": ibp_margins, "crown-ibp": crown_ibp_margins, "crown": crown_margins}
+BOUNDS = {"ibp": ibp_margins, "crown-ibp": crown_ibp_margins, "crown": crown_margins}
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def verified_error(
     Raises:
         ValueError: there are no images; and what ``ibp_margins`` raises. UnknownName: there is no such bound.
     """
-    margins = choose(bound, _BOUNDS, "bound")
+    margins = choose(bound, BOUNDS, "bound")
     check_count(batch_size, what="batch_size")
     check_labels(y, len(x))
     if len(x) == 0:
