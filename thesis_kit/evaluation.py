@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -29,6 +28,7 @@ from thesis_kit.checks import (
     choose,
 )
 from thesis_kit.data.parts import Part
+from thesis_kit.modes import evaluating
 from thesis_kit.passes import Passes, count_passes
 from thesis_kit.progress import Bar, track
 from thesis_kit.randomness import ImageRandom
@@ -149,18 +149,6 @@ def _percent(outcome: Tensor) -> str:
 
 def _per_image(outcome: AttackOutcome) -> float:
     return (outcome.passes.forward_images + outcome.passes.backward_images) / max(outcome.attacked, 1)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """The model in evaluation mode inside the block; each module's own mode comes back after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def correct(model: nn.Module, data: Data, *, batch_size: int = 256) -> Tensor:

@@ -12,7 +12,7 @@ from thesis_kit.reporting.claims import FILE, catalog, read_catalog
 from thesis_kit.reporting.judging import judge_chapter, judge_claim, measure_contrast
 from thesis_kit.reporting.results import Result, result_path, write_document
 from thesis_kit.reporting.rules import BadClaims, parse_contrast, parse_expression
-from thesis_kit.reporting.statistics import NEWCOMBE, Verdict, newcombe
+from thesis_kit.reporting.statistics import CLOPPER_PEARSON, NEWCOMBE, WILSON, Verdict, newcombe
 
 DATA = yaml.safe_load(FILE.read_text(encoding="utf-8"))
 CHAPTER_1 = [
@@ -108,6 +108,13 @@ def test_a_rule_of_shares_is_one_share_or_a_difference():
         with pytest.raises(BadClaims, match="one share or a difference of two"):
             parse_contrast(rule, "shares", "claim x")
     assert parse_contrast("collapse(a) >= 0.5", "shares", "claim x").kind == "shares"
+
+
+def test_a_promised_probability_is_one_share():
+    for rule in ("N(a) - N(b) >= 0.9", "2*N(a) >= 0.9", "N(a) >= 1.5"):
+        with pytest.raises(BadClaims, match="one share and a probability"):
+            parse_contrast(rule, "trials", "claim x")
+    assert parse_contrast("N(a) >= 0.999", "trials", "claim x").kind == "trials"
 
 
 def test_a_number_an_image_is_compared_image_by_image(world):
@@ -206,6 +213,21 @@ def test_shares_of_seeds_use_newcombe(world):
     interval = found.findings[0].interval
     assert (interval.low, interval.high, interval.kind) == (*newcombe(4, 4, 1, 4), NEWCOMBE)
     assert found.verdict is Verdict.IN_DIRECTION
+
+
+def test_trials_are_pooled_and_tested_exactly(world):
+    found = judged(world, {"free-8": 1.0, "natural": 0.3}, ["R(free-8) >= 0.999"], interval="trials")
+    assert found.verdict is Verdict.HOLDS
+    assert (found.findings[0].interval.value, found.findings[0].interval.kind) == (1, CLOPPER_PEARSON)
+    found = judged(world, {"free-8": 0.99, "natural": 0.3}, ["R(free-8) >= 0.999"], interval="trials")
+    assert found.verdict is Verdict.FAILS
+
+
+def test_a_share_of_all_images_has_an_interval_nevertheless(world):
+    found = judged(world, {"free-8": 1.0, "natural": 0.3}, ["R(free-8) >= 90 points"])
+    interval = found.findings[0].interval
+    assert (interval.value, interval.high, interval.kind) == (100, 100, WILSON)
+    assert 90 < interval.low < 100
 
 
 def test_numbers_a_seed_use_student(world):

@@ -143,7 +143,8 @@ def test_a_spoof_is_certified_with_a_wrong_label_outside_the_natural_certificate
     knobs = {"sigma": 0.25, "n": 500, "alpha": 0.01}
     natural = certify(model, x, **knobs)
     constants = ShadowConstants(steps=40, draws=8, tv=0.01, color=0.1)
-    found = spoof(model, x, y, **knobs, constants=constants, n_select=100, finalists=2, final_steps=20)
+    final = replace(constants, steps=20)
+    found = spoof(model, x, y, **knobs, constants=constants, n_select=100, finalists=2, final=final)
     assert found.wrong.sum() >= 4
     assert (found.targets != y).all()
     labels, wrong = found.certificates.labels, found.wrong

@@ -17,10 +17,12 @@ from thesis_kit.reporting.statistics import (
     combine,
     items_interval,
     judge,
+    judge_trials,
     newcombe,
     scalars_interval,
     shares_interval,
     student_interval,
+    trials_interval,
     wilson,
 )
 
@@ -255,3 +257,15 @@ def test_the_five_words():
         "inconclusive",
         "not run",
     ]
+
+
+def test_a_promised_probability_is_refuted_only_by_an_exact_test():
+    assert judge_trials(120, 120, 0.999)[0] is Verdict.HOLDS  # no interval of 120 trials could lie above 0.999
+    assert judge_trials(119, 120, 0.999)[0] is Verdict.HOLDS
+    verdict, reason = judge_trials(117, 120, 0.999)
+    assert verdict is Verdict.FAILS
+    assert reason.startswith("3 of 120 trials failed where 0.1% may")
+    assert sum(math.comb(120, k) * 0.001**k * 0.999 ** (120 - k) for k in range(3, 121)) < 1e-3
+    interval = trials_interval(120, 120, seeds=3)
+    assert (interval.value, interval.high) == (1, 1)
+    assert interval.low == pytest.approx(0.025 ** (1 / 120))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 
@@ -220,7 +220,7 @@ class SpoofedBounds(Forged):
 def spoof(
     model: nn.Module, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], *, sigma: float, n0: int = 100,
     n: int = 100_000, alpha: float = 0.001, constants: ShadowConstants = PUBLISHED["scripts"], n_select: int = 200,
-    targets: Sequence[int] | None = None, finalists: int = 1, final_steps: int = 0, seed: int = 0,
+    targets: Sequence[int] | None = None, finalists: int = 1, final: ShadowConstants | None = None, seed: int = 0,
     ids: Int[Tensor, " n"] | None = None, chunk: int | None = None, progress: bool | None = None,
 ) -> Spoofed:  # fmt: skip
     """Attack every image with every wrong class and keep the one whose certificate is strongest.
@@ -231,7 +231,8 @@ def spoof(
         n0, n, alpha: budget of the certificates that are reported.
         n_select: samples of the certificates that choose among targets.
         targets: classes to try, all unless given; an image's own is left out.
-        finalists: so many targets an image are attacked for ``final_steps`` more steps before one is chosen.
+        finalists, final: so many of an image's targets, the best, are attacked further with the constants ``final``,
+            from where they are, before one is chosen. Nothing is attacked further unless given.
         seed: decides all noise; what chooses, what is attacked and what is reported have noise of their own.
         progress: show a bar; None follows the session.
 
@@ -239,7 +240,7 @@ def spoof(
         ValueError, TypeError: as for ``shadow`` and ``certify``, or an image without any wrong class to try.
     """
     check_labels(y, len(x))
-    check_count(finalists, what="finalists"), check_count(final_steps, what="final_steps", least=0)
+    check_count(finalists, what="finalists")
     ids, budget = _check(model, x, y, ids, None), Budget(sigma, n0, n, alpha)
     select = {"sigma": sigma, "n0": n0, "n": Budget(sigma, n0, n_select, alpha).n, "alpha": alpha, "progress": False}
     own = {"sigma": sigma, "seed": mix_seed(seed, 1), "chunk": chunk}
@@ -256,10 +257,10 @@ def spoof(
             aims = _wrong_classes(model, x[i : i + 1], int(y[i]), targets)
             owner = torch.full_like(aims, i)
             made, strength = attack(owner, aims, constants=constants)
-            if final_steps:
+            if final is not None:
                 best = strength.argsort(descending=True, stable=True)[:finalists].to(x.device)
-                owner, aims, longer = owner[best], aims[best], replace(constants, steps=final_steps)
-                made, strength = attack(owner, aims, constants=longer, resume=made[best])
+                owner, aims = owner[best], aims[best]
+                made, strength = attack(owner, aims, constants=final, resume=made[best])
             best = int(strength.argmax())
             images[i], chosen[i] = made[best], aims[best]
             bar.advance()

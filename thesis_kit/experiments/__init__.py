@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from thesis_kit.experiments.runner import Experiment
 
 _MODULES = {  # chapter → arena → the file that measures
+    "certificates": {"scenes": "certificates"},
     "defenses": {"digits": "defenses", "scenes": "transfer"},
 }
 

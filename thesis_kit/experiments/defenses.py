@@ -29,7 +29,7 @@ from thesis_kit.evaluation import (
 )
 from thesis_kit.experiments.runner import Experiment
 from thesis_kit.models import Classifier, build
-from thesis_kit.profiles import DEFENSES, Defenses
+from thesis_kit.profiles import DEFENSES, Defenses, plain
 from thesis_kit.randomness import mix_seed
 
 ARMS = {
@@ -175,7 +175,7 @@ def largest_fall(robust: list[float], *, epochs: int = 2) -> float:
 
 def _experiment() -> Experiment:
     settings = DEFENSES["record"]
-    config = {"profile": "record", **{k: dict(v) if hasattr(v, "items") else v for k, v in vars(settings).items()}}
+    config = {"profile": "record", **plain(settings)}
     return Experiment(
         name="defenses",
         arena="digits",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -32,7 +32,7 @@ from thesis_kit.experiments.memory import Memory
 from thesis_kit.experiments.runner import Experiment
 from thesis_kit.models import Classifier, anatomy, build
 from thesis_kit.passes import Passes, count_passes
-from thesis_kit.profiles import TRANSFER, Task, Transfer
+from thesis_kit.profiles import TRANSFER, Task, Transfer, plain
 from thesis_kit.randomness import mix_seed
 
 SOURCES: dict[str, Callable[[float], training.Natural]] = {
@@ -104,7 +104,7 @@ class World:
         """A source network, from its finished checkpoint where there is one."""
         s = self.settings
         model, method = self.network(s.source), SOURCES[arm](s.eps)
-        with self.memory.place({"network": arm, "seed": self.seed, **_plain(s)}, ".ckpt") as path:
+        with self.memory.place({"network": arm, "seed": self.seed, **plain(s)}, ".ckpt") as path:
             report = training.train(
                 model, self.source.train, method, updates=s.source_updates, batch_size=s.batch_size, lr=s.source_lr,
                 seed=self.seed, checkpoint=path, progress=False,
@@ -147,7 +147,7 @@ def run_cell(arm: str, seed: int, config: dict) -> dict:
 
 def _recalled(arm: str, world: World) -> dict:
     """An arm's record, from memory where it was made before."""
-    settings = {"arm": arm, "seed": world.seed, **_plain(world.settings)}
+    settings = {"arm": arm, "seed": world.seed, **plain(world.settings)}
     return world.memory.recall(settings, lambda: _judged(arm, world))
 
 
@@ -156,17 +156,6 @@ def trend(depths: Sequence[int], robust: Sequence[float]) -> float:
     if len(set(robust)) == 1:
         return 0.0
     return float(spearmanr(depths, -np.asarray(robust)).statistic)
-
-
-def _plain(settings: Transfer) -> dict:
-    """The settings as JSON knows them."""
-
-    def plain(value: object) -> object:
-        if is_dataclass(value):
-            return {key: plain(inner) for key, inner in vars(value).items()}
-        return dict(value) if hasattr(value, "items") else value
-
-    return plain(settings)
 
 
 def _make(arm: str, world: World) -> Made:
@@ -359,7 +348,7 @@ def _experiment() -> Experiment:
     return Experiment(
         name="defenses",
         arena="scenes",
-        config={"profile": "record", **_plain(s)},
+        config={"profile": "record", **plain(s)},
         data_hashes=lambda: {
             task.data: DISTRIBUTIONS[task.data].data_hash()
             for task in (s.source, s.target, s.moved_source, s.moved_target)

@@ -7,10 +7,11 @@ import torch
 from thesis_kit.checks import UnknownName, check_count, choose
 from thesis_kit.models.classifier import Classifier
 from thesis_kit.models.residual import preact_resnet18, small_resnet, wrn_32_10
-from thesis_kit.models.small import small_cnn
+from thesis_kit.models.small import small_cnn, strided_cnn
 
 BUILDERS = {
     "small_cnn": small_cnn,
+    "strided_cnn": strided_cnn,
     "small_resnet": small_resnet,
     "preact_resnet18": preact_resnet18,
     "wrn_32_10": wrn_32_10,
@@ -24,7 +25,7 @@ def build(
     """Return a classifier from pixels in [0, 1] to logits, by the name of its architecture.
 
     Args:
-        name: "small_cnn", "small_resnet", "preact_resnet18", "wrn_32_10", or any timm model name
+        name: "small_cnn", "strided_cnn", "small_resnet", "preact_resnet18", "wrn_32_10", or any timm model name
             ("vit_base_patch16_224").
         n_classes: number of logits; None takes the architecture's own (10 here, 1000 for most of timm).
         in_channels: channels of an image; None takes the architecture's own.

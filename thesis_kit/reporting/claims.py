@@ -33,8 +33,8 @@ ORIGINS = {
     "ours": "our own",
 }
 STATUSES = {"seen": "checked against a published source", "recalled": "recalled, not verified"}
-INTERVALS = ("items", "images", "scalars", "shares")
-_PER = {"items": "image", "images": "image number", "scalars": "seed", "shares": "seed"}
+INTERVALS = ("items", "images", "scalars", "shares", "trials")
+_PER = {"items": "image", "images": "image number", "scalars": "seed", "shares": "seed", "trials": "image"}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ protocol of intervals and verdicts is in ``statistics``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,8 @@ def _why_not_run(claim: Claim, result: Result | None) -> str | None:
 
 def measure_contrast(contrast: Contrast, result: Result) -> Finding:
     """The value of a contrast with its interval, and its verdict."""
+    if contrast.kind == "trials":
+        return _trials(contrast, result)
     terms = contrast.expression.terms
     scale = 100 if contrast.points else 1
     if contrast.paired:
@@ -103,6 +105,15 @@ def measure_contrast(contrast: Contrast, result: Result) -> Finding:
     return Finding(contrast, interval, levels, verdict, reason)
 
 
+def _trials(contrast: Contrast, result: Result) -> Finding:
+    """One share of all images that must reach a promised probability."""
+    (term,) = contrast.expression.terms
+    kept = np.concatenate(list(result.per_image(*term).values()))
+    interval = statistics.trials_interval(int(kept.sum()), len(kept), seeds=len(result.cells[term[1]]))
+    verdict, reason = statistics.judge_trials(int(kept.sum()), len(kept), contrast.threshold)
+    return Finding(contrast, interval, {term: interval.value}, verdict, reason)
+
+
 def _paired(expression: Expression, result: Result, scale: float) -> Interval:
     """The contrast image by image, over the seeds that all its arms share."""
     tables = [result.per_image(measure, arm) for measure, arm in expression.terms]
@@ -113,7 +124,11 @@ def _paired(expression: Expression, result: Result, scale: float) -> Interval:
             raise NotRecorded(f"{expression.text} cannot be paired: seed {seed} tested different images in its arms")
     groups = [result.cells[expression.terms[0][1]][seed]["group"] for seed in seeds]
     values = [scale * expression(*(table[seed] for table in tables)) for seed in seeds]
-    return statistics.items_interval(groups, values)
+    interval = statistics.items_interval(groups, values)
+    if expression.is_share and interval.value in (0, scale):  # where resampling shows nothing
+        ends = statistics.wilson(round(interval.value / scale * interval.n), interval.n)
+        return replace(interval, low=scale * ends[0], high=scale * ends[1], kind=statistics.WILSON)
+    return interval
 
 
 def _per_seed(expression: Expression, result: Result) -> list[list[float]]:

@@ -41,6 +41,11 @@ class Expression:
         """The value when the terms have these values, which may be arrays."""
         return _evaluate(self.tree, values)
 
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a single measure as it stands."""
+        return isinstance(self.tree, ast.Name)
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -118,11 +123,13 @@ def parse_contrast(text: str, interval: str, where: str) -> Contrast:
     match = _RULE.match(str(text).strip())
     if match is None:
         raise BadClaims(f"a rule of {where} cannot be read: {text!r} should look like 'R(a) - R(b) >= 20 points'")
-    kind = "items" if match["unit"] else interval if interval in ("shares", "images") else "scalars"
+    kind = "items" if match["unit"] else interval if interval in ("shares", "images", "trials") else "scalars"
     expression = parse_expression(match["left"], f"a rule of {where}")
     coefficients = _coefficients(expression)
     if coefficients is None or not expression.terms:
         raise BadClaims(f"a rule of {where} must be linear in its measures: {text!r} is not")
+    if kind == "trials" and (not expression.is_share or not 0 < float(match["threshold"]) < 1):
+        raise BadClaims(f"a rule of {where} must be one share and a probability: {text!r} is not")
     if kind == "shares" and coefficients not in ([1.0], [1.0, -1.0]):
         raise BadClaims(f"a rule of {where} must be one share or a difference of two: {text!r} is not")
     return Contrast(str(text).strip(), expression, float(match["threshold"]), kind)

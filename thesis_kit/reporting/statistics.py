@@ -25,6 +25,7 @@ SMALL_MARGIN = 5.0  # points; a tolerated loss under this is granted only by an 
 BY_SEEDS = "Student-t over seeds"
 BY_IMAGES = "bootstrap over images"
 WILSON = "Wilson"
+CLOPPER_PEARSON = "Clopper–Pearson"
 NEWCOMBE = "Newcombe"
 
 
@@ -151,6 +152,23 @@ def shares_interval(first: Sequence[float], second: Sequence[float] | None = Non
         return Interval(a / n, *wilson(a, n), n=0, seeds=n, kind=WILSON)
     b, m = int(sum(second)), len(second)
     return Interval(a / n - b / m, *newcombe(a, n, b, m), n=0, seeds=min(n, m), kind=NEWCOMBE)
+
+
+REJECTED = 1e-3  # an exact test that gives less than this refutes a promised probability
+
+
+def trials_interval(successes: int, n: int, *, seeds: int) -> Interval:
+    """The share of trials that kept a promise, with the exact 95% interval of Clopper and Pearson."""
+    found = stats.binomtest(successes, n).proportion_ci(LEVEL, method="exact")
+    return Interval(successes / n, float(found.low), float(found.high), n=n, seeds=seeds, kind=CLOPPER_PEARSON)
+
+
+def judge_trials(successes: int, n: int, promised: float) -> tuple[Verdict, str]:
+    """Whether trials agree with a promised probability of success: refuted only by an exact one-sided test."""
+    p = float(stats.binomtest(n - successes, n, 1 - promised, alternative="greater").pvalue)
+    failed, allowed = f"{n - successes} of {n:,} trials failed", f"{100 * (1 - promised):.3g}% may"
+    verdict = Verdict.FAILS if p < REJECTED else Verdict.HOLDS
+    return verdict, f"{failed} where {allowed}; exact binomial test, p = {p:.2g}"
 
 
 def judge(interval: Interval, threshold: float, *, points: bool) -> tuple[Verdict, str]:

@@ -1,26 +1,26 @@
-"""Training: one loop, the methods that differ in the images they descend on, and the transfer of a robust model."""
+"""Training: one loop, the methods that differ in what they descend on, and the transfer of a robust model."""
 
+from thesis_kit.training.certified import IBP, CrownIBP
 from thesis_kit.training.distillation import LwF, distill
+from thesis_kit.training.gaussian import Gaussian
 from thesis_kit.training.heads import choose_penalty, linear_head
 from thesis_kit.training.loop import TrainingReport, train
-from thesis_kit.training.methods import FGSM, METHODS, PGD, Free, Natural, fgsm, fgsm_rs, n_fgsm
+from thesis_kit.training.methods import FGSM, PGD, Free, Natural, fgsm, fgsm_rs, n_fgsm
 from thesis_kit.training.transfer import few, retrain_last
 
+METHODS = {
+    "natural": Natural,
+    "pgd": PGD,
+    "fgsm": fgsm,
+    "fgsm-rs": fgsm_rs,
+    "n-fgsm": n_fgsm,
+    "free": Free,
+    "gaussian": Gaussian,
+    "ibp": IBP,
+    "crown-ibp": CrownIBP,
+}
+
 __all__ = [
-    "FGSM",
-    "METHODS",
-    "PGD",
-    "Free",
-    "LwF",
-    "Natural",
-    "TrainingReport",
-    "choose_penalty",
-    "distill",
-    "few",
-    "fgsm",
-    "fgsm_rs",
-    "linear_head",
-    "n_fgsm",
-    "retrain_last",
-    "train",
-]
+    "FGSM", "IBP", "METHODS", "PGD", "CrownIBP", "Free", "Gaussian", "LwF", "Natural", "TrainingReport",
+    "choose_penalty", "distill", "few", "fgsm", "fgsm_rs", "linear_head", "n_fgsm", "retrain_last", "train",
+]  # fmt: skip

@@ -8,8 +8,12 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from thesis_kit.randomness import ImageRandom
+
+_GRID = 6  # patches of light along a side
+_STRONGEST = 0.3  # standard deviation of the brightness at the grid's points
 
 
 def shift(x: Float[Tensor, "n c h w"], random: ImageRandom) -> Float[Tensor, "n c h w"]:
@@ -35,4 +39,16 @@ def shift_and_mirror(x: Float[Tensor, "n c h w"], random: ImageRandom) -> Float[
     return mirror(shift(x, random), random)
 
 
-AUGMENTATIONS = {"shift": shift, "mirror": mirror, "shift and mirror": shift_and_mirror}
+def shade(x: Float[Tensor, "n c h w"], random: ImageRandom) -> Float[Tensor, "n c h w"]:
+    """Add a smooth gray field, between none and strong, and clip to [0, 1]: an object under other light (ours).
+
+    The field is normal noise on a grid of 6 × 6 points, enlarged by bicubic interpolation, times a strength drawn
+    uniformly for each image.
+    """
+    field = random.normal(1, _GRID, _GRID, dtype=x.dtype)
+    strength = random.uniform(1, 1, 1, low=0.0, high=_STRONGEST, dtype=x.dtype)
+    smooth = F.interpolate(field, x.shape[-2:], mode="bicubic", align_corners=False)
+    return (x + strength * smooth).clamp(0, 1)
+
+
+AUGMENTATIONS = {"shift": shift, "mirror": mirror, "shift and mirror": shift_and_mirror, "shade": shade}

@@ -158,13 +158,3 @@ class Free(Natural):
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take up the carried perturbation."""
         self._perturbation = state.get("perturbation")
-
-
-METHODS = {
-    "natural": Natural,
-    "pgd": PGD,
-    "fgsm": fgsm,
-    "fgsm-rs": fgsm_rs,
-    "n-fgsm": n_fgsm,
-    "free": Free,
-}
