@@ -183,7 +183,7 @@ class Certificates:
     interval_options: MappingProxyType = field(default_factory=lambda: MappingProxyType({"width": 16}))
     interval_eps: tuple[float, ...] = (2 / 255, 8 / 255)
     interval_margin: float = 1.1
-    interval_updates: int = 1200
+    interval_updates: int = 1000
     interval_lr: float = 0.003
     interval_constants: ShadowConstants = _FAINT
     interval_images: int = 20

@@ -47,6 +47,8 @@ class Recipe:
         precision: of the passes, "float32", "float16" or "bfloat16". storage: of the weights file.
         augment: a name of ``training.augmentation.AUGMENTATIONS``, or None.
         eps, norm: radii at which robust accuracy is measured.
+        verified: ℓ∞ radii at which interval bounds verify, or None. sigma: standard deviation of the noise to be
+            smoothed with, at which certified accuracy is measured, or None.
         start: a member of the same architecture whose weights training starts from, or None.
         stages: a curriculum of streams, with shares that add up to 1.
         shipped: whether the weights come with the package.
@@ -66,6 +68,8 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
     method_options: dict[str, Any] = field(default_factory=dict)
     norm: str = "linf"
+    verified: tuple[float, ...] | None = None
+    sigma: float | None = None
     batch_size: int = 128
     optimizer: str = "sgd"
     schedule: str = "one-cycle"
@@ -88,7 +92,7 @@ class Recipe:
             choose(self.augment, AUGMENTATIONS, "augmentation")
         check_count(self.updates, what="updates")
         check_count(self.seed, what="seed", least=0)
-        for eps in self.eps:
+        for eps in (*self.eps, *(self.verified or ())):
             check_eps(eps)
         shares = [stage.share for stage in self.stages]
         if not shares or min(shares) <= 0 or not math.isclose(sum(shares), 1):
@@ -117,34 +121,74 @@ def register(table: dict[str, Recipe]) -> dict[str, Recipe]:
     return table
 
 
-# On eight classes of scenes, 32 pixels: the sources of chapter 1's transfer, one network trained in three ways.
+_SCENES_A = {"data": "scenes.v1-a", "data_options": {"size": 32, "n_validation": 1000, "n_test": 2000}}
 
-_SCENES_A = {
-    "data": "scenes.v1-a",
-    "data_options": {"size": 32, "n_validation": 1000, "n_test": 2000},
+# The sources of chapter 1's transfer, one network trained in three ways.
+
+_SOURCE = {
+    **_SCENES_A,
     "architecture": "small_resnet",
     "options": {"width": 16},
     "updates": 1500,
     "lr": 0.1,
     "eps": (8 / 255,),
 }
-
-RECIPES = register({
+_SOURCES = {
     "resnet-scenes-a-natural": Recipe(
         title="A small residual network that names shapes (the main object of a scene), trained on clean images.",
         method="natural",
-        **_SCENES_A,
+        **_SOURCE,
     ),
     "resnet-scenes-a-free8": Recipe(
         title="A small residual network that names shapes, made robust by Free training with 8 replays.",
         method="free",
         method_options={"eps": 8 / 255, "replays": 8},
-        **_SCENES_A,
+        **_SOURCE,
     ),
     "resnet-scenes-a-pgd7": Recipe(
         title="A small residual network that names shapes, made robust by PGD training with 7 steps.",
         method="pgd",
         method_options={"eps": 8 / 255, "steps": 7},
-        **_SCENES_A,
+        **_SOURCE,
     ),
-})  # fmt: skip
+}
+
+# Chapter 2: the same network trained on noise, for randomized smoothing.
+
+_SMOOTHED = {
+    f"resnet-scenes-a-noise-{sigma:g}": Recipe(
+        title=f"A small residual network that names shapes, trained on noise of σ = {sigma:g} to be smoothed.",
+        method="gaussian",
+        method_options={"sigma": sigma},
+        sigma=sigma,
+        **{**_SOURCE, "eps": ()},
+    )
+    for sigma in (0.12, 0.25, 0.5, 1.0)
+}
+
+# Chapter 2: small convolutional networks trained on interval bounds, for boxes a tenth larger than those verified.
+
+_BOUNDED_SCENES = {**_SCENES_A, "architecture": "strided_cnn", "options": {"width": 16, "size": 32}}
+_BOUNDED_DIGITS = {"data": "digits", "architecture": "strided_cnn", "options": {"width": 16, "size": 8}}
+_BOUNDED = {
+    f"cnn-{where}-{method}-{name}": Recipe(
+        title=f"A small convolutional network for {where}, verifiable at ε = {said} by {method.upper()} training.",
+        method=method,
+        method_options={"eps": 1.1 * eps},
+        eps=(eps,),
+        verified=(eps,),
+        updates=1000,
+        lr=0.003,
+        optimizer="adam",
+        weight_decay=0.0,
+        **settings,
+    )
+    for where, settings, radii in (
+        ("scenes-a", _BOUNDED_SCENES, {"2": ("2/255", 2 / 255), "8": ("8/255", 8 / 255)}),
+        ("digits", _BOUNDED_DIGITS, {"0.1": ("0.1", 0.1), "0.2": ("0.2", 0.2)}),
+    )
+    for name, (said, eps) in radii.items()
+    for method in ("ibp", "crown-ibp")
+}
+
+RECIPES = register({**_SOURCES, **_SMOOTHED, **_BOUNDED})

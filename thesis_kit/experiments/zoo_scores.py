@@ -1,18 +1,21 @@
 """How good a member of the zoo is, measured on its test part, and whether it still is.
 
-Clean accuracy, and accuracy under the book's reference attack at the recipe's radii, each with Wilson's 95% interval.
+Clean accuracy, accuracy under the book's reference attack at the recipe's radii, and what is certified by interval
+bounds or by noise, each with Wilson's 95% interval.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from thesis_kit import data
+from thesis_kit.certification import certify, verified_error
 from thesis_kit.checks import check_count, choose
 from thesis_kit.data.parts import Part
 from thesis_kit.evaluation import correct, reference_attack, robust_accuracy
@@ -23,6 +26,7 @@ from thesis_kit.reporting.zoo_page import radius_text
 
 CLEAN = "clean"
 _ATTACK_SEED = 7  # one for all members: each meets the same random starts
+_CERTIFIED, _SAMPLES = 300, 1000  # images certified, and samples for each
 
 
 def measure(
@@ -68,19 +72,36 @@ def agrees(recorded: Score, again: Score) -> bool:
 def measure_scores(
     model: Classifier, part: Part, settings: Mapping[str, Any], only: Iterable[str] | None = None
 ) -> dict[str, Score]:
-    """Clean accuracy and robust accuracy at each radius of the settings, or those of these names."""
-    norm = settings["norm"]
-    radii = {f"robust@{radius_text(eps, norm)}": eps for eps in settings["eps"]}
-    scores = {}
-    for name in [CLEAN, *radii] if only is None else only:
-        if name == CLEAN:
-            scores[name] = _score(correct(model, part), "test images classified rightly")
-        else:
-            attacks = reference_attack(radii[name], norm=norm)
-            worst = robust_accuracy(model, part, attacks, seed=_ATTACK_SEED).worst
-            what = f"test images that stay right under {' and '.join(attacks)}, radius {radius_text(radii[name], norm)}"
-            scores[name] = _score(worst, what)
-    return scores
+    """All scores that the settings ask for, or those of these names."""
+    norm, sigma = settings["norm"], settings.get("sigma")
+    known = {CLEAN: partial(_clean, model, part)}
+    known |= {f"robust@{radius_text(eps, norm)}": partial(_robust, model, part, eps, norm) for eps in settings["eps"]}
+    radii = settings.get("verified") or ()
+    known |= {f"verified@{radius_text(eps)}": partial(_verified, model, part, eps) for eps in radii}
+    known |= {f"certified@{sigma:g} l2": partial(_certified, model, part, sigma)} if sigma else {}
+    return {name: known[name]() for name in (known if only is None else only)}
+
+
+def _clean(model: Classifier, part: Part) -> Score:
+    return _score(correct(model, part), "test images classified rightly")
+
+
+def _robust(model: Classifier, part: Part, eps: float, norm: str) -> Score:
+    attacks = reference_attack(eps, norm=norm)
+    worst = robust_accuracy(model, part, attacks, seed=_ATTACK_SEED).worst
+    return _score(worst, f"test images that stay right under {' and '.join(attacks)}, radius {radius_text(eps, norm)}")
+
+
+def _verified(model: Classifier, part: Part, eps: float) -> Score:
+    verified = verified_error(model, part.x, part.y, eps, bound="ibp").verified
+    return _score(verified, f"test images verified by interval bounds at ε = {radius_text(eps)}")
+
+
+def _certified(model: Classifier, part: Part, sigma: float) -> Score:
+    part = part[:_CERTIFIED]
+    found = certify(model, part.x, sigma=sigma, n=_SAMPLES, ids=part.ids)
+    right = (found.labels == part.y.cpu()) & (found.radii >= sigma)
+    return _score(right, f"test images with a right certificate of ℓ₂ radius {sigma:g} or more ({found.budget})")
 
 
 def _score(outcome: Tensor, what: str) -> Score:

@@ -16,7 +16,8 @@ _HEAD = """# The zoo
 Small trained networks come with the package, so that every chapter can start from the same ones. Each was trained by
 a recipe that anyone can run again, and its scores were measured on the very weights that are stored; the 95% intervals
 are Wilson's, for the choice of test images. *clean* is accuracy without an attack, *robust@8/255* accuracy under
-PGD-20 with perturbations of at most 8/255 a pixel. `load` refuses a file that was changed.
+PGD-20 with perturbations of at most 8/255 a pixel, *verified* what interval bounds prove within such a radius, and
+*certified* what randomized smoothing certifies within an ℓ₂ radius. `load` refuses a file that was changed.
 """
 _EMPTY = """
 The zoo has no members yet: `thesis-kit zoo list` names those that can be trained, and `make zoo NAME=…` trains one.
