@@ -201,7 +201,7 @@ CERTIFICATES = MappingProxyType(
             images=40,
             images_all=100,
             images_few=7,
-            interval_images=100,
+            interval_images=200,
             seeds=(0, 1, 2),
         ),
         "full": Certificates(

@@ -23,7 +23,7 @@ LAYERS = [
     {"certification", "synthesis"},
     {"models"},
     {"data"},
-    {"checks", "randomness", "files", "passes", "progress", "modes", "sweep"},
+    {"checks", "randomness", "files", "passes", "progress", "modes", "similarity", "sweep"},
 ]
 LEVEL = {room: -number for number, line in enumerate(LAYERS) for room in line}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -98,8 +98,9 @@ class World:
 
     def group(self, what: object) -> str:
         """A name for images of this seed's block."""
-        task = self.settings.task
-        name = test_group(task.data, task.data_options["size"], task.data_options["n_test"])
+        task, options = self.settings.task, self.settings.task.data_options
+        drawn = task.data in DISTRIBUTIONS
+        name = test_group(task.data, options["size"], options["n_test"]) if drawn else task.data
         return f"{name}/block {self.seed}/{what}"
 
     def stream(self, which: int) -> int:
@@ -160,7 +161,8 @@ class World:
 
     def chosen(self, sigma: float) -> Part:
         """The first images of the block with a right and certified smoothed label."""
-        return self.block[torch.tensor(self.memory.recall(self._about("chosen", sigma), lambda: self._choose(sigma)))]
+        found = self.memory.recall(self._about("chosen", sigma), lambda: self._choose(sigma))
+        return self.block[torch.tensor(found, dtype=torch.int64)]
 
     def _choose(self, sigma: float) -> list[int]:
         s, model, found = self.settings, self.smoothed(sigma), []

@@ -123,7 +123,9 @@ def size_text(count: int) -> str:
 
 
 def radius_text(eps: float, norm: str = "linf") -> str:
-    """A radius in steps of 1/255 where it is a whole number of them: "8/255"; one in l2 says so: "0.5 l2"."""
+    """A radius as it is said: "0.1", or in steps of 1/255 where it is a whole number of them: "8/255"; one in l2 says
+    so: "0.5 l2"."""
     steps = 255 * eps
-    text = f"{steps:.0f}/255" if abs(steps - round(steps)) < 1e-6 and eps < 1 else f"{eps:g}"
+    in_steps = abs(steps - round(steps)) < 1e-6 and abs(eps - round(eps, 2)) > 1e-6
+    text = f"{steps:.0f}/255" if in_steps else f"{eps:g}"
     return text if norm == "linf" else f"{text} {norm}"
