@@ -192,7 +192,10 @@ class Certificates:
 
 CERTIFICATES = MappingProxyType(
     {
-        "small": Certificates(),
+        "small": Certificates(
+            constants=replace(_ECONOMICAL, draws=16), finalists=1, final=ShadowConstants(steps=40, draws=32), images=8,
+            images_few=3,
+        ),
         "record": Certificates(
             task=_scenes("a", 8, n_test=2000),
             n=10_000,

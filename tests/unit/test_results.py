@@ -192,6 +192,9 @@ def test_provenance_is_a_sentence(document):
 # --- the code behind a number
 
 
+LIST = "from .pgd import pgd\nfrom .square import square\n__all__ = ['pgd', 'square']\n"
+
+
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """A package of a few modules in place of the real one; the name of its experiment."""
@@ -199,7 +202,8 @@ def package(tmp_path, monkeypatch):
     sources = {
         "__init__.py": "from thesis_kit import attacks",
         "chapter.py": "from thesis_kit.attacks import pgd\nfrom thesis_kit.reporting import a\nX = 1, pgd, a\n",
-        "attacks/__init__.py": "from .pgd import pgd\n__all__ = ['pgd']\n",
+        "attacks/__init__.py": f'"""Doc."""\n{LIST}',
+        "attacks/square.py": "S = 4\n",
         "attacks/pgd.py": '"""Doc."""\nfrom ..base import step\ndef pgd(x):\n    """Doc."""\n    return step(x)\n',
         "base.py": "import math\ndef step(x):\n    return x + 1\n",
         "reporting/__init__.py": "",
@@ -225,7 +229,35 @@ def hash_after(package, name, old, new):
 
 
 def test_the_modules_behind_a_number(package):
-    names = ["attacks", "attacks.pgd", "base", "chapter"]
+    names = ["attacks.pgd", "base", "chapter"]
+    assert list(modules_used("thesis_kit.chapter")) == [f"thesis_kit.{name}" for name in names]
+
+
+@pytest.mark.parametrize(
+    ("chapter", "listing", "names"),
+    [
+        ("from thesis_kit import attacks\nX = attacks.pgd(1)\n", LIST, ["attacks.pgd", "base", "chapter"]),
+        (
+            "from thesis_kit import attacks as a\nX = a.pgd(1), a.square\n",
+            LIST,
+            ["attacks.pgd", "attacks.square", "base", "chapter"],
+        ),
+        (
+            "from thesis_kit import attacks\nX = attacks.pgd(1), vars(attacks)\n",
+            LIST,
+            ["attacks", "attacks.pgd", "attacks.square", "base", "chapter"],
+        ),
+        (
+            "from thesis_kit.attacks import pgd\nX = pgd(1)\n",
+            LIST + "ALL = {'pgd': pgd, 'square': square}\n",
+            ["attacks", "attacks.pgd", "attacks.square", "base", "chapter"],
+        ),
+        ("from thesis_kit.attacks import square\nX = square.S\n", LIST, ["attacks.square", "chapter"]),
+    ],
+)
+def test_a_package_that_only_lists_names_stands_for_their_modules(package, chapter, listing, names):
+    (package / "chapter.py").write_text(chapter)
+    (package / "attacks/__init__.py").write_text(listing)
     assert list(modules_used("thesis_kit.chapter")) == [f"thesis_kit.{name}" for name in names]
 
 
@@ -238,6 +270,7 @@ def test_the_modules_behind_a_number(package):
         ("attacks/pgd.py", "Doc.", "Better words.", False),
         ("reporting/results.py", "1", "2", False),
         ("unused.py", "2", "3", False),
+        ("attacks/square.py", "4", "5", False),
     ],
 )
 def test_only_what_computes_counts(package, name, old, new, changes):

@@ -1,25 +1,9 @@
 """Data sets as disjoint parts of images in [0, 1]: digits and scenes (offline), CIFAR and Imagenette (downloaded)."""
 
-from functools import partial
-
-from thesis_kit.checks import choose
 from thesis_kit.data import scenes
 from thesis_kit.data.digits import digits
 from thesis_kit.data.parts import Part, Splits, Stream
 from thesis_kit.data.photos import cifar10, cifar100, imagenette
+from thesis_kit.data.table import SETS, load
 
-SETS = {
-    "digits": digits,
-    "cifar10": cifar10,
-    "cifar100": cifar100,
-    "imagenette": imagenette,
-    **{name: partial(scenes.splits, name=name) for name in scenes.DISTRIBUTIONS},
-}
-
-
-def load(name: str, seed: int = 0, **options: object) -> Splits:
-    """Return the data set ``name`` ("digits", "scenes.v1", "cifar10", …), cut for run ``seed``; options go to it."""
-    return choose(name, SETS, "data set")(seed, **options)
-
-
-__all__ = ["Part", "Splits", "Stream", "cifar10", "cifar100", "digits", "imagenette", "load", "scenes"]
+__all__ = ["SETS", "Part", "Splits", "Stream", "cifar10", "cifar100", "digits", "imagenette", "load", "scenes"]

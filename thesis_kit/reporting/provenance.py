@@ -1,9 +1,11 @@
 """Where a number comes from: the code that computed it and the machine it ran on.
 
 The modules hash covers the syntax of an experiment's module and of every ``thesis_kit`` module it imports, directly
-or through others. Comments, docstrings, unused imports and layout do not count, so that better wording never makes a
-result look stale; nor does code that only schedules, compares, stores or displays (the runner, ``comparing`` and
-``verifying``, ``reporting``, ``files``, ``progress``), nor the profile tables, whose values stand in the result itself.
+or through others. What is taken from a package that only lists names of its modules counts as taken from these: a new
+attack beside an old one is none of the old one's business. Comments, docstrings, unused imports and layout do not
+count, so that better wording never makes a result look stale; nor does code that only schedules, compares, stores or
+displays (the runner, ``comparing`` and ``verifying``, ``reporting``, ``files``, ``progress``), nor the profile tables,
+whose values stand in the result itself.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import hashlib
 import importlib.util
 import os
 import platform
-from functools import cache
+from collections import Counter
+from functools import cache, lru_cache
 from pathlib import Path
 
 PACKAGE = "thesis_kit"
@@ -43,17 +46,61 @@ def _source(module: str) -> Path | None:
 
 
 def _imports(tree: ast.Module, module: str, is_package: bool) -> set[str]:
-    """Names of package modules that ``tree`` imports; a name taken from a package may be a module itself."""
-    parent = module.split(".") if is_package else module.split(".")[:-1]
-    names = set()
+    """Names of package modules that ``tree`` imports."""
+    names, attributes = set(), _attributes(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = parent[: len(parent) - node.level + 1] if node.level else []
-            base = ".".join([*base, *([node.module] if node.module else [])])
-            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+            base = _absolute(node, module, is_package)
+            for alias in node.names:
+                names |= _taken(base, alias.name, attributes.get(alias.asname or alias.name))
     return {name for name in names if name.split(".")[0] == PACKAGE and name != PACKAGE}
+
+
+def _absolute(node: ast.ImportFrom, module: str, is_package: bool) -> str:
+    """Where an import takes its names from."""
+    parent = module.split(".") if is_package else module.split(".")[:-1]
+    base = parent[: len(parent) - node.level + 1] if node.level else []
+    return ".".join([*base, *([node.module] if node.module else [])])
+
+
+def _taken(base: str, name: str, attributes: set[str] | None = None) -> set[str]:
+    """The modules that ``from base import name`` rests on; of a module that is only used for some attributes, and only
+    lists names of other modules, those that these names come from."""
+    if base.split(".")[0] != PACKAGE:
+        return set()
+    whole = f"{base}.{name}"
+    if attributes is not None and _listed(whole) is not None:
+        return set().union(*(_taken(whole, attribute) for attribute in attributes))
+    listed = _listed(base)
+    if listed and listed.get(name, (base, name)) != (base, name):
+        return _taken(*listed[name])
+    return ({base} if listed is None else set()) | ({whole} if _source(whole) is not None else {base})
+
+
+def _attributes(tree: ast.Module) -> dict[str, set[str]]:
+    """For each name that is only ever used for its attributes, these."""
+    nodes = list(ast.walk(tree))
+    everywhere = Counter(node.id for node in nodes if isinstance(node, ast.Name))
+    owned = [(n.value.id, n.attr) for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)]
+    only = {name for name, count in Counter(name for name, _ in owned).items() if count == everywhere[name]}
+    return {name: {attr for other, attr in owned if other == name} for name in only}
+
+
+def _listed(module: str) -> dict[str, tuple[str, str]] | None:
+    """For a package that does nothing but list names of its modules: name → where it comes from. None for others."""
+    path = _source(module) if module.startswith(f"{PACKAGE}.") else None
+    if path is None or path.name != "__init__.py":
+        return None
+    found: dict[str, tuple[str, str]] = {}
+    for node in _parse(path).body:
+        if isinstance(node, ast.ImportFrom):
+            base = _absolute(node, module, is_package=True)
+            found |= {alias.asname or alias.name: (base, alias.name) for alias in node.names}
+        elif not isinstance(node, ast.Expr) and not ast.unparse(node).startswith("__all__ ="):
+            return None
+    return found
 
 
 def _shape(node: object) -> str:
@@ -70,7 +117,12 @@ def _shape(node: object) -> str:
 
 def _parse(path: Path) -> ast.Module:
     """A module's syntax without imports of names that it neither uses nor lists in ``__all__``."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return _pruned(path.read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=512)
+def _pruned(text: str) -> ast.Module:
+    tree = ast.parse(text)
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     used |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     for parent in ast.walk(tree):

@@ -6,19 +6,8 @@ from thesis_kit.training.gaussian import Gaussian
 from thesis_kit.training.heads import choose_penalty, linear_head
 from thesis_kit.training.loop import TrainingReport, train
 from thesis_kit.training.methods import FGSM, PGD, Free, Natural, fgsm, fgsm_rs, n_fgsm
+from thesis_kit.training.table import METHODS
 from thesis_kit.training.transfer import few, retrain_last
-
-METHODS = {
-    "natural": Natural,
-    "pgd": PGD,
-    "fgsm": fgsm,
-    "fgsm-rs": fgsm_rs,
-    "n-fgsm": n_fgsm,
-    "free": Free,
-    "gaussian": Gaussian,
-    "ibp": IBP,
-    "crown-ibp": CrownIBP,
-}
 
 __all__ = [
     "FGSM", "IBP", "METHODS", "PGD", "CrownIBP", "Free", "Gaussian", "LwF", "Natural", "TrainingReport",

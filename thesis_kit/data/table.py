@@ -1,0 +1,24 @@
+"""Data sets by name."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from thesis_kit.checks import choose
+from thesis_kit.data import scenes
+from thesis_kit.data.digits import digits
+from thesis_kit.data.parts import Splits
+from thesis_kit.data.photos import cifar10, cifar100, imagenette
+
+SETS = {
+    "digits": digits,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "imagenette": imagenette,
+    **{name: partial(scenes.splits, name=name) for name in scenes.DISTRIBUTIONS},
+}
+
+
+def load(name: str, seed: int = 0, **options: object) -> Splits:
+    """Return the data set ``name`` ("digits", "scenes.v1", "cifar10", …), cut for run ``seed``; options go to it."""
+    return choose(name, SETS, "data set")(seed, **options)
