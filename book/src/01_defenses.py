@@ -94,10 +94,22 @@ print(f"aimed changes up to ε      {under_attack.robust_accuracy:.0%}")
 #
 # $$ x \leftarrow \Pi_{\varepsilon}\big(x + \alpha\,\mathrm{sign}\,\nabla_x L(z(x), y)\big) . $$
 #
-# Every step costs one forward and one backward pass through the network. A single step with $\alpha = \varepsilon$ is the
-# *fast gradient sign method*, FGSM {cite:p}`goodfellow2015`. In this chapter robust accuracy means accuracy under PGD
+# Every step costs one forward and one backward pass through the network. We count the two as one *pass*; where a budget is
+# printed they are listed apart, so that 20 steps read as 20 forward and 20 backward. A single step with $\alpha = \varepsilon$
+# is the *fast gradient sign method*, FGSM {cite:p}`goodfellow2015`. In this chapter robust accuracy means accuracy under PGD
 # with 20 steps of $\varepsilon/4$ from a random start, unless a stronger attack is named.
-#
+
+# %% tags=["hide-input"]
+Markdown(f""":::{{admonition}} The settings of this chapter
+:class: dropdown
+Digits of 8 × 8 pixels between 0 and 1; ε = {P.eps:g}, so every pixel may change by {P.eps:.0%} of the way from paper to ink.
+The network is `{P.model}` ({", ".join(f"{k} {v}" for k, v in P.model_options.items())}): three convolutions, a pooled grid and two linear layers. It is trained by
+stochastic gradient descent with momentum 0.9, weight decay {P.weight_decay:g} and a {P.schedule} learning rate, for {P.updates:,}
+updates of {P.batch_size} images. PGD training takes 7 steps of ε/4. Where several methods are compared, each gets the learning rates
+{", ".join(f"{lr:g}" for lr in P.learning_rates)}, and validation images choose.
+:::""")
+
+# %% [markdown]
 # ## Training against the attack
 #
 # If the attack is known, train on it. **Adversarial training** {cite:p}`madry2018` minimizes over the weights $\theta$ what
@@ -113,14 +125,26 @@ print(f"aimed changes up to ε      {under_attack.robust_accuracy:.0%}")
 #
 # :::{admonition} The idea of Free training
 # :class: important
-# Training already computes a backward pass at every update. It stops at the weights, but the gradient at the *image* is
-# one step further and costs next to nothing. So take both from the **same** pass: descend with the weights and ascend
-# with the perturbation at once. To let the perturbation grow strong, *replay* each minibatch $m$ times; to pay nothing
-# for it, train for $1/m$ as many epochs. The number of weight updates, and of passes, is that of ordinary training.
+# Training already computes a backward pass at every update. It stops at the weights, but the gradient at the *image* is one
+# step further and costs next to nothing. So take both from the **same** pass: descend with the weights and ascend with the
+# perturbation at once. (Both gradients belong to the network as it was before the update.) To let the perturbation grow strong,
+# *replay* each minibatch $m$ times; to pay nothing for it, train for $1/m$ as many epochs. The number of weight updates, and of
+# passes, is that of ordinary training.
 # :::
 #
-# The perturbation $\delta$ is one tensor of the shape of a minibatch. It is never reset: the next minibatch begins with
-# the perturbation the last one left. The ascent step is $\varepsilon$ itself. This is all of it, as the package runs it:
+# The perturbation $\delta$ is one tensor of the shape of a minibatch. It starts at zero and is never reset: the next minibatch
+# begins with the perturbation the last one left, and a smaller last minibatch with the first rows of it. That sounds odd, for
+# it was made for other images. But much of what fools a network is the same for many images, so it is a better start than
+# nothing. The ascent step is $\varepsilon$ itself, as long as the box allows: with few replays there is no time for small
+# steps. Side by side, for the same number of weight updates:
+#
+# | | passes an update | minibatches for 1,000 updates | passes for 1,000 updates |
+# | --- | --- | --- | --- |
+# | ordinary training | 1 | 1,000 | 1,000 |
+# | PGD training, $K = 7$ | $K + 1 = 8$ | 1,000 | 8,000 |
+# | Free, $m = 8$ | 1 | $1{,}000 / m = 125$ | 1,000 |
+#
+# This is all of Free training, as the package runs it:
 
 # %% tags=["hide-input"]
 import inspect
@@ -154,8 +178,11 @@ for name, model in models.items():
 # ## What ten seeds say
 #
 # The numbers from here on were *recorded*: every method with ten seeds, each tested on a fifth of the digits so that every
-# image is tested twice; four learning rates tried per method and seed, the best chosen on a validation part; only then
-# the test images. Intervals are 95% and cover both the luck of a seed and the choice of the images.
+# image is tested twice; four learning rates tried per method and seed, the best chosen on a validation part; only then the test
+# images. (So an accuracy here need not be the one of the single run above.) Two things are left to luck, the seed and the
+# choice of the images. Each gets a 95% interval, and the wider of the two is shown: in a row of the table below, "Student-t
+# over seeds" or "bootstrap over images" says which it was. Where it says that the code has changed since a recording, some of
+# the runs were measured again with the present code and compared bit by bit; the number of these is named.
 
 # %% tags=["hide-input"]
 recorded = results.load_result("defenses.digits")
@@ -165,15 +192,16 @@ Markdown(f"*{recorded.provenance()}.*")
 figures.cost_figure(
     figures.recorded_points(recorded, figures.NAMES), label="Figure 1.2",
     caption="Robust accuracy against cost, recorded: every method with the same number of weight updates, mean over "
-    "ten seeds with 95% intervals. Ordinary training and Free training cost the same; PGD-7 costs eight times as much.",
+    "ten seeds with 95% intervals. Ordinary training and Free training cost the same, one pass an update; their points are set side "
+    "by side to be seen. PGD-7 costs eight times as much.",
 )
 
 # %% [markdown]
-# Read the figure from left to right. At one pass an update stand ordinary training, which is not robust, and Free, which
-# is: this is the thesis's point, and it is a large effect. At two passes stand the single-step methods that came after
-# it. At eight stands PGD-7, a few points above Free. The thesis's stronger claim, that Free matches PGD training, does not
-# hold here at equal numbers of updates. The likely reason is that Free sees an eighth of the minibatches, each eight
-# times. So we gave it twice the updates, still a quarter of the passes of PGD-7:
+# Read the figure from left to right. At one pass an update stand ordinary training, which is not robust, and Free, which is:
+# this is the thesis's point, and it is a large effect. At two passes stand the single-step methods that came after it, FGSM-RS
+# beside Free with $m = 8$ and N-FGSM a little above. At eight stands PGD-7, a few points above Free. The thesis's stronger
+# claim, that Free matches PGD training, does not hold here at equal numbers of updates. The likely reason is that Free sees an
+# eighth of the minibatches, each eight times. So we gave it twice the updates, still a quarter of the passes of PGD-7:
 
 # %% tags=["hide-input"]
 for arm, name in {"free-8": "Free, m = 8", "free-8 twice": "the same, twice the updates", "pgd-7": "PGD-7"}.items():
@@ -181,7 +209,9 @@ for arm, name in {"free-8": "Free, m = 8", "free-8 twice": "the same, twice the 
     print(f"{name:29} {passes:5,.0f} passes  R {100 * found.value:.1f}% [{100 * found.low:.1f}, {100 * found.high:.1f}]")
 
 # %% [markdown]
-# Most of the gap closes. What Free saves in passes it pays for in part with updates, and on balance it is still cheap.
+# Most of the gap closes. What Free saves in passes it pays for in part with updates, and on balance it is still cheap. (We compare
+# passes. The table below reports wall time too, but it was taken on a machine that did other things meanwhile, and differences of a
+# quarter mean nothing there.)
 #
 # ### What the replays do
 #
@@ -205,10 +235,13 @@ figures.replays_figure(
 #
 # ### A stronger attack
 #
-# A defense is as robust as the best attack on it says. The strong ensemble takes the worst case, image by image, over PGD
-# with 100 steps and five restarts with two losses, the step-size-free APGD {cite:p}`croce2020autoattack` with cross-entropy and
-# with a targeted logit-ratio loss, and Square {cite:p}`andriushchenko2020square`, which uses no gradients at all. (AutoAttack also has
-# FAB, which is left out here.)
+# A defense is as robust as the best attack on it says. The strong ensemble takes the worst case, image by image, over PGD with
+# 100 steps and five restarts, once with cross-entropy and once with the *margin*, the lead of the best wrong logit over the
+# right one ("PGD margin"); over APGD {cite:p}`croce2020autoattack`, which finds its step size by itself, with cross-entropy and
+# with the margin divided by the spread of the logits, one wrong class at a time ("APGD-DLR targeted"); and over Square
+# {cite:p}`andriushchenko2020square`, which uses no gradients at all. The last three and a fourth, FAB, which is left out here,
+# make up *AutoAttack*, the field's standard ensemble. At the other end stands an attack as it was common before 2018: PGD with
+# 10 small steps of $\varepsilon/8$.
 
 # %% tags=["hide-input"]
 COMPARED = ["natural", "free-8", "fgsm-rs", "n-fgsm", "pgd-7"]
@@ -216,8 +249,8 @@ STAGES = {"none": "N", "PGD-10, small steps": "weak", "PGD-20": "R", "strong ens
 figures.attacks_figure(
     {arm: {stage: recorded.mean(measure, arm).value for stage, measure in STAGES.items()} for arm in COMPARED},
     label="Figure 1.4",
-    caption="Accuracy as the attack grows stronger, recorded; means over ten seeds. A defense whose line keeps falling "
-    "was flattered by the weaker attacks.",
+    caption="Accuracy as the attack grows stronger, recorded; means over ten seeds. Look at the last stretch: the more a line "
+    "falls from PGD-20 to the strong ensemble, the more PGD-20 flattered that defense.",
 )
 
 # %% [markdown]
@@ -263,7 +296,7 @@ figures.one_step_figure(
     pairs, label="Figure 1.6",
     caption="What a single step finds and what PGD finds on networks trained by single steps, recorded: digits as they "
     f"are (radius {P.collapse_eps:g}) and enlarged (radius {P.enlarged_eps:g}). The longer the bar, the more a network "
-    "has learned the one step instead of the task.",
+    "has learned the one step instead of the task. A short bar near 10%, which is chance, says only that little was learned.",
 )
 
 # %% tags=["nbval-check-output"]
@@ -389,11 +422,11 @@ transfer_figures.depth_figure(
 )
 
 # %% [markdown]
-# Robustness does sit in the features, and mostly in the early ones: the last block can be replaced at almost no loss, the
-# last four of seven at a loss of about ten points. Then it falls steeply; what the first blocks compute cannot be replaced
-# by anything that clean images teach. Clean accuracy hardly changes meanwhile. With everything retrained the network is about as defenseless
-# as one that was never robust. (Whether it is within three points of one, as our rule asks, four seeds cannot say: networks
-# trained in the ordinary way differ too much from seed to seed.)
+# Robustness does sit in the features, and mostly in the early ones: the last block can be replaced at almost no loss, the last
+# four of seven at a loss of about ten points. Then it falls steeply; what the first blocks compute cannot be replaced by
+# anything that clean images teach. Clean accuracy hardly changes meanwhile. With everything retrained the network is about as
+# defenseless as one that was never robust. (Whether it is within three points of one, as our rule asks, four seeds cannot say:
+# networks trained in the ordinary way differ too much from seed to seed.)
 #
 # ### Moving the features without losing them
 #
@@ -457,8 +490,9 @@ transfer_figures.low_data_figure(
 #
 # A verdict is computed, never typed. Each claim is a rule: one or more differences, each with a threshold fixed in
 # advance, measured on the same test images. It *holds* if the whole interval lies above the threshold, *holds in direction* if it
-# lies above zero only, *does not hold here* if it lies below the threshold and reaches zero, and is *inconclusive*
-# otherwise.
+# lies above zero only, *does not hold here* if it lies below the threshold and not above zero, and is *inconclusive*
+# otherwise. The world in which a claim was measured is its *arena*; a claim can have a verdict in several. (For shares of seeds the
+# intervals are Wilson's, and Newcombe's for a difference of two.)
 
 # %% tags=["hide-input"]
 claims_table("defenses")
@@ -470,19 +504,24 @@ for line in claims_table("defenses").verdict_lines():
 # %% [markdown]
 # ## Since the thesis
 #
-# **Free is good, and its advantage over PGD was the attack's.** Under PGD-100 the released CIFAR-10 network reached 46.19% against
-# 45.29% for 7-step PGD training {cite:p}`shafahi2019free`. AutoAttack later put the same two at 41.47% and 44.04%
-# {cite:p}`croce2020autoattack,croce2021robustbench`: the order turned around. "Comparable or better" depended on who asked.
+# **Free is good, and better than PGD only as long as the attack was weak.** Under PGD-100 the released CIFAR-10 network reached
+# 46.19% against 45.29% for 7-step PGD training {cite:p}`shafahi2019free`. AutoAttack later put the same two at 41.47% and
+# 44.04% {cite:p}`croce2020autoattack,croce2021robustbench`: the order turned around. "Comparable or better" depended on who
+# asked.
 #
-# **Single steps came back.** FGSM-RS {cite:p}`wong2020fast` reaches 86.06% clean and 46.06% under PGD-50 with ten restarts in 12
-# minutes on one GPU, where Free took 785 and 7-step PGD 4,966 (its authors also used mixed precision and a faster
-# schedule, so the times are not like for like). Under AutoAttack it has 43.21%. N-FGSM {cite:p}`dejorge2022nfgsm` keeps the price
-# and avoids the collapse.
+# **Single steps came back.** FGSM-RS {cite:p}`wong2020fast` reaches 86.06% clean and 46.06% under PGD-50 with ten restarts in
+# 12 minutes on one GPU, where Free took 785 and 7-step PGD 4,966 in its runs (5,418 in those of the Free paper; FGSM-RS was
+# given mixed precision and a faster schedule, so the times are not like for like). Under AutoAttack it has 43.21%. N-FGSM
+# {cite:p}`dejorge2022nfgsm` keeps the price and avoids the collapse.
 #
 # **The ceiling moved through data and size.** The best entry of RobustBench for CIFAR-10 at $\varepsilon = 8/255$ stood at 73.71%
 # robust and 93.68% clean accuracy in early 2025, with a WRN-94-16 and 300 million synthetic images
 # {cite:p}`croce2021robustbench,bartoldson2024`. The same table's best PreActResNet-18 had 58.50%. The cheap methods of this
 # chapter set the price per update; what those leaders spend is many orders more updates.
+#
+# So, can a classifier be robust without paying for it? **Nearly: for the price of ordinary training most of the robustness can
+# be had, a robust network that somebody else paid for can be inherited from, and what the last points cost is the rest of this
+# field.**
 #
 # ## Exercises
 #
