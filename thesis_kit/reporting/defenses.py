@@ -1,27 +1,35 @@
-"""Chapter 1's figures: an attack under a slider, cost against robustness, what m does, and where single steps collapse.
+"""Chapter 1's figures and tables: an attack under a slider, the settings, cost against robustness, what m does, and
+where single steps collapse.
 
 Each takes numbers, live or recorded, and returns something a notebook displays.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from thesis_kit.data.parts import Part
-from thesis_kit.reporting.figures import COLORS, Shown, canvas, present, style
+from thesis_kit import training
+from thesis_kit.data.parts import Part, Splits
+from thesis_kit.evaluation import reference_attack, weak_attack
+from thesis_kit.reporting.figures import COLORS, Shown, canvas, folded, present, style
+from thesis_kit.reporting.judging import measure_contrast
 from thesis_kit.reporting.players import Slider, slider
 from thesis_kit.reporting.results import Result
+from thesis_kit.reporting.rules import parse_contrast
 
 NAMES = {
     "natural": "Natural",
     "free-2": "Free, m = 2",
     "free-4": "Free, m = 4",
     "free-8": "Free, m = 8",
+    "free-8 twice": "Free, m = 8, 2 × updates",
     "fgsm-rs": "FGSM-RS",
     "n-fgsm": "N-FGSM",
     "pgd-7": "PGD-7",
@@ -29,6 +37,7 @@ NAMES = {
 _LOOK = {  # color and marker of a family, so that neither carries the meaning alone
     "natural": (COLORS["gray"], "s"),
     "free": (COLORS["blue"], "o"),
+    "free-8 twice": (COLORS["sky"], "P"),
     "fgsm-rs": (COLORS["orange"], "^"),
     "n-fgsm": (COLORS["purple"], "v"),
     "fgsm": (COLORS["vermilion"], "X"),
@@ -46,7 +55,8 @@ def _look(arm: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Measured:
-    """A share with its interval, each in 0 … 1, of one way to train (``arm``) at ``passes`` a weight update."""
+    """A share with its interval, each in 0 … 1, of one way to train (``arm``); ``passes`` in multiples of ordinary
+    training's."""
 
     arm: str
     passes: float
@@ -105,17 +115,91 @@ def _pixels(image: torch.Tensor):
 
 
 def recorded_points(recorded: Result, arms: Iterable[str], measure: str = "R") -> list[Measured]:
-    """A measure of several recorded arms, each with what it costs a weight update."""
-    points = []
+    """A measure of several recorded arms, each with its passes in training as a multiple of ordinary training's."""
+    points, ordinary = [], recorded.mean("passes", "natural").value
     for arm in arms:
         found = recorded.mean(measure, arm)
-        passes = recorded.mean("passes_per_update", arm).value
+        passes = recorded.mean("passes", arm).value / ordinary
         points.append(Measured(arm, passes, found.value, found.low, found.high))
     return points
 
 
+def difference(recorded: Result, expression: str) -> str:
+    """A difference such as "R(n-fgsm) - R(free-8)", image by image, in points with its 95% interval."""
+    interval = measure_contrast(parse_contrast(f"{expression} >= 0 points", "", "the page"), recorded).interval
+    return f"{interval.value:+.1f} points [{interval.low:+.1f}, {interval.high:+.1f}]".replace("-", "−")
+
+
+def cost_lines(
+    reports: Mapping[str, training.TrainingReport], methods: Mapping[str, training.Natural], part: Part, batch_size: int
+) -> str:
+    """What runs cost, a line a run: passes an update, updates an epoch, epochs, and passes in all."""
+    lines = [f"{'':8}{'passes/update':>15}{'updates/epoch':>15}{'epochs':>8}{'updates':>9}{'passes':>8}"]
+    minibatches = -(-len(part) // batch_size)
+    for name, report in reports.items():
+        passes, epoch = report.passes.backward, minibatches * methods[name].replays
+        counts = f"{passes / report.updates:>15g}{epoch:>15}{report.updates / epoch:>8.4g}"
+        lines.append(f"{name:8}{counts}{report.updates:>9,}{passes:>8,}")
+    return "\n".join(lines)
+
+
+def settings_card(live: Any, recorded: Any, splits: Splits, model: nn.Module) -> Shown:
+    """The chapter's settings, folded: of the runs that were made live, and where the recorded ones differ.
+
+    Args:
+        live, recorded: the chapter's table of ``profiles`` in the two profiles.
+        splits: the images of the live runs. model: the network they train.
+    """
+    return folded(
+        "The settings: radius, network, optimizer, attacks",
+        {
+            "Radius ε": _radius(live.eps, splits.train),
+            "Images": f"{len(splits.train):,} to train on, {len(splits.validation):,} to choose with, "
+            f"{len(splits.test):,} to test on (run 0; the recorded runs divide them anew)",
+            "Network": _network(live.model, model),
+            "Optimizer": f"SGD with momentum {_default(training.train, 'momentum'):g} and weight decay "
+            f"{live.weight_decay:g}; {live.updates:,} weight updates on minibatches of {live.batch_size}",
+            "Learning rate": f"{live.schedule} schedule: it rises to a peak and falls to zero. The peak is "
+            f"{live.learning_rate:g} in the live runs; in the recorded ones the best on validation images of "
+            f"{', '.join(f'{lr:g}' for lr in recorded.learning_rates)}",
+            "PGD-7, in training": f"{training.PGD(live.eps).steps} steps of ε/4 from a random start",
+            "PGD-20, in testing": _steps(reference_attack(live.eps)["PGD-20"].keywords),
+            "PGD-10, small steps": _steps(weak_attack(live.eps)["PGD-10 weak"].keywords),
+            "Strong ensemble": f"PGD and APGD with {recorded.strong_steps} steps, PGD with {recorded.strong_restarts} "
+            f"restarts, Square with at most {recorded.queries:,} queries",
+            "Single steps that might collapse": f"ε = {recorded.collapse_eps:g}, peak {recorded.learning_rate:g}. On "
+            f"enlarged digits ε = {recorded.enlarged_eps:g}, Adam at a constant {recorded.enlarged_learning_rate:g}, "
+            f"{recorded.enlarged_updates} updates",
+        },
+    )
+
+
+def _radius(eps: float, part: Part) -> str:
+    levels, (height, width) = len(part.x[:1000].unique()) - 1, part.x.shape[-2:]
+    return (
+        f"{eps:.3g}. Between 0 and 1 a pixel of these images has {levels} steps; ε is {eps * levels:.3g} of them. Each "
+        f"of the {height} × {width} pixels may change by so much, up or down"
+    )
+
+
+def _network(name: str, model: nn.Module) -> str:
+    convolutions = [module.out_channels for module in model.modules() if isinstance(module, nn.Conv2d)]
+    linear = [module.out_features for module in model.modules() if isinstance(module, nn.Linear)]
+    channels = f" ({', '.join(map(str, convolutions))} channels)" * (len(convolutions) < 5)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    return f"{name}: {len(convolutions)} convolutions{channels}, {len(linear)} linear layers, {weights:,} weights"
+
+
+def _steps(knobs: Mapping[str, float]) -> str:
+    return f"{knobs['steps']} steps of ε/{knobs['eps'] / knobs['step_size']:g} from a random start"
+
+
+def _default(function: Callable, name: str) -> float:
+    return inspect.signature(function).parameters[name].default
+
+
 def draw_cost(points: Sequence[Measured]) -> Figure:
-    """Robust accuracy against the passes a weight update costs, one point a way to train."""
+    """Robust accuracy against passes in training, one point a way to train; points of equal cost side by side."""
     with style():
         figure, axis = canvas(size=(7, 4.4))
         for point, shift in zip(points, _spread([p.passes for p in points]), strict=True):
@@ -126,7 +210,7 @@ def draw_cost(points: Sequence[Measured]) -> Figure:
         ticks = sorted({point.passes for point in points})
         axis.set_xscale("log"), axis.minorticks_off()
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axis.set_xlabel("forward + backward passes per weight update (log scale)")
+        axis.set_xlabel("passes in training, as a multiple of ordinary training (log scale)")
         axis.set_ylabel("accuracy under PGD-20 (%)"), axis.set_ylim(0, 100)
         _legend_below(figure)
     return figure
@@ -134,7 +218,7 @@ def draw_cost(points: Sequence[Measured]) -> Figure:
 
 def cost_figure(points: Sequence[Measured], *, label: str, caption: str) -> Shown:
     """``draw_cost`` with its caption."""
-    said = "; ".join(f"{NAMES.get(p.arm, p.arm)} {100 * p.value:.0f}% at {p.passes:g} passes" for p in points)
+    said = "; ".join(f"{NAMES.get(p.arm, p.arm)} {100 * p.value:.0f}% at {p.passes:g} × the passes" for p in points)
     return present(draw_cost(points), label=label, caption=caption, alt=f"Robust accuracy against cost. {said}.")
 
 
@@ -202,16 +286,21 @@ def collapse_figure(
     return present(figure, label=label, caption=caption, alt=f"Robust accuracy by epoch, one line a seed. {said}.")
 
 
-def one_step_figure(pairs: Mapping[str, tuple[float, float]], *, label: str, caption: str) -> Shown:
-    """What a single step finds against what PGD finds: name -> (accuracy under FGSM, accuracy under PGD-20)."""
+def one_step_figure(found: Mapping[str, tuple[float, float, float]], *, label: str, caption: str) -> Shown:
+    """What a single step finds against what PGD finds: name -> accuracy on clean images, under FGSM, under PGD-20."""
     with style():
-        figure, axis = canvas(size=(7, 0.55 * len(pairs) + 1.2))
-        for row, (one_step, many) in enumerate(pairs.values()):
+        figure, axis = canvas(size=(7, 0.55 * len(found) + 1.2))
+        for row, (clean, one_step, many) in enumerate(found.values()):
+            axis.plot(100 * clean, row, "s", color=COLORS["gray"], markersize=7, label=f"{'_' * row}clean images")
             axis.plot([100 * one_step, 100 * many], [row, row], color="#B0B0B0", linewidth=3, zorder=1)
             axis.plot(100 * one_step, row, "^", color=COLORS["orange"], markersize=9, label=f"{'_' * row}one step")
             axis.plot(100 * many, row, "D", color=COLORS["blue"], markersize=8, label=f"{'_' * row}PGD-20")
-        axis.set_yticks(range(len(pairs)), list(pairs)), axis.invert_yaxis()
-        axis.set_xlim(-2, 102), axis.set_xlabel("accuracy under attack (%)")
-        axis.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2)
-    said = "; ".join(f"{name}: one step {100 * a:.0f}%, PGD {100 * b:.0f}%" for name, (a, b) in pairs.items())
-    return present(figure, label=label, caption=caption, alt=f"Accuracy under a single step and under PGD. {said}.")
+        axis.set_yticks(range(len(found)), list(found)), axis.invert_yaxis()
+        axis.set_xlim(-2, 102), axis.set_xlabel("accuracy (%)")
+        axis.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3)
+    said = "; ".join(
+        f"{name}: clean {100 * clean:.0f}%, one step {100 * one_step:.0f}%, PGD {100 * many:.0f}%"
+        for name, (clean, one_step, many) in found.items()
+    )
+    alt = f"Accuracy on clean images, under a single step and under PGD. {said}."
+    return present(figure, label=label, caption=caption, alt=alt)

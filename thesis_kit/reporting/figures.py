@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -85,6 +85,19 @@ def card(inner: str, *, label: str, caption: str) -> str:
         f'<figure class="tk-figure" style="{_CARD}">{inner}<figcaption style="font-size:0.92em;margin-top:8px">'
         f"<strong>{html.escape(label)}.</strong> {html.escape(caption)}</figcaption></figure>"
     )
+
+
+def folded(title: str, rows: Mapping[str, str]) -> Shown:
+    """A white card that opens at a click: a list of terms and what is to be said of each."""
+    require_words(title=title, **rows)
+    entries = "".join(
+        f'<dt style="font-weight:600;margin-top:6px">{html.escape(term)}</dt>'
+        f'<dd style="margin:0 0 0 1em">{html.escape(text)}</dd>'
+        for term, text in rows.items()
+    )
+    inner = f'<summary>{html.escape(title)}</summary><dl style="margin:4px 0;font-size:0.94em">{entries}</dl>'
+    text = "\n".join([f"{title}:", *(f"  {term}: {said}" for term, said in rows.items())])
+    return Shown(f'<details class="tk-folded" style="{_CARD}">{inner}</details>', text)
 
 
 @dataclass(frozen=True)

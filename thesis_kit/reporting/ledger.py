@@ -40,7 +40,7 @@ COLORS = {
 MEANINGS = {
     Verdict.HOLDS: "the whole 95% interval lies at or above the threshold",
     Verdict.IN_DIRECTION: "the interval lies above zero, but not wholly above the threshold",
-    Verdict.FAILS: "the whole interval lies below the threshold and does not lie above zero",
+    Verdict.FAILS: "the whole interval lies below the threshold and does not lie wholly above zero",
     Verdict.INCONCLUSIVE: "the interval is too wide to tell, or a condition of the claim is not met",
     Verdict.NOT_RUN: "nothing was measured, for the reason given",
 }
@@ -169,9 +169,15 @@ _HEAD = """# The ledger
 Every claim of the book, beside what its source says and what was measured here. The verdicts are computed: a claim
 has a rule, one or more differences with a threshold fixed in advance, measured on the same test images for every
 method. The 95% interval covers both the luck of a training run (Student's t over seeds) and the choice of test images
-(a bootstrap); the wider of the two counts. Where a rule tolerates a loss of less than {margin:g} points, it holds
-only if half the interval's width is smaller than that loss or the whole interval lies above zero. A claim that fails
-is a finding, and stands here like any other.
+(a bootstrap); the wider of the two counts, and is named behind the number. A share of seeds has Wilson's interval and
+a difference of two shares Newcombe's, which are made for small counts. Where a rule tolerates a loss of less than
+{margin:g} points, it holds only if half the interval's width is smaller than that loss or the whole interval lies above
+zero. A claim that fails is a finding, and stands here like any other.
+
+The budget counts forward and backward passes apart; together they are one pass of the chapter's text. "The code that
+measures has changed since" asks for care: the numbers are those of the older code. Where runs were then measured again,
+at least one of every method, and "gave the same outcomes bit by bit", every test image of these runs came out as before
+under every attack: as far as these runs can tell, the numbers are also those of the present code.
 
 {legend}
 

@@ -195,7 +195,7 @@ def judge(interval: Interval, threshold: float, *, points: bool) -> tuple[Verdic
         return Verdict.IN_DIRECTION, "the interval lies above zero but reaches below the threshold"
     if high < threshold and low <= 0:
         return Verdict.FAILS, "the whole interval lies below the threshold" + (
-            " and not above zero" if threshold > 0 else ""
+            " and does not lie wholly above zero" if threshold > 0 else ""
         )
     return Verdict.INCONCLUSIVE, "the interval reaches to both sides of the threshold"
 
