@@ -267,6 +267,8 @@ def test_a_package_that_only_lists_names_stands_for_their_modules(package, chapt
         ("base.py", "x + 1", "x + 2", True),
         ("chapter.py", "X = 1", "X = 3", True),
         ("base.py", "x + 1", "x  +  1  # a remark", False),
+        ("base.py", "def step(x):", "def step(x: int) -> int:", False),
+        ("base.py", "def step(x):", "def step(x=0):", True),
         ("attacks/pgd.py", "Doc.", "Better words.", False),
         ("reporting/results.py", "1", "2", False),
         ("unused.py", "2", "3", False),

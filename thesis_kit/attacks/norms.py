@@ -77,11 +77,12 @@ class L2:
 NORMS: dict[str, Linf | L2] = {norm.name: norm for norm in (Linf(), L2())}
 
 
-def within_ball(x_adv: Tensor, x: Tensor, eps: float, norm: Linf | L2) -> Tensor:
+def within_ball(x_adv: Tensor, x: Tensor, eps: float | Tensor, norm: Linf | L2) -> Tensor:
     """Make ball and range exact for the numbers as stored: ‖δ‖ ≤ ε(1 + 1e-6) + 1e-7, measured in float64.
 
     Rounding ``x + δ`` to the image's dtype can push a perturbation a hair outside, in half precision by far
-    more. The few pixels (or images) concerned are moved toward x until the bound holds.
+    more. The few pixels (or images) concerned are moved toward x until the bound holds. ``eps`` may be one radius an
+    image, (n, 1, 1, 1).
     """
     if x_adv.numel() == 0:
         return x_adv

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -130,7 +130,7 @@ class World:
 
     def _trained(
         self, name: str, method: training.Natural, seed: int, *, architecture: str | None = None,
-        options: dict | None = None, updates: int | None = None, lr: float | None = None, **knobs: object,
+        options: Mapping | None = None, updates: int | None = None, lr: float | None = None, **knobs: object,
     ) -> tuple[Classifier, dict[str, int]]:  # fmt: skip
         s = self.settings
         options = s.model_options if options is None else options
@@ -236,13 +236,15 @@ def _measure(arm: str, world: World) -> Measured:
     s = world.settings
     if what in NETWORKS:
         return _bounds(what, int(where) / 255, world)
+    sigma = float(where or s.sigma)
+    world.smoothed(sigma)  # its cost belongs to the record whatever is remembered
     if what in ("all", "natural", "shadow"):
-        return {"all": _all, "natural": _natural, "shadow": _shadow}[what](float(where), world)
+        return {"all": _all, "natural": _natural, "shadow": _shadow}[what](sigma, world)
     if what.startswith("n="):
         return _nested(int(what[2:]), world)
     if what.startswith("inside "):
         return _inside(what.removeprefix("inside "), world)
-    return ARMS[what](s.sigma, world)
+    return ARMS[what](sigma, world)
 
 
 def _all(sigma: float, world: World) -> Measured:

@@ -45,7 +45,7 @@ def _votes_figure(noisy: Tensor, votes: Tensor, class_names: Sequence[str]) -> F
     with style():
         figure, axes = canvas(1, len(noisy) + 1, size=(7.2, 2.4), width_ratios=[*[1] * len(noisy), 1.5])
         for axis, image in zip(axes, noisy, strict=False):
-            axis.imshow(image.permute(1, 2, 0), interpolation="nearest"), axis.set_axis_off()
+            axis.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest"), axis.set_axis_off()
         bars = axes[-1]
         bars.barh(range(len(class_names)), 100 * votes, color=COLORS["blue"])
         bars.set_yticks(range(len(class_names)), class_names), bars.invert_yaxis()
@@ -95,7 +95,7 @@ def triptych(
         for axis_column, (name, (images, certificates)) in zip(axes.T, columns.items(), strict=True):
             axis_column[0].set_title(name)
             for axis, image, found in zip(axis_column, images.cpu(), certificates, strict=True):
-                axis.imshow(image.permute(1, 2, 0), interpolation="nearest", vmin=0, vmax=1)
+                axis.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest", vmin=0, vmax=1)
                 axis.set_xticks([]), axis.set_yticks([]), axis.grid(False)
                 text = "abstains" if found.abstained else f"{class_names[found.label]}, radius {found.radius:.2f}"
                 axis.set_xlabel(text), said.append(f"{name}: {text}")

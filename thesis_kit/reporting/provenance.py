@@ -1,11 +1,11 @@
 """Where a number comes from: the code that computed it and the machine it ran on.
 
-The modules hash covers the syntax of an experiment's module and of every ``thesis_kit`` module it imports, directly
-or through others. What is taken from a package that only lists names of its modules counts as taken from these: a new
-attack beside an old one is none of the old one's business. Comments, docstrings, unused imports and layout do not
-count, so that better wording never makes a result look stale; nor does code that only schedules, compares, stores or
-displays (the runner, ``comparing`` and ``verifying``, ``reporting``, ``files``, ``progress``), nor the profile tables,
-whose values stand in the result itself.
+The modules hash covers the syntax of an experiment's module and of every ``thesis_kit`` module it imports, directly or
+through others. What is taken from a package that only lists names of its modules counts as taken from these: a new
+attack beside an old one is none of the old one's business. Comments, docstrings, unused imports, types of arguments
+and layout do not count, so that better wording never makes a result look stale; nor does code that only schedules,
+compares, stores or displays (the runner, ``comparing`` and ``verifying``, ``reporting``, ``files``, ``progress``), nor
+the profile tables, whose values stand in the result itself.
 """
 
 from __future__ import annotations
@@ -123,6 +123,11 @@ def _parse(path: Path) -> ast.Module:
 @lru_cache(maxsize=512)
 def _pruned(text: str) -> ast.Module:
     tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     used |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     for parent in ast.walk(tree):
