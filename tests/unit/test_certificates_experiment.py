@@ -10,7 +10,7 @@ import torch
 
 from thesis_kit import training
 from thesis_kit.attacks import ShadowConstants
-from thesis_kit.certification import ABSTAIN
+from thesis_kit.certification import ABSTAIN, Budget
 from thesis_kit.checks import UnknownName
 from thesis_kit.experiments import certificates, find, runner
 from thesis_kit.experiments.memory import FOLDER_VARIABLE
@@ -108,8 +108,7 @@ def test_images_are_attacked_only_if_their_smoothed_label_is_right(experiment, r
 
 def test_certificates_of_a_larger_budget_begin_with_those_of_a_smaller_one(records):
     small, large = (of(records, f"n={n}")["values"]["radius"] for n in TINY.sizes)
-    cap = certificates.certify.__globals__["Budget"](0.25, n=60).largest_radius
-    assert max(small) <= cap + 1e-6
+    assert max(small) <= Budget(0.25, n=60).largest_radius + 1e-6
     assert len(small) == len(large)
 
 

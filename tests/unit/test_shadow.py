@@ -111,12 +111,29 @@ def test_a_shadow_of_one_channel_is_gray_and_pixels_stay_in_range():
     assert wild.max() == 1
 
 
-def test_a_second_call_goes_on_where_the_first_stopped():
-    model, x, target = net(), images(2), torch.tensor([1, 2])
-    whole = shadow(model, x, target, sigma=0.2, constants=replace(FEW, start=0.05))
-    half = shadow(model, x, target, sigma=0.2, constants=replace(FEW, start=0.05, steps=3))
-    more = shadow(model, x, target, sigma=0.2, constants=replace(FEW, start=0.05, steps=2), resume=half)
-    assert torch.allclose(more, whole, atol=1e-5)
+@pytest.mark.parametrize("renewed", [False, True])
+def test_a_final_stage_goes_on_where_the_first_stopped(renewed):
+    """Far out of the pixel range too, and with new noise where every step has its own."""
+    model, x, y = net(), images(3), torch.tensor([0, 0, 0])
+    constants = replace(FEW, start=0.9, tv=0.0, color=0.0, step_size=1.0, renewed=renewed)
+    knobs = {"sigma": 0.25, "n": 200, "alpha": 0.01, "targets": [2], "n_select": 100}
+    whole = spoof(model, x, y, constants=replace(constants, steps=7), **knobs)
+    first = spoof(model, x, y, constants=replace(constants, steps=3), **knobs)
+    both = spoof(model, x, y, constants=replace(constants, steps=3), final=replace(constants, steps=4), **knobs)
+    assert not torch.allclose(whole.images, first.images, atol=1e-3)
+    for one, of_first, of_both in zip(whole.images, first.images, both.images, strict=True):
+        assert min((one - of_both).abs().max(), (of_first - of_both).abs().max()) < 1e-5
+    assert any(torch.allclose(one, other, atol=1e-5) for one, other in zip(whole.images, both.images, strict=True))
+
+
+def test_what_the_first_stage_had_is_kept_where_going_on_undoes_it():
+    model, x, y = net(), images(4), torch.tensor([0, 1, 2, 3])
+    constants = ShadowConstants(steps=40, draws=8, tv=0.01, color=0.1)
+    knobs = {"sigma": 0.25, "n": 200, "alpha": 0.01, "n_select": 200}
+    first = spoof(model, x, y, constants=constants, **knobs)
+    spoiled = spoof(model, x, y, constants=constants, final=replace(constants, steps=200, color=40.0), **knobs)
+    assert first.wrong.all()
+    assert torch.equal(spoiled.images, first.images)
 
 
 def test_penalties_do_what_they_are_for():
@@ -208,7 +225,6 @@ def test_the_published_constants_are_those_of_the_released_code():
         ({"target": torch.tensor([1])}, "targets must have shape"),
         ({"x": images(2) + 1}, r"pixels must lie in \[0, 1\]"),
         ({"chunk": 0}, "chunk must be"),
-        ({"resume": images(1)}, "resume must hold"),
         ({"ids": torch.tensor([0])}, "ids must have shape"),
     ],
 )

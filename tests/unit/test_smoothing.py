@@ -225,7 +225,7 @@ def test_what_cannot_be_certified_is_refused_in_words(knobs, said):
 
 @pytest.mark.bad_input
 def test_a_model_that_cannot_be_trusted_is_refused():
-    with pytest.raises(NotDeterministic, match="different logits for the same images"):
+    with pytest.raises(NotDeterministic, match="different answers to the same images"):
         certify(Fickle(), images(1), sigma=0.2, n=100)
     broken = net()
     nn.init.constant_(broken[-1].bias, float("nan"))
@@ -233,6 +233,40 @@ def test_a_model_that_cannot_be_trusted_is_refused():
         certify(broken, images(1), sigma=0.2, n=100)
     with pytest.raises(ValueError, match="give at least one"):
         certify_nested(net(), images(1), (), sigma=0.2)
+
+
+@pytest.mark.parametrize("batch_size", [100, 400, 1000])
+def test_what_an_abstention_looked_at_depends_on_nothing_else(batch_size):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(48, 4)).eval(), torch.rand(6, 3, 4, 4)
+    alone = certify(model, x, sigma=3.0, n=3000, batch_size=100)
+    nested = certify_nested(model, x, (1000, 3000, 20_000), sigma=3.0, batch_size=batch_size)[3000]
+    assert any(one.abstained for one in alone)
+    assert list(nested) == list(alone)
+
+
+def test_a_model_that_mixes_its_images_is_refused():
+    """Batch statistics make an answer depend on the company: the same batch twice gives the same, and means nothing."""
+    torch.manual_seed(0)
+    mixing = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.Flatten(), nn.Linear(48, 4)).eval()
+    with pytest.raises(NotDeterministic, match="depends on the images beside it"):
+        certify(mixing, torch.rand(2, 3, 4, 4), sigma=0.5, n=100)
+
+
+def test_one_huge_logit_does_not_hide_that_a_model_is_random():
+    class Masked(nn.Module):
+        def forward(self, x):
+            logits = x.flatten(1)[:, :4] + 0.3 * torch.randn(len(x), 4)
+            return logits.index_fill(1, torch.tensor([3]), -1e9)
+
+    with pytest.raises(NotDeterministic, match="different answers to the same images"):
+        certify(Masked().eval(), torch.rand(2, 3, 4, 4), sigma=0.5, n=100)
+
+
+def test_labels_of_another_number_have_no_accuracy():
+    certificates = certify(nn.Sequential(nn.Flatten(), nn.Linear(48, 4)).eval(), torch.rand(3, 3, 4, 4), sigma=1, n=100)
+    with pytest.raises((ValueError, TypeError)):
+        certificates.accuracy(torch.tensor([1]))
 
 
 def test_enough_samples_are_enough():

@@ -128,7 +128,7 @@ PUBLISHED: Mapping[str, ShadowConstants] = MappingProxyType({
 def shadow(
     model: nn.Module, x: Float[Tensor, "n c h w"], target: Int[Tensor, " n"], *, sigma: float,
     constants: ShadowConstants = PUBLISHED["scripts"], seed: int = 0, ids: Int[Tensor, " n"] | None = None,
-    chunk: int | None = None, resume: Float[Tensor, "n c h w"] | None = None,
+    chunk: int | None = None,
 ) -> Float[Tensor, "n c h w"]:  # fmt: skip
     """Return images that a smoothed classifier gives the target labels, with radii as large as the attack finds.
 
@@ -142,7 +142,6 @@ def shadow(
         ids: what tells images apart, (n,) int64; rows of one image should share an id, and then share their noise.
             Their positions unless given.
         chunk: noisy images in one pass; chosen for the device unless given. It changes results by rounding only.
-        resume: images that an earlier call returned, to go on from there with ``constants.steps`` more steps.
 
     Raises:
         ValueError, TypeError: images, targets or constants that cannot be meant. NonFiniteOutput: the attack diverged.
@@ -151,18 +150,24 @@ def shadow(
     """
     if not (math.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma must be a number of at least 0, got {sigma}")
-    ids = _check(model, x, target, ids, resume)
+    ids = _check(model, x, target, ids)
+    start = _start(x, ids, target, constants, seed)
+    delta = _shadowed(model, x, target, start, sigma=sigma, constants=constants, seed=seed, ids=ids, chunk=chunk)
+    return (x + delta).clamp(0, 1)
+
+
+def _shadowed(
+    model: nn.Module, x: Tensor, target: Tensor, delta: Tensor, *, sigma: float, constants: ShadowConstants, seed: int,
+    ids: Tensor, chunk: int | None, done: int = 0,
+) -> Tensor:  # fmt: skip
+    """Where δ comes from ``delta`` when ``done`` steps have been made before."""
     rows_together, together = chunk_sizes(constants.draws if sigma else 1, chunk, x.device)
-    if not len(x):
-        return x.clone()
-    found = []
+    found = [delta[:0]]
     with evaluating(model), frozen(model):
-        for rows in torch.arange(len(x), device=x.device).split(rows_together):
+        for rows in torch.arange(len(x), device=x.device).split(rows_together) if len(x) else ():
             noise = NoiseDraws(ids[rows], x, sigma, constants.draws, seed, renewed=constants.renewed)
             gradient = partial(smoothed_gradient, model, _target_loss, target[rows], noise, together)
-            fresh = _start(x[rows], ids[rows], target[rows], constants, seed)
-            start = fresh if resume is None else resume[rows] - x[rows]
-            found.append(_descend(gradient, x[rows], start, constants))
+            found.append(_descend(gradient, x[rows], delta[rows], constants, done=done))
     return torch.cat(found)
 
 
@@ -239,30 +244,35 @@ def spoof(
     Raises:
         ValueError, TypeError: as for ``shadow`` and ``certify``, or an image without any wrong class to try.
     """
-    check_labels(y, len(x))
     check_count(finalists, what="finalists")
-    ids, budget = _check(model, x, y, ids, None), Budget(sigma, n0, n, alpha)
+    if final is not None and final.one_channel != constants.one_channel:
+        raise ValueError("constants and final must agree on one_channel, for one goes on where the other stopped")
+    ids, budget = _check(model, x, y, ids), Budget(sigma, n0, n, alpha)
+    aims_of = _wrong_classes(model, x, y, targets)
     select = {"sigma": sigma, "n0": n0, "n": Budget(sigma, n0, n_select, alpha).n, "alpha": alpha, "progress": False}
     own = {"sigma": sigma, "seed": mix_seed(seed, 1), "chunk": chunk}
 
-    def attack(owner: Tensor, aims: Tensor, **knobs: object) -> tuple[Tensor, Tensor]:
-        """Images, and how strongly each is certified with a wrong label; −1 for not at all."""
-        images = shadow(model, x[owner], aims, ids=ids[owner], **own, **knobs)
-        certificates = certify(model, images, seed=mix_seed(seed, 2), ids=ids[owner], **select)
-        return images, torch.where(_wrong(certificates, y[owner]), certificates.radii, -1.0)
+    def attack(rows: Tensor, aims: Tensor, delta: Tensor, **knobs: object) -> tuple[Tensor, Tensor]:
+        """Perturbations, and how strongly each image is certified with a wrong label; −1 for not at all."""
+        delta = _shadowed(model, x[rows], aims, delta, ids=ids[rows], **own, **knobs)
+        images = (x[rows] + delta).clamp(0, 1)
+        certificates = certify(model, images, seed=mix_seed(seed, 2), ids=ids[rows], **select)
+        return delta, torch.where(_wrong(certificates, y[rows]), certificates.radii, -1.0)
 
     images, chosen = x.clone(), y.clone()
     with track("attacking", len(x), progress) as bar:
-        for i in range(len(x)):
-            aims = _wrong_classes(model, x[i : i + 1], int(y[i]), targets)
-            owner = torch.full_like(aims, i)
-            made, strength = attack(owner, aims, constants=constants)
+        for i, aims in enumerate(aims_of):
+            rows = torch.full_like(aims, i)
+            delta, strength = attack(
+                rows, aims, _start(x[rows], ids[rows], aims, constants, own["seed"]), constants=constants
+            )
             if final is not None:
                 best = strength.argsort(descending=True, stable=True)[:finalists].to(x.device)
-                owner, aims = owner[best], aims[best]
-                made, strength = attack(owner, aims, constants=final, resume=made[best])
+                further = attack(rows[best], aims[best], delta[best], constants=final, done=constants.steps)
+                delta, strength = torch.cat([delta, further[0]]), torch.cat([strength, further[1]])
+                aims = torch.cat([aims, aims[best]])
             best = int(strength.argmax())
-            images[i], chosen[i] = made[best], aims[best]
+            images[i], chosen[i] = (x[i] + delta[best]).clamp(0, 1), aims[best]
             bar.advance()
     certificates = certify(
         model, images, sigma=budget.sigma, n0=n0, n=n, alpha=alpha, seed=mix_seed(seed, 3), ids=ids, progress=progress
@@ -295,7 +305,7 @@ def spoof_bounds(
 
     Source: Ghiasi et al. 2020, section 5 (CROWN-IBP), and the released code.
     """
-    margins, ids = choose(bound, BOUNDS, "bound"), _check(model, x, y, ids, None)
+    margins, ids = choose(bound, BOUNDS, "bound"), _check(model, x, y, ids)
     check_eps(eps), check_count(chunk, what="chunk")
 
     def loss(x_adv: Tensor, target: Tensor) -> Tensor:
@@ -304,8 +314,7 @@ def spoof_bounds(
 
     images, chosen, least = x.clone(), y.clone(), x.new_full((len(x),), -math.inf)
     with evaluating(model), frozen(model), track("attacking", len(x), progress) as bar:
-        aims = [_wrong_classes(model, x[i : i + 1], int(y[i]), targets) for i in range(len(x))]
-        rows = [(i, int(aim)) for i, some in enumerate(aims) for aim in some]
+        rows = [(i, int(aim)) for i, aims in enumerate(_wrong_classes(model, x, y, targets)) for aim in aims]
         for first in range(0, len(rows), chunk):
             owner, aim = torch.tensor(rows[first : first + chunk], device=x.device).unbind(1)
             made = descend(loss, x[owner], aim, constants=constants, seed=seed, ids=ids[owner])
@@ -335,16 +344,21 @@ def _sizes(delta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return delta.flatten(1).norm(dim=1), total_variation(delta), color_shift(delta), dissimilarity(delta)
 
 
-def _wrong_classes(model: nn.Module, x: Tensor, y: int, targets: Sequence[int] | None) -> Tensor:
-    """The classes to aim at for an image (1, c, h, w) of class y."""
-    if targets is None:
-        with evaluating(model), torch.no_grad():
-            logits = model(x)
-        check_logits(logits, 1)
-        targets = range(logits.shape[1])
-    found = torch.tensor([c for c in targets if c != y], dtype=torch.int64, device=x.device)
-    if not len(found):
-        raise ValueError(f"an image of class {y} has no other class to aim at in {list(targets)}: give more targets")
+def _wrong_classes(model: nn.Module, x: Tensor, y: Tensor, targets: Sequence[int] | None) -> list[Tensor]:
+    """The classes to aim at, for each image (n, c, h, w) with its class y."""
+    if not len(x):
+        return []
+    with evaluating(model), torch.no_grad():
+        logits = model(x[:1])
+    check_logits(logits, 1)
+    n_classes = logits.shape[1]
+    check_labels(y, len(x), n_classes)
+    known = torch.tensor(list(range(n_classes) if targets is None else targets), dtype=torch.int64, device=x.device)
+    check_labels(known, len(known), n_classes, what="targets")
+    found = [known[known != label] for label in y]
+    for aims, label in zip(found, y.tolist(), strict=True):
+        if not len(aims):
+            raise ValueError(f"an image of class {label} has no other class to aim at in {known.tolist()}: give more")
     return found
 
 
@@ -362,28 +376,24 @@ def descend(
     With the target's robust cross-entropy under interval bounds this is the attack on CROWN-IBP. Arguments as for
     ``shadow``.
     """
-    ids = _check(None, x, target, ids, None)
+    ids = _check(None, x, target, ids)
 
     def gradient(x_adv: Tensor, step: int) -> Tensor:
         x_adv = x_adv.clone().requires_grad_()
         with torch.enable_grad():
             return torch.autograd.grad(loss(x_adv, target).sum(), x_adv)[0]
 
-    return _descend(gradient, x, _start(x, ids, target, constants, seed), constants) if len(x) else x.clone()
+    if not len(x):
+        return x.clone()
+    return (x + _descend(gradient, x, _start(x, ids, target, constants, seed), constants)).clamp(0, 1)
 
 
-def _check(
-    model: nn.Module | None, x: Tensor, target: Tensor, ids: Tensor | None, resume: Tensor | None
-) -> Tensor:  # fmt: skip
+def _check(model: nn.Module | None, x: Tensor, target: Tensor, ids: Tensor | None) -> Tensor:
     """Look at what an attack was given; return the ids."""
     check_images(x)
     check_labels(target, len(x), what="targets")
     if model is not None:
         check_same_device(model, x)
-    if resume is not None:
-        check_images(resume)
-        if resume.shape != x.shape:
-            raise ValueError(f"resume must hold an image for each of x {tuple(x.shape)}, got {tuple(resume.shape)}")
     if ids is None:
         return torch.arange(len(x), device=x.device)
     check_labels(ids, len(x), what="ids")
@@ -397,17 +407,19 @@ def _start(x: Tensor, ids: Tensor, target: Tensor, constants: ShadowConstants, s
 
 
 def _descend(
-    gradient: Callable[[Tensor, int], Tensor], x: Tensor, delta: Tensor, constants: ShadowConstants
-) -> Tensor:  # fmt: skip
-    """Plain descent on δ with the gradient of a loss at (images, step); pixels are clipped at the end only."""
-    delta = delta.mean(dim=1, keepdim=True) if constants.one_channel else delta
+    gradient: Callable[[Tensor, int], Tensor], x: Tensor, delta: Tensor, constants: ShadowConstants, *, done: int = 0
+) -> Tensor:
+    """Plain descent on δ with the gradient of a loss at (images, step), ``done`` steps after the first.
+
+    Pixels are not clipped. δ has one channel where the constants want one.
+    """
     for step in range(constants.steps):
         own = delta.clone().requires_grad_()
         with torch.enable_grad():
             slope = torch.autograd.grad(constants.penalty(own.expand_as(x)).sum(), own)[0]
-        climb = gradient(x + delta, step)
+        climb = gradient(x + delta, done + step)
         slope = slope + (climb.sum(dim=1, keepdim=True) if constants.one_channel else climb)
         delta = delta - constants.step_size / 3 ** sum(step >= drop for drop in constants.drops) * slope
         if not torch.isfinite(delta).all():
             raise NonFiniteOutput(f"the attack diverged at step {step}: take a smaller step_size or smaller penalties")
-    return (x + delta).clamp(0, 1)
+    return delta

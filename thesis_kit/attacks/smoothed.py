@@ -61,7 +61,7 @@ def chunk_sizes(draws: int, chunk: int | None, device: torch.device) -> tuple[in
     """How many images, and how many draws of each, go through the model in one pass."""
     chunk = _CHUNK.get(device.type, _LARGE_CHUNK) if chunk is None else chunk
     check_count(chunk, what="chunk")
-    together = max(count for count in range(1, min(draws, chunk) + 1) if draws % count == 0)
+    together = min(draws, chunk)
     return max(1, chunk // together), together
 
 

@@ -21,18 +21,20 @@ from jaxtyping import Float, Int
 from scipy.stats import beta, binomtest, norm
 from torch import Tensor, nn
 
-from thesis_kit.checks import check_count, check_images, check_logits, check_same_device
+from thesis_kit.checks import check_count, check_images, check_labels, check_logits, check_same_device
 from thesis_kit.modes import evaluating
 from thesis_kit.progress import track
 from thesis_kit.randomness import mix_seed
 
 ABSTAIN = -1  # in place of a label
 BLOCK = 100  # samples of noise that are drawn together
+_ALONE = 3  # images that a model is asked about apart from the others, once
+_ROUNDING = 2e-3  # of a probability between two passes, in half precision too
 _SELECTION, _ESTIMATION, _PREDICTION = 0, 1, 2  # streams: what chooses a class must not also judge it
 
 
 class NotDeterministic(ValueError):
-    """A model answered the same images differently in evaluation mode, so that no certificate of it would hold."""
+    """In evaluation mode a model's answer to an image is not always the same, so that no certificate would hold."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ def lower_bound(count: int, n: int, alpha: float) -> float:
 class Certificate:
     """The smoothed classifier answers ``label`` everywhere within ℓ₂ ``radius``, with confidence 1 − α of its budget.
 
-    ``label`` is ``ABSTAIN`` and ``radius`` 0 where nothing can be said. ``count`` of the ``samples`` that were spent on
-    the bound had the label that was tried.
+    ``label`` is ``ABSTAIN`` and ``radius`` 0 where nothing can be said. ``count`` of the ``samples`` that the bound
+    rests on had the label that was tried.
     """
 
     label: int
@@ -149,6 +151,7 @@ class Certificates(Sequence[Certificate]):
 
     def accuracy(self, y: Int[Tensor, " n"], radius: float = 0.0) -> float:
         """Certified accuracy: the share of images with the true label ``y`` and a radius of at least ``radius``."""
+        check_labels(y, len(self))
         right = self.labels == y.cpu()
         return (right & (self.radii >= radius)).double().mean().item()
 
@@ -173,8 +176,8 @@ def certify(
         sigma, n0, n, alpha: see ``Budget``.
         seed: with an image's id it decides the noise.
         ids: what tells the images apart, (m,) int64; their positions unless given.
-        early_stop: leave an image as soon as the samples to come cannot save it from abstention. No certificate
-            changes, only ``samples`` does.
+        early_stop: leave an image after the block of 100 samples from which on those to come cannot save it from
+            abstention. No label and no radius changes; ``count`` and ``samples`` of abstentions do.
         batch_size: noisy images a forward pass, in whole blocks of 100.
         progress: show a bar; None follows the session.
 
@@ -216,19 +219,20 @@ def certify_nested(
 def _judged(
     sampler: _Sampler, i: int, label: int, budgets: list[Budget], early_stop: bool
 ) -> Iterator[Certificate]:
-    """One image's certificates for a label, one a budget, the smallest budget first."""
+    """One image's certificates for a label, one a budget, each as soon as it is decided."""
     waiting, hits, spent = list(budgets), 0, 0
-    for agrees in sampler.agreements(i, label, waiting[-1].n):  # (b,) bool
-        while waiting and waiting[0].n <= spent + len(agrees):
-            one = waiting.pop(0)
+    blocks = (block for some in sampler.agreements(i, label, waiting[-1].n) for block in some.split(BLOCK))
+    for agrees in blocks:  # (BLOCK,) bool, or what is left
+        for one in [one for one in waiting if one.n <= spent + len(agrees)]:
             count = hits + int(agrees[: one.n - spent].sum())
-            radius = one.radius(count)
-            yield Certificate(label if count >= one.least_count else ABSTAIN, radius, one, count, one.n)
+            yield Certificate(label if count >= one.least_count else ABSTAIN, one.radius(count), one, count, one.n)
+            waiting.remove(one)
         hits, spent = hits + int(agrees.sum()), spent + len(agrees)
-        if early_stop and all(hits + one.n - spent < one.least_count for one in waiting):
-            break
-    for one in waiting:
-        yield Certificate(ABSTAIN, 0.0, one, hits, spent)
+        for one in [one for one in waiting if early_stop and hits + one.n - spent < one.least_count]:
+            yield Certificate(ABSTAIN, 0.0, one, hits, spent)
+            waiting.remove(one)
+        if not waiting:
+            return
 
 
 def predict(
@@ -260,6 +264,11 @@ def _check_sigma_alpha(sigma: float, alpha: float) -> None:
         raise ValueError(f"alpha must lie in (0, 1/2), got {alpha}")
 
 
+def _alike(first: Tensor, second: Tensor) -> bool:
+    """Whether two passes gave the same probabilities, up to rounding."""
+    return torch.allclose(first.softmax(dim=1), second.softmax(dim=1), rtol=0, atol=_ROUNDING)
+
+
 class _Sampler:
     """A model's answers to noisy copies of images."""
 
@@ -279,15 +288,20 @@ class _Sampler:
         self.n_classes = self._try_out() if len(x) else 0
 
     def _try_out(self) -> int:
-        """Look whether the model answers as a classifier, and the same twice."""
+        """Look whether the model answers as a classifier, the same twice, and to each image for itself."""
         noisy = self._noisy(0, _SELECTION, 0)
         with torch.no_grad():
-            first, second = self.model(noisy), self.model(noisy)
+            first, second, few = self.model(noisy), self.model(noisy), self.model(noisy[:_ALONE])
         check_logits(first, BLOCK)
-        if not torch.allclose(first, second, rtol=1e-3, atol=1e-4 * float(first.abs().max())):
+        if not _alike(first, second):
             raise NotDeterministic(
-                "the model gave different logits for the same images in evaluation mode: switch off what is random in "
+                "the model gave different answers to the same images in evaluation mode: switch off what is random in "
                 "it, such as functional dropout without training=self.training"
+            )
+        if not _alike(first[:_ALONE], few):
+            raise NotDeterministic(
+                "the model's answer to an image depends on the images beside it: normalization over a batch needs "
+                "running statistics"
             )
         return first.shape[1]
 

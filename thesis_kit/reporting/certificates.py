@@ -34,20 +34,20 @@ def noise_slider(
         with evaluating(model), torch.no_grad():
             votes = torch.bincount(model(noisy).argmax(dim=1), minlength=len(class_names)) / _VOTES
         found = certify(model, image.to(device), sigma=sigma, n=n, progress=False)[0]
-        return _votes_figure(noisy[:3].clamp(0, 1).cpu(), votes.cpu(), class_names), _certified(found, class_names)
+        return _votes_figure(noisy[:3].clamp(0, 1).cpu(), votes.tolist(), class_names), _certified(found, class_names)
 
     alt = "Noisy copies of an image beside the answers that the network gives to them."
     words = {"name": "standard deviation of the noise", "label": label, "caption": caption, "alt": alt}
     return slider(render, tuple(networks), start=start, **words)
 
 
-def _votes_figure(noisy: Tensor, votes: Tensor, class_names: Sequence[str]) -> Figure:
+def _votes_figure(noisy: Tensor, votes: Sequence[float], class_names: Sequence[str]) -> Figure:
     with style():
         figure, axes = canvas(1, len(noisy) + 1, size=(7.2, 2.4), width_ratios=[*[1] * len(noisy), 1.5])
         for axis, image in zip(axes, noisy, strict=False):
             axis.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest"), axis.set_axis_off()
         bars = axes[-1]
-        bars.barh(range(len(class_names)), 100 * votes, color=COLORS["blue"])
+        bars.barh(range(len(class_names)), [100 * share for share in votes], color=COLORS["blue"])
         bars.set_yticks(range(len(class_names)), class_names), bars.invert_yaxis()
         bars.set_xlim(0, 100), bars.set_xlabel("answers (%)")
     return figure
