@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +20,7 @@ from thesis_kit.certification import ABSTAIN, Budget
 from thesis_kit.certification import certify as certify_images
 from thesis_kit.checks import UnknownName, check_count, choose
 from thesis_kit.data import Part
+from thesis_kit.experiments.zoo import SOURCES
 from thesis_kit.models import build, zoo
 from thesis_kit.sweep import sweep
 
@@ -85,7 +87,7 @@ def shadow(
         }  # fmt: skip
 
     settings = {"command": "attack shadow", **subject.settings, "budget": asdict(budget), "seed": seed,
-                "constants": asdict(own), "n_select": n_select}  # fmt: skip
+                "constants": asdict(own), "n_select": n_select, "pictures": save is not None}  # fmt: skip
     records = _swept(subject, work, out, settings, "attacking")
     if records is not None:
         _print_spoofed(records, budget)
@@ -110,7 +112,7 @@ def _subject(name: str, data_name: str, images: int, size: int, pretrained: bool
     drawn = data_name in data.scenes.DISTRIBUTIONS
     options = {"size": size, "n_train": 1, "n_validation": 1, "n_test": images} if drawn else {}
     part = data.load(data_name, **options).test[:images]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     if name in (members := zoo.names()):
         model = zoo.load(name)
     else:
@@ -122,8 +124,24 @@ def _subject(name: str, data_name: str, images: int, size: int, pretrained: bool
     weights = sha256()
     for key, tensor in sorted(model.state_dict().items()):
         weights.update(key.encode() + tensor.cpu().numpy().tobytes())
+    _check_classes(name, model.eval(), data_name, part)
     settings = {"model": name, "weights": weights.hexdigest(), "data": data_name, **options, "device": device.type}
     return _Subject(model.to(device).eval(), part.to(device), settings)
+
+
+def _check_classes(name: str, model: nn.Module, data_name: str, part: Part) -> None:
+    """Refuse a model whose answers are not about the data's classes."""
+    known = zoo.entry(name).class_names if name in zoo.names() else None
+    wanted = SOURCES[data_name].class_names if data_name in SOURCES else None
+    if known is not None and wanted is not None and known != wanted:
+        raise ValueError(
+            f"{name} tells {', '.join(known)} apart, and {data_name} has {', '.join(wanted)}: take data with the same "
+            f"classes, such as {zoo.entry(name).data}"
+        )
+    with torch.no_grad():
+        n_classes = model(part.x[:1]).shape[1]
+    if n_classes <= int(part.y.max()):
+        raise ValueError(f"{name} knows {n_classes} classes, and {data_name} has labels up to {int(part.y.max())}")
 
 
 def _timm_names() -> list[str]:

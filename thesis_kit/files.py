@@ -102,8 +102,14 @@ def digest(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def only_writer(path: str | os.PathLike, *, wait: bool = False) -> Iterator[None]:
+def only_writer(path: str | os.PathLike, *, wait: bool = False, beside: bool = False) -> Iterator[None]:
     """Keep ``path`` to oneself for the length of the block, and sweep up what a killed writer left beside it.
+
+    Args:
+        path: of the file.
+        wait: until another writer has finished.
+        beside: keep the lock in a hidden file beside ``path``, for writers that have folders for temporary files of
+            their own; it stays there.
 
     Raises:
         ValueError: another process (or block) has it, and ``wait`` is not set.
@@ -115,11 +121,14 @@ def only_writer(path: str | os.PathLike, *, wait: bool = False) -> Iterator[None
     import fcntl
 
     key = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    with open(Path(tempfile.gettempdir()) / f"thesis_kit-{os.getuid()}-{key}.lock", "a") as lock:
+    common = Path(tempfile.gettempdir()) / f"thesis_kit-{os.getuid()}-{key}.lock"
+    with open(path.with_name(f".{path.name}.lock") if beside else common, "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
-            raise ValueError(f"another run is writing {path.name}: wait until it has finished") from error
+            raise ValueError(
+                f"another run is writing {path.name}, or left a process behind that is: wait until it has finished"
+            ) from error
         for part in path.parent.glob(f".{path.name}.*.part"):
             part.unlink(missing_ok=True)
         yield

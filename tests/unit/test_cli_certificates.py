@@ -73,6 +73,8 @@ def test_a_timm_model_is_certified_too():
         (["certify", MEMBER, "--data", "scenes.v1-a", "--sigma", "0"], "sigma must be a positive number"),
         (["certify", MEMBER, *ON, "--n", "5"], "largest certifiable radius is 0"),
         (["attack", "shadow", MEMBER, *ON, "--constants", "art2"], "did you mean art"),
+        (["certify", MEMBER, "--data", "scenes.v1-b", "--sigma", "0.1"], "the same classes, such as scenes.v1-a"),
+        (["certify", MEMBER, "--data", "scenes.v1", "--sigma", "0.1"], "take data with the same classes"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(words, said, monkeypatch, capsys):

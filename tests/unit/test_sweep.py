@@ -29,7 +29,7 @@ def test_records_come_in_the_order_of_the_items_and_are_kept(tmp_path):
     path = tmp_path / "run.jsonl"
     found = sweep(ITEMS, square, path)
     assert found == [{"square": i * i, "key": f"item {i}"} for i in range(7)] == records(path)
-    assert list(tmp_path.iterdir()) == [path]
+    assert [file for file in tmp_path.iterdir() if not file.name.endswith(".lock")] == [path]
     assert sweep(ITEMS, pytest.fail, path) == found  # nothing is done again
 
 
@@ -79,11 +79,63 @@ def test_the_environment_says_which_share(tmp_path, monkeypatch):
 def test_half_a_line_is_no_record(tmp_path):
     path = tmp_path / "run.jsonl"
     sweep(ITEMS, square, path, rank=0, world_size=2)
-    (share,) = (tmp_path / "run.jsonl.shares").iterdir()
+    (share,) = (tmp_path / "run.jsonl.shares").glob("0-of-2")
     share.write_bytes(share.read_bytes()[:-5])
     asked = []
     assert sweep(ITEMS, lambda i: asked.append(i) or square(i), path, rank=0, world_size=2) is None
     assert asked == [6]
+
+
+def test_a_line_taken_out_of_the_merged_file_is_done_again(tmp_path):
+    path, asked = tmp_path / "run.jsonl", []
+    whole = sweep(ITEMS, square, path)
+    before = path.read_bytes()
+    lines = before.splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3] + lines[4:]))
+    assert sweep(ITEMS, lambda i: asked.append(i) or square(i), path) == whole
+    assert asked == [2]
+    assert path.read_bytes() == before
+
+
+def test_a_run_ended_by_others_meanwhile_ends_in_peace(tmp_path):
+    """While the first of two processes is at its second item, one process alone does and merges everything."""
+    path, asked = tmp_path / "run.jsonl", []
+
+    def overtaken(i):
+        asked.append(i)
+        if i == 2:
+            sweep(ITEMS, square, path, rank=0, world_size=1)
+        return square(i)
+
+    assert sweep(ITEMS, overtaken, path, rank=0, world_size=2) == records(path)
+    assert asked == [0, 2]  # the others were there already
+    assert not (tmp_path / "run.jsonl.shares").exists()
+    assert len(records(path)) == len(ITEMS)
+
+
+def test_shares_left_by_a_kill_in_the_middle_of_merging_do_not_come_back(tmp_path):
+    path, shares = tmp_path / "run.jsonl", tmp_path / "run.jsonl.shares"
+    sweep(ITEMS, square, path, rank=0, world_size=2)
+    kept = (shares / "0-of-2").read_bytes()
+    sweep(ITEMS, square, path, rank=1, world_size=2)
+    shares.mkdir()
+    (shares / "0-of-2").write_bytes(kept)  # as if it had not been removed
+    sweep(ITEMS, pytest.fail, path)
+    assert not shares.exists()
+
+
+def test_a_temporary_file_is_no_share(tmp_path):
+    path = tmp_path / "run.jsonl"
+    sweep(ITEMS, square, path, rank=0, world_size=2)
+    (tmp_path / "run.jsonl.shares" / ".1-of-2.99-aa.part").write_bytes(b"half of a hea")
+    assert len(sweep(ITEMS, square, path, rank=1, world_size=2)) == len(ITEMS)
+
+
+def test_records_are_kept_as_json_has_them(tmp_path):
+    path = tmp_path / "run.jsonl"
+    counts = sweep({"a": 0}, lambda _: {"counts": {2: 1, 10: 3}, "pair": (1, 2)}, path)
+    assert counts == [{"counts": {"2": 1, "10": 3}, "pair": [1, 2], "key": "a"}]
+    assert sweep({"a": 0}, pytest.fail, path) == counts
 
 
 @pytest.mark.bad_input
@@ -98,6 +150,8 @@ def test_what_cannot_be_meant_is_refused_in_words(tmp_path):
     sweep(ITEMS, square, path, rank=0, world_size=2, settings={"n": 1})
     with pytest.raises(ValueError, match="other settings or items"):
         sweep(ITEMS, square, path, settings={"n": 2})
+    with pytest.raises(ValueError, match='"key" of its own'):
+        sweep(ITEMS, lambda i: {"key": i}, tmp_path / "other.jsonl")
     sweep(ITEMS, square, path, settings={"n": 1})
     with pytest.raises(ValueError, match="other settings or items"):
         sweep({**ITEMS, "one more": 7}, square, path, settings={"n": 1})

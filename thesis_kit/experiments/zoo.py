@@ -219,6 +219,8 @@ def _curriculum(recipe: Recipe, splits: Splits) -> Part | Stream:
     streams = [_stage_data(recipe, stage) for stage in recipe.stages]
     if not all(isinstance(stream, Stream) for stream in streams):
         raise ValueError("stages need data that are streamed: leave out n_train, or train in one stage")
+    if len(streams) == 1:
+        return streams[0]
     total = -(-recipe.updates // recipe.make_method().replays)
     ends = [round(total * sum(stage.share for stage in recipe.stages[: i + 1])) for i in range(len(recipe.stages))]
     return Curriculum(streams, [end - start for start, end in zip([0, *ends[:-2]], ends[:-1], strict=True)])

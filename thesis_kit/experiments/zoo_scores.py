@@ -21,7 +21,7 @@ from thesis_kit.data.parts import Part
 from thesis_kit.evaluation import correct, reference_attack, robust_accuracy
 from thesis_kit.models import Classifier, zoo
 from thesis_kit.models.zoo import Score
-from thesis_kit.reporting.statistics import wilson
+from thesis_kit.reporting.statistics import LEVEL, wilson
 from thesis_kit.reporting.zoo_page import radius_text
 
 CLEAN = "clean"
@@ -62,10 +62,12 @@ _ROUNDING = 1e-9  # of an interval's own ends: of 100% it may come out a hair be
 def agrees(recorded: Score, again: Score) -> bool:
     """Whether a score measured again is the recorded one, up to the choice of images and another machine's rounding.
 
-    It must lie within the 95% interval that the recorded share has on as many images. On all of them that is the
-    recorded interval, far wider than the few images that rounding turns.
+    It must lie within the interval that the recorded share has on as many images: on all of them the recorded 95% one,
+    far wider than the few images that rounding turns; on fewer one of 99.9%, that an honest score hardly ever misses by
+    the choice of them.
     """
-    low, high = wilson(round(recorded.value * again.n), again.n)
+    level = LEVEL if again.n == recorded.n else 0.999
+    low, high = wilson(round(recorded.value * again.n), again.n, level=level)
     return low - _ROUNDING <= again.value <= high + _ROUNDING
 
 
