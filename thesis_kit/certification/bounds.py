@@ -83,8 +83,7 @@ class Box:
     @classmethod
     def around(cls, x: Float[Tensor, "n c h w"], eps: float) -> Box:
         """The images within ℓ∞ distance ``eps`` ≥ 0 of ``x`` that have pixels in [0, 1]."""
-        check_images(x), check_eps(eps)
-        return cls((x - eps).clamp_min(0), (x + eps).clamp_max(1))
+        return cls(*_corners(x, eps))
 
 
 def ibp_margins(
@@ -247,6 +246,8 @@ class _Affine:
         return _Interval(self.function(center, self.weight, self.bias), self.function(radius, size, None))
 
     def pull(self, inputs: list[_Interval], lower_slope: str | None = None) -> _Pull:
+        if self.function is F.linear and inputs[0].center.ndim == 2:  # what follows, without its detours
+            return lambda a: (a @ self.weight, 0.0 if self.bias is None else a @ self.bias)
         zero = inputs[0].center.new_zeros(1, *inputs[0].center.shape[1:])
         offset, adjoint = vjp(lambda input: self.function(input, self.weight, self.bias), zero)
         transposed = vmap(lambda row: adjoint(row.unsqueeze(0))[0].squeeze(0))
@@ -262,7 +263,11 @@ class _ReLU:
     """max(input, 0), elementwise."""
 
     def interval(self, inputs: list[_Interval]) -> _Interval:
-        return _Interval.between(inputs[0].lower.relu_(), inputs[0].upper.relu_())
+        lower, upper = inputs[0].lower.relu_(), inputs[0].upper.relu_()
+        if torch.is_grad_enabled():
+            return _Interval.between(lower, upper)
+        center = lower.lerp_(upper, 0.5)  # the same in the memory that is there
+        return _Interval(center, upper.sub_(center))
 
     def pull(self, inputs: list[_Interval], lower_slope: str) -> _Pull:
         lower, upper = inputs[0].lower, inputs[0].upper
@@ -417,11 +422,16 @@ def _prepare(model: nn.Module, x: Tensor | Box, eps: float | None) -> tuple[_Int
     """The box and the model's steps."""
     if isinstance(x, Box) != (eps is None):
         raise ValueError("give images with eps, or a Box without")
-    box = x if isinstance(x, Box) else Box.around(x, eps)
-    check_same_device(model, box.lower)
-    tracer = _Tracer(box.lower)
+    lower, upper = (x.lower, x.upper) if isinstance(x, Box) else _corners(x, eps)
+    check_same_device(model, lower)
+    tracer = _Tracer(lower)
     tracer.trace(model, "")
-    return _Interval.between(box.lower, box.upper), tracer.steps
+    return _Interval.between(lower, upper), tracer.steps
+
+
+def _corners(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    check_images(x), check_eps(eps)
+    return (x - eps).clamp_min(0), (x + eps).clamp_max(1)
 
 
 def _propagate(steps: list[_Step], box: _Interval) -> list[_Interval]:

@@ -28,6 +28,8 @@ from thesis_kit.randomness import mix_seed
 
 ABSTAIN = -1  # in place of a label
 BLOCK = 100  # samples of noise that are drawn together
+_BATCH = {"cpu": BLOCK}  # noisy images in a pass: on a CPU larger ones fall out of its caches
+_LARGE_BATCH = 2000
 _ALONE = 3  # images that a model is asked about apart from the others, once
 _ROUNDING = 2e-3  # of a probability between two passes, in half precision too
 _SELECTION, _ESTIMATION, _PREDICTION = 0, 1, 2  # streams: what chooses a class must not also judge it
@@ -166,7 +168,7 @@ class Certificates(Sequence[Certificate]):
 def certify(
     model: nn.Module, x: Float[Tensor, "m c h w"], *, sigma: float, n0: int = 100, n: int = 100_000,
     alpha: float = 0.001, seed: int = 0, ids: Int[Tensor, " m"] | None = None, early_stop: bool = True,
-    batch_size: int = 400, progress: bool | None = None,
+    batch_size: int | None = None, progress: bool | None = None,
 ) -> Certificates:  # fmt: skip
     """Certify images: CERTIFY of Cohen et al. 2019, for each image.
 
@@ -178,7 +180,7 @@ def certify(
         ids: what tells the images apart, (m,) int64; their positions unless given.
         early_stop: leave an image after the block of 100 samples from which on those to come cannot save it from
             abstention. No label and no radius changes; ``count`` and ``samples`` of abstentions do.
-        batch_size: noisy images a forward pass, in whole blocks of 100.
+        batch_size: noisy images a forward pass, in whole blocks of 100; chosen for the device unless given.
         progress: show a bar; None follows the session.
 
     Raises:
@@ -191,7 +193,7 @@ def certify(
 def certify_nested(
     model: nn.Module, x: Float[Tensor, "m c h w"], sizes: Sequence[int], *, sigma: float, n0: int = 100,
     alpha: float = 0.001, seed: int = 0, ids: Int[Tensor, " m"] | None = None, early_stop: bool = True,
-    batch_size: int = 400, progress: bool | None = None,
+    batch_size: int | None = None, progress: bool | None = None,
 ) -> dict[int, Certificates]:  # fmt: skip
     """Certify with several n at the price of the largest: the samples of a smaller n begin those of a larger one.
 
@@ -237,7 +239,7 @@ def _judged(
 
 def predict(
     model: nn.Module, x: Float[Tensor, "m c h w"], *, sigma: float, n: int = 1000, alpha: float = 0.001, seed: int = 0,
-    ids: Int[Tensor, " m"] | None = None, batch_size: int = 400, progress: bool | None = None,
+    ids: Int[Tensor, " m"] | None = None, batch_size: int | None = None, progress: bool | None = None,
 ) -> Int[Tensor, " m"]:  # fmt: skip
     """The smoothed classifier's answers, ``ABSTAIN`` where n samples do not tell: PREDICT of Cohen et al. 2019.
 
@@ -273,10 +275,11 @@ class _Sampler:
     """A model's answers to noisy copies of images."""
 
     def __init__(
-        self, model: nn.Module, x: Tensor, sigma: float, seed: int, ids: Tensor | None, batch_size: int
+        self, model: nn.Module, x: Tensor, sigma: float, seed: int, ids: Tensor | None, batch_size: int | None
     ):  # fmt: skip
         check_images(x)
         check_same_device(model, x)
+        batch_size = _BATCH.get(x.device.type, _LARGE_BATCH) if batch_size is None else batch_size
         check_count(batch_size, what="batch_size")
         check_count(seed, what="seed", least=0)
         if ids is not None and (ids.shape != (len(x),) or ids.dtype != torch.int64):
