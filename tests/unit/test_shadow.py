@@ -18,9 +18,10 @@ from thesis_kit.attacks.shadow import (
     dissimilarity,
     shadow,
     spoof,
+    spoof_bounds,
     total_variation,
 )
-from thesis_kit.certification import ABSTAIN, certify
+from thesis_kit.certification import ABSTAIN, certify, crown_ibp_margins, ibp_margins
 from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.randomness import mix_seed
 
@@ -143,6 +144,84 @@ def test_penalties_do_what_they_are_for():
     for name, measure in (("tv", total_variation), ("color", color_shift), ("dissimilarity", dissimilarity)):
         held = shadow(model, x, target, sigma=0.2, constants=replace(constants, **{name: 0.5})) - x
         assert (measure(held) < measure(plain)).all(), name
+
+
+# --- certificates of bounds
+
+
+def bounded(n_classes=4):
+    torch.manual_seed(4)
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, 16), nn.ReLU(), nn.Linear(16, n_classes)).double().eval()
+
+
+PULL = ShadowConstants(steps=40, step_size=0.3, start=0.1, tv=0.01, color=0.1)
+
+
+@pytest.mark.parametrize("bound", ["ibp", "crown-ibp"])
+def test_a_forged_box_is_wrong_through_and_through(bound):
+    model, x, y, eps = bounded(), images(5).double(), torch.tensor([0, 1, 2, 3, 0]), 0.01
+    found = spoof_bounds(model, x, y, eps=eps, constants=PULL, bound=bound)
+    margins = {"ibp": ibp_margins, "crown-ibp": crown_ibp_margins}[bound](model, found.images, found.targets, eps)
+    least = margins.scatter(1, found.targets[:, None], math.inf).amin(dim=1)
+    assert torch.allclose(found.least, least)
+    assert torch.equal(found.wrong, least > 0)
+    assert found.wrong.sum() >= 3
+    assert (found.targets != y).all()
+    box = found.images + eps * (2 * torch.rand(500, *found.images.shape, dtype=torch.float64) - 1)
+    answers = model(box.clamp(0, 1).flatten(0, 1)).argmax(dim=1).view(500, 5)
+    assert (answers == found.targets)[:, found.wrong].all()
+    assert torch.allclose(found.norms, (found.images - x).flatten(1).norm(dim=1))
+    assert f"{int(found.wrong.sum())} of 5 images verified with a wrong label" in str(found)
+
+
+def test_the_best_target_is_kept_whatever_the_chunk():
+    model, x, y = bounded(), images(3).double(), torch.tensor([0, 1, 2])
+    found = spoof_bounds(model, x, y, eps=0.01, constants=PULL)
+    alone = torch.full((4, 3), -math.inf, dtype=torch.float64)  # target by image
+    for target in range(4):
+        rows = (y != target).nonzero()[:, 0]
+        one = spoof_bounds(model, x[rows], y[rows], eps=0.01, constants=PULL, targets=[target], ids=rows)
+        alone[target, rows] = one.least
+    assert torch.allclose(found.least, alone.amax(dim=0))
+    assert torch.equal(found.targets, alone.argmax(dim=0))
+    chunked = spoof_bounds(model, x, y, eps=0.01, constants=PULL, chunk=2)
+    assert torch.allclose(chunked.images, found.images)
+
+
+def test_pixels_are_clipped_on_the_way_and_the_gradient_passes():
+    """A step of the attack on one image and one target, as the released code makes it."""
+    model, x, target, eps = bounded(), images(1).double(), torch.tensor([2]), 0.02
+    constants = ShadowConstants(steps=2, step_size=3.0, start=0.9, tv=0.0, color=0.0, length=0.5, drops=(1,))
+    delta = _start(x, torch.tensor([0]), target, constants, 0)
+    for step in range(2):
+        clipped = (x + delta).clamp(0, 1).requires_grad_()
+        bounds = ibp_margins(model, clipped, target, eps)
+        (climb,) = torch.autograd.grad(nn.functional.cross_entropy(-bounds, target), clipped)
+        whole = delta.expand_as(x)
+        slope = (0.5 * whole / whole.norm()).sum(dim=1, keepdim=True) + climb.sum(dim=1, keepdim=True)
+        delta = delta - 3.0 / (3 if step >= 1 else 1) * slope
+    found = spoof_bounds(model, x, torch.tensor([0]), eps=eps, constants=constants, targets=[2])
+    assert torch.allclose(found.images, (x + delta).clamp(0, 1), atol=1e-9)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        ({"y": torch.tensor([0, 9])}, "labels must lie in"),
+        ({"targets": [0, 7]}, "targets must lie in"),
+        ({"targets": [0]}, "an image of class 0 has no other class to aim at"),
+        ({"eps": -0.1}, "eps must be"),
+        ({"bound": "ipb"}, "did you mean ibp"),
+        ({"chunk": 0}, "chunk must be"),
+        ({"model": nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.Sigmoid())}, "no bounds are known"),
+    ],
+)
+def test_boxes_that_cannot_be_forged_are_refused(knobs, said):
+    usual = {"model": bounded().float(), "x": images(2), "y": torch.tensor([0, 1]), "eps": 0.01}
+    usual |= {"constants": PULL, **knobs}
+    with pytest.raises(ValueError, match=said):
+        spoof_bounds(usual.pop("model"), usual.pop("x"), usual.pop("y"), **usual)
 
 
 def test_descend_takes_any_loss_and_reaches_its_minimum():
