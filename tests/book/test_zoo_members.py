@@ -39,5 +39,5 @@ def test_a_member_is_what_its_recipe_makes(about):
 def test_a_member_scores_what_is_recorded(about):
     recorded = about.scores["clean"]
     again = measure(about.name, only=["clean"])["clean"]
-    assert again.n == recorded.n >= LEAST_IMAGES
+    assert again.n == recorded.n >= (300 if about.data == "digits" else LEAST_IMAGES)  # a fifth of all digits
     assert agrees(recorded, again), f"clean {again.value} now, {recorded} recorded"
