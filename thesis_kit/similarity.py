@@ -28,6 +28,8 @@ def ssim(x: Float[Tensor, "n c h w"], y: Float[Tensor, "n c h w"]) -> Float[Tens
     if x.shape != y.shape or min(x.shape[-2:]) < _WINDOW:
         seen = f"{tuple(x.shape)} and {tuple(y.shape)}"
         raise ValueError(f"ssim compares images of one shape with at least {_WINDOW} × {_WINDOW} pixels, got {seen}")
+    if x.dtype != y.dtype:
+        raise ValueError(f"ssim compares images of one type, got {x.dtype} and {y.dtype}: convert one")
     distance = torch.arange(_WINDOW, dtype=x.dtype, device=x.device) - _WINDOW // 2
     line = torch.exp(-(distance**2) / (2 * _SPREAD**2))
     line = line / line.sum()
@@ -39,4 +41,4 @@ def ssim(x: Float[Tensor, "n c h w"], y: Float[Tensor, "n c h w"]) -> Float[Tens
     mx, my = mean(x), mean(y)
     vx, vy, both = mean(x * x) - mx**2, mean(y * y) - my**2, mean(x * y) - mx * my
     index = (2 * mx * my + _C1) * (2 * both + _C2) / ((mx**2 + my**2 + _C1) * (vx + vy + _C2))
-    return index.view(*x.shape[:2], -1).mean(dim=(1, 2))
+    return index.unflatten(0, x.shape[:2]).mean(dim=(1, 2, 3, 4))

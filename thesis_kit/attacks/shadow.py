@@ -305,6 +305,7 @@ def spoof_bounds(
 
     Source: Ghiasi et al. 2020, section 5 (CROWN-IBP), and the released code.
     """
+    check_labels(y, len(x))
     margins, ids = choose(bound, BOUNDS, "bound"), _check(model, x, y, ids)
     check_eps(eps), check_count(chunk, what="chunk")
 

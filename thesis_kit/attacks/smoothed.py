@@ -17,7 +17,15 @@ from torch.nn import functional as F
 
 from thesis_kit.attacks.norms import NORMS, l2_norm, over, within_ball
 from thesis_kit.attacks.objective import frozen
-from thesis_kit.checks import NonFiniteOutput, check_count, check_images, check_labels, check_logits, check_same_device
+from thesis_kit.checks import (
+    NonFiniteOutput,
+    check_count,
+    check_eps,
+    check_images,
+    check_labels,
+    check_logits,
+    check_same_device,
+)
 from thesis_kit.modes import evaluating
 from thesis_kit.randomness import mix_seed
 
@@ -117,6 +125,8 @@ def smoothed_pgd(
     if not (math.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma must be a number of at least 0, got {sigma}")
     check_count(steps, what="steps", least=0), check_count(draws, what="draws")
+    if step_size is not None:
+        check_eps(step_size, what="step_size")
     eps = _radii(eps, x)
     ids = torch.arange(len(x), device=x.device) if ids is None else ids
     check_labels(ids, len(x), what="ids")
@@ -138,20 +148,23 @@ def smoothed_pgd(
                 uphill = -sign * gradient(x_adv, step)
                 if not torch.isfinite(uphill).all():
                     raise NonFiniteOutput(f"the gradient at step {step} holds NaN or infinity: look at the model")
-                length = (2 / steps if step_size is None else step_size) * eps[some]
+                length = ((2 / steps if step_size is None else step_size) * eps[some]).to(x.dtype)
                 x_adv = _into_ball(x_adv + length * NORMS["l2"].direction(uphill), x[some], eps[some])
             found.append(within_ball(x_adv, x[some], eps[some], NORMS["l2"]))
     return torch.cat(found)
 
 
 def _probability(logits: Tensor, y: Tensor) -> Tensor:
-    """Of the label; its mean has the direction of −J's gradient, whatever the number of draws in a pass."""
-    return F.softmax(logits, dim=1).gather(1, y[:, None])[:, 0]
+    """Of the label, less 1; its mean has the direction of −J's gradient, whatever the number of draws in a pass.
+
+    It is the sum of the others, for the label's own may round to 1 and lose its part of the gradient.
+    """
+    return -F.softmax(logits, dim=1).scatter(1, y[:, None], 0).sum(dim=1)
 
 
 def _radii(eps: float | Tensor, x: Tensor) -> Tensor:
-    """One radius an image, (n, 1, 1, 1)."""
-    eps = torch.as_tensor(eps, dtype=x.dtype, device=x.device)
+    """One radius an image, (n, 1, 1, 1), in float64 whatever the images are in."""
+    eps = torch.as_tensor(eps, dtype=torch.float64, device=x.device)
     if eps.shape not in ((), (len(x),)):
         raise ValueError(f"eps must be one number or of shape ({len(x)},), got shape {tuple(eps.shape)}")
     if not (torch.isfinite(eps).all() and (eps >= 0).all()):
@@ -161,4 +174,4 @@ def _radii(eps: float | Tensor, x: Tensor) -> Tensor:
 
 def _into_ball(x_adv: Tensor, x: Tensor, eps: Tensor) -> Tensor:
     perturbation = x_adv - x
-    return (x + perturbation * over(eps, l2_norm(perturbation)).clamp_max(1)).clamp(0, 1)
+    return (x + perturbation * over(eps.to(x.dtype), l2_norm(perturbation)).clamp_max(1)).clamp(0, 1)
