@@ -117,10 +117,10 @@ PUBLISHED: Mapping[str, ShadowConstants] = MappingProxyType({
     "function": ShadowConstants(tv=0.1, color=20.0, dissimilarity=10.0, one_channel=False),  # the released defaults
     "art": ShadowConstants(tv=0.1, color=20.0, dissimilarity=10.0, draws=1, one_channel=False),  # ART's class
     # The released attack on CROWN-IBP sums over a batch of normalized images; this is the same for a single image in
-    # pixel units, with a batch of 400 and a standard deviation of 1/4 in every channel.
+    # pixel units, with a batch of 512 (released configurations have 512 and 600) and a standard deviation of 0.2.
     "crown-ibp": ShadowConstants(
-        tv=9e-6 * 400 * 16, color=0.0, dissimilarity=0.0, length=0.02 * 20 * 4, start=0.5 / 4, draws=1,
-        step_size=200.5 / 400 / 16, drops=(150, 250),
+        tv=9e-6 * 512 / 0.2**2, color=0.0, dissimilarity=0.0, length=0.02 * 512**0.5 / 0.2, start=0.5 * 0.2, draws=1,
+        step_size=200.5 / 512 * 0.2**2, drops=(150, 250),
     ),
 })  # fmt: skip
 
