@@ -275,7 +275,7 @@ figures.budget_figure(
 
 # %% [markdown]
 # Nothing about the images or the network changes along a line of this figure. **A radius without its budget means nothing**, and two
-# radii with different budgets cannot be compared. This matters for the paper's own table: its radii for natural CIFAR-10 images, 0.14 at
+# radii with different budgets cannot be compared. This matters for the paper's own table (recalled, not verified): its radii for natural CIFAR-10 images, 0.14 at
 # $\sigma = 0.12$ for instance, are what a hundred samples give, and the one for Shadow images, 0.22 with hardly any spread, is just
 # the cap of two hundred (equation {eq}`eq-cap` gives 0.219). With the 100,000 samples of the released script, the logs that came with randomized
 # smoothing average 0.30 for natural images.
