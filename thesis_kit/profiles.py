@@ -193,7 +193,10 @@ class Certificates:
 CERTIFICATES = MappingProxyType(
     {
         "small": Certificates(
-            constants=replace(_ECONOMICAL, draws=16), finalists=1, final=ShadowConstants(steps=40, draws=32), images=11,
+            constants=replace(_ECONOMICAL, draws=16),
+            finalists=1,
+            final=ShadowConstants(steps=40, draws=32),
+            images=11,
             images_few=3,
         ),
         "record": Certificates(

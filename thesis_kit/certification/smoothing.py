@@ -218,9 +218,7 @@ def certify_nested(
     return {one.n: Certificates(found[one.n], one) for one in budgets}
 
 
-def _judged(
-    sampler: _Sampler, i: int, label: int, budgets: list[Budget], early_stop: bool
-) -> Iterator[Certificate]:
+def _judged(sampler: _Sampler, i: int, label: int, budgets: list[Budget], early_stop: bool) -> Iterator[Certificate]:
     """One image's certificates for a label, one a budget, each as soon as it is decided."""
     waiting, hits, spent = list(budgets), 0, 0
     blocks = (block for some in sampler.agreements(i, label, waiting[-1].n) for block in some.split(BLOCK))

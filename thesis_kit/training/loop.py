@@ -31,7 +31,7 @@ from thesis_kit.training.methods import Natural
 from thesis_kit.training.minibatches import Data, identify, minibatches
 from thesis_kit.training.modes import as_found, freeze, set_modes
 from thesis_kit.training.precision import resolve_precision
-from thesis_kit.training.run import Run
+from thesis_kit.training.run import Run, Term, term_name
 from thesis_kit.training.schedules import SCHEDULES
 
 
@@ -54,6 +54,7 @@ def train(
     data: Data,
     method: Natural | None = None,
     *,
+    terms: Iterable[Term] = (),
     updates: int,
     batch_size: int = 128,
     lr: float = 0.1,
@@ -80,6 +81,9 @@ def train(
         data: a ``Part`` held in memory (moved to the model's device), a ``Stream`` that renders minibatch after
             minibatch, or a map-style ``Dataset`` of (image, label).
         method: ``Natural()``, ``PGD(eps)``, ``fgsm_rs(eps)``, ``n_fgsm(eps)``, ``Free(eps, replays)``; natural if None.
+        terms: regularizers, added to the cross-entropy of whatever images the method descends on: functions
+            (model, x, y, logits) -> scalar, such as those of ``training.regularizers``. Attacks ascend without them,
+            except for Free's, whose gradient comes from the update's own pass.
         updates: weight updates in all. Free with m replays sees updates/m minibatches, every other method ``updates``.
         batch_size: images a minibatch; an epoch's last one may be smaller. A stream has no epochs.
         lr: peak learning rate. schedule: "one-cycle", "cosine", "steps" or "constant".
@@ -106,15 +110,15 @@ def train(
     method = Natural() if method is None else method
     check_count(updates, what="updates")
     check_count(batch_size, what="batch_size")
-    frozen, device = tuple(frozen), _device(model)
+    frozen, terms, device = tuple(frozen), tuple(terms), _device(model)
     settings = {"method": f"{type(method).__name__} {_public(method)}", "updates": updates, "batch_size": batch_size,
                 "lr": float(lr), "schedule": schedule, "momentum": float(momentum), "weight_decay": float(weight_decay),
                 "optimizer": optimizer, "seed": seed, "precision": resolve_precision(precision, device),
-                "images": identify(data)}  # fmt: skip
+                "images": identify(data), "terms": [term_name(term) for term in terms] or None}  # fmt: skip
     with as_found(model):
         freeze(frozen)
         set_modes(model, method.training_mode, frozen)
-        run, settings["weights"] = _start(model, settings), _trained(model)
+        run, settings["weights"] = _start(model, settings, terms), _trained(model)
         method.restore({})  # an object that served another run starts anew
         report = load_checkpoint(checkpoint, run, method, settings, TrainingReport) if checkpoint else TrainingReport()
         saved = started = time.monotonic()
@@ -174,10 +178,11 @@ def _public(method: Natural) -> dict:
     return {key: value for key, value in vars(method).items() if not key.startswith("_")}
 
 
-def _start(model: nn.Module, settings: dict) -> Run:
+def _start(model: nn.Module, settings: dict, terms: tuple[Term, ...]) -> Run:
     """The run before its first update."""
     return Run(model, _optimizer(model, settings), choose(settings["schedule"], SCHEDULES, "schedule"),
-               updates=settings["updates"], seed=settings["seed"], precision=settings["precision"])  # fmt: skip
+               updates=settings["updates"], seed=settings["seed"], precision=settings["precision"],
+               terms=terms)  # fmt: skip
 
 
 def _optimizer(model: nn.Module, settings: dict) -> torch.optim.Optimizer:

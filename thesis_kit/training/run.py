@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from thesis_kit.checks import NonFiniteOutput, check_labels, check_logits
 from thesis_kit.randomness import ImageRandom, mix_seed
 from thesis_kit.training.precision import PRECISIONS, InPrecision
 
+Term = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 _NOISE = 2  # which stream of the seed a method's random numbers come from; minibatches.py has the others
 
 
@@ -25,15 +26,16 @@ class Run:
         updates: weight updates in all; ``done`` counts those made.
         seed: of the random numbers.
         precision: "float32", "float16" or "bfloat16".
+        terms: what the loss has beside cross-entropy: functions (model, x, y, logits) -> scalar.
 
     ``model`` is the network itself, and ``attacked`` what an attack is given: the same weights, its passes in the
     precision of the updates. ``index`` (n,) says where the minibatch's images stand in stored data; None in a stream.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, rate: Callable, *, updates: int, seed: int,
-                 precision: str):  # fmt: skip
+                 precision: str, terms: Sequence[Term] = ()):  # fmt: skip
         self.model, self.optimizer, self._rate = model, optimizer, rate
-        self.updates, self.done, self._seed = updates, 0, seed
+        self.updates, self.done, self._seed, self._terms = updates, 0, seed, terms
         self.n_classes: int | None = None  # known after the first forward pass
         self.index: Tensor | None = None
         device, dtype = next(model.parameters()).device.type, PRECISIONS[precision]
@@ -52,18 +54,26 @@ class Run:
         return ImageRandom(mix_seed(self._seed, _NOISE, self.done), torch.arange(len(x), device=x.device))
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Mean cross-entropy at x, after one forward pass."""
+        """What training descends on: mean cross-entropy at x, after one forward pass, and the run's terms."""
+        logits = self._logits(x, y)
+        value = F.cross_entropy(logits, y)
+        for term in self._terms:
+            value = value + _evaluated(term, self._descended, x, y, logits)
+        return value
+
+    def _logits(self, x: Tensor, y: Tensor) -> Tensor:
         logits = self._descended(x)
         if self.n_classes is None:
             check_logits(logits, len(x))
             check_labels(y, len(x), logits.shape[1])
             self.n_classes = logits.shape[1]
-        return F.cross_entropy(logits, y)
+        return logits
 
     def ascent_gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        """Gradient of the loss at x; one forward and one backward pass, no update."""
+        """Gradient of the cross-entropy at x; one forward and one backward pass, no update."""
         x = x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(self.scaler.scale(self.loss(x, y)), x)
+        cross_entropy = F.cross_entropy(self._logits(x, y), y)
+        (gradient,) = torch.autograd.grad(self.scaler.scale(cross_entropy), x)
         return gradient.nan_to_num_()
 
     def descend(
@@ -88,3 +98,19 @@ class Run:
         self.scaler.update()
         self.done += 1
         return x.grad.nan_to_num_() if at_input else None
+
+
+def _evaluated(term: Term, *args: object) -> Tensor:
+    """A term's value, which must be one finite number."""
+    value = term(*args)
+    if not isinstance(value, Tensor) or value.shape != ():
+        seen = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"a term of the loss must return one number as a tensor, {term_name(term)} returned {seen}")
+    if not torch.isfinite(value):
+        raise NonFiniteOutput(f"the term {term_name(term)} is {value.item()}")
+    return value
+
+
+def term_name(term: Term) -> str:
+    """A term as messages and checkpoints call it: a function by its name, an object by its settings."""
+    return getattr(term, "__name__", None) or repr(term)
