@@ -136,7 +136,7 @@ class World:
         options = s.model_options if options is None else options
         shape = {"n_classes": s.task.n_classes, "in_channels": self.splits.test.x.shape[1]}
         model = build(architecture or s.model, seed=seed, **shape, **options).to(self.device)
-        with self.memory.place({"network": name, "seed": seed, **plain(s)}, ".ckpt") as path:
+        with self.memory.place({"network": name, "seed": seed, "settings": plain(s)}, ".ckpt") as path:
             report = training.train(
                 model, self.splits.train, method, updates=updates or s.updates, lr=lr or s.lr, seed=seed,
                 batch_size=s.batch_size, checkpoint=path, progress=False, **knobs,
@@ -201,7 +201,7 @@ class World:
         return Forgery.of(made)
 
     def _about(self, what: str, sigma: float) -> dict:
-        return {"what": what, "sigma": sigma, "seed": self.seed, **plain(self.settings)}
+        return {"what": what, "sigma": sigma, "seed": self.seed, "settings": plain(self.settings)}
 
 
 @dataclass
