@@ -33,7 +33,7 @@ TINY = replace(
     ),
     model_options=MappingProxyType({"width": 4}), updates=60, batch_size=32, n=100, n_choose=60, n_select=60,
     constants=FEW, final=FEW, noise_steps=2, noise_draws=4, inside_steps=3, inside_restarts=1, sizes=(60, 100),
-    sigmas=(0.25,), block=20, images=4, images_all=6, images_few=2,
+    sigmas=(0.12, 0.25), block=20, images=4, images_all=6, images_few=2,
     interval_options=MappingProxyType({"width": 4, "size": 16}), interval_updates=8, interval_images=5,
     interval_constants=FEW, interval_eps=(2 / 255,), seeds=(0, 1),
 )  # fmt: skip
@@ -104,6 +104,19 @@ def test_images_are_attacked_only_if_their_smoothed_label_is_right(experiment, r
     inside = of(records, "inside natural")
     assert inside["n"] == sum(radius > 0 for radius in of(records, "natural@0.25")["values"]["radius"])
     assert all(inside["outcomes"]["kept"])
+
+
+def test_each_noise_has_images_and_forgeries_of_its_own(experiment, records):
+    world = certificates.World(0, TINY)
+    for sigma in TINY.sigmas:
+        part = world.chosen(sigma)
+        again = certificates.certify(
+            world.smoothed(sigma), part.x, sigma=sigma, n=TINY.n_choose, seed=world.stream(certificates._SELECTION),
+            ids=part.ids, progress=False,
+        )  # fmt: skip
+        assert torch.equal(again.labels, part.y)
+    first, second = (world.forged(sigma).images for sigma in TINY.sigmas)
+    assert first.shape != second.shape or not torch.equal(first, second)
 
 
 def test_certificates_of_a_larger_budget_begin_with_those_of_a_smaller_one(records):

@@ -136,6 +136,10 @@ def test_a_number_an_image_is_compared_image_by_image(world):
     assert found.findings[0].interval.half_width < 0.002
     assert found.findings[0].levels["radius", "natural"] == pytest.approx(1.0, abs=0.1)
     assert Result(document).mean("radius", "natural").half_width > 0.02
+    for cell in document["cells"]:
+        if cell["seed"] == 0:
+            cell["n"], cell["values"] = 0, {"radius": []}
+    assert "a seed has no images to compare" in judge_claim(claim, Result(document)).reason
     data["claims"] = [{**row, "interval": "scalars"}]
     with pytest.raises(BadClaims, match="uses radius, recorded per image number: leave out points and set interval to"):
         read_catalog(yaml.safe_dump(data))

@@ -262,9 +262,7 @@ def test_a_spoof_tries_the_targets_it_is_given_and_keeps_the_strongest():
     for i in range(2):
         chosen = int(both.targets[i])
         assert torch.allclose(both.images[i], alone[chosen].images[i], atol=1e-5)
-    strength = {
-        c: certify(model, alone[c].images, sigma=0.25, n=100, alpha=0.01, seed=mix_seed(0, 2)) for c in (2, 3)
-    }
+    strength = {c: certify(model, alone[c].images, sigma=0.25, n=100, alpha=0.01, seed=mix_seed(0, 2)) for c in (2, 3)}
     for i in range(2):
         radii = {c: s[i].radius if s[i].label not in (ABSTAIN, int(y[i])) else -1.0 for c, s in strength.items()}
         assert radii[int(both.targets[i])] == max(radii.values())

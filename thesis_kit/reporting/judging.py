@@ -124,6 +124,8 @@ def _paired(expression: Expression, result: Result, scale: float) -> Interval:
             raise NotRecorded(f"{expression.text} cannot be paired: seed {seed} tested different images in its arms")
     groups = [result.cells[expression.terms[0][1]][seed]["group"] for seed in seeds]
     values = [scale * expression(*(table[seed] for table in tables)) for seed in seeds]
+    if not all(len(v) for v in values):
+        raise NotRecorded(f"{expression.text} cannot be measured: a seed has no images to compare")
     interval = statistics.items_interval(groups, values)
     if expression.is_share and interval.value in (0, scale):  # where resampling shows nothing
         ends = statistics.wilson(round(interval.value / scale * interval.n), interval.n)

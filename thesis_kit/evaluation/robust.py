@@ -153,7 +153,7 @@ def _per_image(outcome: AttackOutcome) -> float:
 
 def correct(model: nn.Module, data: Data, *, batch_size: int = 256) -> Tensor:
     """Return which images of ``data`` the model classifies rightly, (n,) bool, in evaluation mode."""
-    part = _gather(data)
+    part = gather(data)
     check_same_device(model, part.x)
     with evaluating(model), torch.no_grad():
         return torch.cat([_right(model, some) for some in _chunks(part, batch_size)])
@@ -193,7 +193,7 @@ def robust_accuracy(
     Raises:
         ValueError, TypeError: images, labels or model output that are not what they should be.
     """
-    part = _gather(data)
+    part = gather(data)
     check_same_device(model, part.x)
     clean = correct(model, part, batch_size=batch_size)
     alive, outcomes = clean.clone(), []
@@ -226,7 +226,7 @@ def _attack_all(
     return AttackOutcome(name, survived, int(among.sum()), passes, time.monotonic() - started)
 
 
-def _gather(data: Data) -> Part:
+def gather(data: Data) -> Part:
     """Any form of data as one ``Part``."""
     if not isinstance(data, Part):
         if not (isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor)):

@@ -1,0 +1,22 @@
+"""How good a classifier is: accuracy, accuracy under attack, and whether an evaluation can be believed."""
+
+from thesis_kit.evaluation.linear import FirstOrder, first_order, smallest_eps
+from thesis_kit.evaluation.masking import Averaged, Finding, MaskingReport, Rescaled, masking_report
+from thesis_kit.evaluation.robust import (
+    Attack,
+    AttackOutcome,
+    RobustAccuracy,
+    accuracy,
+    correct,
+    reference_attack,
+    robust_accuracy,
+    strong_attacks,
+    weak_attack,
+)
+from thesis_kit.evaluation.surface import Surface, loss_surface
+
+__all__ = [
+    "Attack", "AttackOutcome", "Averaged", "Finding", "FirstOrder", "MaskingReport", "Rescaled", "RobustAccuracy",
+    "Surface", "accuracy", "correct", "first_order", "loss_surface", "masking_report", "reference_attack",
+    "robust_accuracy", "smallest_eps", "strong_attacks", "weak_attack",
+]  # fmt: skip
