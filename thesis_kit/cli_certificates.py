@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,30 +10,20 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
-from thesis_kit import data
 from thesis_kit.attacks.shadow import PUBLISHED, spoof
 from thesis_kit.certification import ABSTAIN, Budget
 from thesis_kit.certification import certify as certify_images
-from thesis_kit.checks import UnknownName, check_count, choose
-from thesis_kit.data import Part
-from thesis_kit.experiments.zoo import SOURCES
-from thesis_kit.models import build, zoo
+from thesis_kit.checks import choose
+from thesis_kit.cli_models import Data, Images, Model, Pretrained, Seed, Size, Subject, subject_of
 from thesis_kit.sweep import sweep
 
 out = Console(highlight=False, soft_wrap=True)
 
-Model = Annotated[str, typer.Argument(help="A member of the zoo (`zoo list`), or any model name that timm knows.")]
-Data = Annotated[str, typer.Option(help="Data set whose test images are taken, such as scenes.v1-a or cifar10.")]
 Sigma = Annotated[float, typer.Option(help="Standard deviation of the smoothing noise; pixels lie in [0, 1].")]
-Images = Annotated[int, typer.Option(min=1, help="So many test images.")]
-Size = Annotated[int, typer.Option(help="Pixels along a side, for scenes.")]
 N0 = Annotated[int, typer.Option(help="Samples that choose the class.")]
 N = Annotated[int, typer.Option(help="Samples that bound its probability.")]
 Alpha = Annotated[float, typer.Option(help="Chance that a certificate is wrong.")]
-Seed = Annotated[int, typer.Option(help="Decides all noise.")]
-Pretrained = Annotated[bool, typer.Option("--pretrained", help="timm's weights; random ones if left out.")]
 Out = Annotated[Path | None, typer.Option(help="Keep a JSON line an image here; the same command then resumes.")]
 
 
@@ -44,7 +32,7 @@ def certify(
     alpha: Alpha = 0.001, seed: Seed = 0, pretrained: Pretrained = False, out: Out = None,
 ) -> None:  # fmt: skip
     """Certify a model's answers to a data set's test images by randomized smoothing."""
-    subject, budget = _subject(model, data, images, size, pretrained), Budget(sigma, n0, n, alpha)
+    subject, budget = subject_of(model, data, images, size, pretrained), Budget(sigma, n0, n, alpha)
 
     def work(i: int) -> dict[str, Any]:
         x, y, image_id = subject.row(i)
@@ -71,7 +59,7 @@ def shadow(
     """Spoof certificates by the Shadow Attack: images with a wrong label and a large radius."""
     own = choose(constants, PUBLISHED, "set of constants")
     own = replace(own, steps=own.steps if steps is None else steps, draws=own.draws if draws is None else draws)
-    subject, budget = _subject(model, data, images, size, pretrained), Budget(sigma, n0, n, alpha)
+    subject, budget = subject_of(model, data, images, size, pretrained), Budget(sigma, n0, n, alpha)
     knobs = {"sigma": sigma, "n0": n0, "n": n, "alpha": alpha, "constants": own, "n_select": n_select, "seed": seed}
 
     def work(i: int) -> dict[str, Any]:
@@ -93,64 +81,7 @@ def shadow(
         _print_spoofed(records, budget)
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """A model, the images it is asked about, and what tells this pair from others."""
-
-    model: nn.Module
-    part: Part
-    settings: dict[str, Any]
-
-    def row(self, i: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        one = self.part[i : i + 1]
-        return one.x, one.y, one.ids
-
-
-def _subject(name: str, data_name: str, images: int, size: int, pretrained: bool) -> _Subject:
-    choose(data_name, data.SETS, "data set")
-    check_count(images, what="images")
-    drawn = data_name in data.scenes.DISTRIBUTIONS
-    options = {"size": size, "n_train": 1, "n_validation": 1, "n_test": images} if drawn else {}
-    part = data.load(data_name, **options).test[:images]
-    device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
-    if name in (members := zoo.names()):
-        model = zoo.load(name)
-    else:
-        try:
-            model = build(name, pretrained=pretrained, in_channels=part.x.shape[1], seed=0)
-        except UnknownName:
-            choose(name, [*members, *_timm_names()], "model")
-            raise
-    weights = sha256()
-    for key, tensor in sorted(model.state_dict().items()):
-        weights.update(key.encode() + tensor.cpu().numpy().tobytes())
-    _check_classes(name, model.eval(), data_name, part)
-    settings = {"model": name, "weights": weights.hexdigest(), "data": data_name, **options, "device": device.type}
-    return _Subject(model.to(device).eval(), part.to(device), settings)
-
-
-def _check_classes(name: str, model: nn.Module, data_name: str, part: Part) -> None:
-    """Refuse a model whose answers are not about the data's classes."""
-    known = zoo.entry(name).class_names if name in zoo.names() else None
-    wanted = SOURCES[data_name].class_names if data_name in SOURCES else None
-    if known is not None and wanted is not None and known != wanted:
-        raise ValueError(
-            f"{name} tells {', '.join(known)} apart, and {data_name} has {', '.join(wanted)}: take data with the same "
-            f"classes, such as {zoo.entry(name).data}"
-        )
-    with torch.no_grad():
-        n_classes = model(part.x[:1]).shape[1]
-    if n_classes <= int(part.y.max()):
-        raise ValueError(f"{name} knows {n_classes} classes, and {data_name} has labels up to {int(part.y.max())}")
-
-
-def _timm_names() -> list[str]:
-    import timm  # half a second, and only needed for an error
-
-    return timm.list_models()
-
-
-def _swept(subject: _Subject, work: Any, path: Path | None, settings: dict, text: str) -> list[dict] | None:
+def _swept(subject: Subject, work: Any, path: Path | None, settings: dict, text: str) -> list[dict] | None:
     """Records in the order of the images; None where another process is still at work."""
     items = {str(i): i for i in range(len(subject.part))}
     if path is not None:

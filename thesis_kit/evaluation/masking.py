@@ -439,4 +439,4 @@ def _ahead(name: str, robust: RobustAccuracy, others: list[str], usual: str) -> 
     discordant = only_theirs + only_mine
     luck = binomtest(only_theirs, discordant, alternative="greater").pvalue if discordant else 1.0
     ahead = outcomes[usual].accuracy - best.accuracy >= MARGIN and luck < CHANCE
-    return Finding(name, ahead, f"{best.name} leaves {best.accuracy:.1%}, {usual} {outcomes[usual].accuracy:.1%}")
+    return Finding(name, bool(ahead), f"{best.name} leaves {best.accuracy:.1%}, {usual} {outcomes[usual].accuracy:.1%}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from thesis_kit.checks import choose
 from thesis_kit.data.scenes import DISTRIBUTIONS
-from thesis_kit.experiments import certificates, transfer
+from thesis_kit.experiments import certificates, regularization, transfer
 from thesis_kit.models import Classifier, zoo
 from thesis_kit.profiles import Task
 from thesis_kit.session import Session
@@ -35,6 +35,17 @@ def bounded_network(session: Session, method: str, eps: float) -> Classifier:
         return zoo.load(f"cnn-scenes-a-{method}-{round(255 * eps)}").to(session.device).eval()
     world = certificates.World(session.seed, session.chapter("certificates"), device=session.device)
     return world.bounded(method, eps)
+
+
+def regularized_network(session: Session, arm: str) -> Classifier:
+    """Chapter 3's network trained as an arm says ("natural", "lsq+noise", "pgd-7"), with one setting and no trial, in
+    evaluation mode, on the session's device."""
+    members = {"natural": "natural", "lsq+noise": "squeezed", "pgd-7": "pgd7"}
+    choose(arm, regularization.CHOSEN, "arm of chapter 3")
+    if session.profile == "small" and arm in members:
+        return zoo.load(f"cnn-digits-{members[arm]}").to(session.device).eval()
+    settings = session.chapter("regularization")
+    return regularization.World(session.seed, settings, device=session.device).made(arm).model
 
 
 def class_names(task: Task) -> tuple[str, ...]:

@@ -262,9 +262,9 @@ def _network(plan: _Plan) -> Classifier:
 def _fit(plan: _Plan, network: Classifier, *, updates: int, **knobs: Any) -> TrainingReport:
     recipe = plan.recipe
     return training.train(
-        network, plan.train, recipe.make_method(), updates=updates, batch_size=recipe.batch_size, lr=recipe.lr,
-        schedule=recipe.schedule, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
-        optimizer=recipe.optimizer, precision=recipe.precision, seed=recipe.seed,
+        network, plan.train, recipe.make_method(), terms=recipe.make_terms(), updates=updates,
+        batch_size=recipe.batch_size, lr=recipe.lr, schedule=recipe.schedule, momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay, optimizer=recipe.optimizer, precision=recipe.precision, seed=recipe.seed,
         augment=None if recipe.augment is None else AUGMENTATIONS[recipe.augment], **knobs,
     )  # fmt: skip
 

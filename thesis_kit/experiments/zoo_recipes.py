@@ -15,9 +15,10 @@ from typing import Any
 from thesis_kit.attacks.norms import NORMS
 from thesis_kit.checks import check_count, check_eps, choose
 from thesis_kit.files import canonical
-from thesis_kit.training import METHODS, Natural
+from thesis_kit.training import METHODS, TERMS, Natural
 from thesis_kit.training.augmentation import AUGMENTATIONS
 from thesis_kit.training.precision import PRECISIONS
+from thesis_kit.training.run import Term
 from thesis_kit.training.schedules import SCHEDULES
 
 STORAGES = ("float16", "float32")
@@ -42,6 +43,7 @@ class Recipe:
         data, data_options: the distribution it is for, as ``data.load`` takes it; its test part gives the scores.
         architecture, options: as ``models.build`` takes them; classes and channels come from the data.
         method, method_options: a name of ``training.METHODS`` and its knobs.
+        terms: what the loss has beside cross-entropy, names of ``training.TERMS`` with their knobs.
         updates, batch_size, lr, momentum, weight_decay, optimizer, schedule, seed: as ``training.train`` takes them;
             the seed also cuts the data and draws the initial weights.
         precision: of the passes, "float32", "float16" or "bfloat16". storage: of the weights file.
@@ -67,6 +69,7 @@ class Recipe:
     data_options: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     method_options: dict[str, Any] = field(default_factory=dict)
+    terms: dict[str, dict[str, Any]] = field(default_factory=dict)
     norm: str = "linf"
     verified: tuple[float, ...] | None = None
     sigma: float | None = None
@@ -97,7 +100,7 @@ class Recipe:
         shares = [stage.share for stage in self.stages]
         if not shares or min(shares) <= 0 or not math.isclose(sum(shares), 1):
             raise ValueError(f"the shares of stages must be above 0 and add up to 1, got {shares}")
-        self.make_method()
+        self.make_method(), self.make_terms()
 
     def make_method(self) -> Natural:
         """The training method with its knobs, new."""
@@ -107,10 +110,18 @@ class Recipe:
         except TypeError as error:
             raise ValueError(f"{self.method} training cannot be set to {self.method_options}: {error}") from error
 
+    def make_terms(self) -> list[Term]:
+        """The terms of the loss, new."""
+        try:
+            return [choose(name, TERMS, "term")(**options) for name, options in self.terms.items()]
+        except TypeError as error:
+            raise ValueError(f"the terms {self.terms} cannot be made: {error}") from error
+
     def settings(self) -> dict[str, Any]:
         """All that decides weights and scores, as the manifest holds it; wording and shipping are not among it."""
         plain = json.loads(canonical(asdict(self)))
-        return {key: value for key, value in plain.items() if key not in ("title", "shipped")}
+        unsaid = ("title", "shipped", *(() if self.terms else ("terms",)))
+        return {key: value for key, value in plain.items() if key not in unsaid}
 
 
 def register(table: dict[str, Recipe]) -> dict[str, Recipe]:
@@ -191,4 +202,35 @@ _BOUNDED = {
     for method in ("ibp", "crown-ibp")
 }
 
-RECIPES = register({**_SOURCES, **_SMOOTHED, **_BOUNDED})
+# Chapter 3: digits read by one small network, trained in the ordinary way, adversarially, and squeezed.
+
+_DIGITS = {
+    "data": "digits",
+    "architecture": "small_cnn",
+    "options": {"width": 16},
+    "updates": 1000,
+    "lr": 0.12,
+    "eps": (0.15,),
+}
+_REGULARIZED = {
+    "cnn-digits-natural": Recipe(
+        title="A small convolutional network that reads digits, trained on clean images.",
+        method="natural",
+        **_DIGITS,
+    ),
+    "cnn-digits-pgd7": Recipe(
+        title="A small convolutional network that reads digits, made robust by PGD training with 7 steps.",
+        method="pgd",
+        method_options={"eps": 0.15, "steps": 7},
+        **_DIGITS,
+    ),
+    "cnn-digits-squeezed": Recipe(
+        title="A small convolutional network that reads digits, trained on noise with logit squeezing.",
+        method="gaussian",
+        method_options={"sigma": 0.3},
+        terms={"logit-squeezing": {"beta": 0.03}},
+        **_DIGITS,
+    ),
+}
+
+RECIPES = register({**_SOURCES, **_SMOOTHED, **_BOUNDED, **_REGULARIZED})

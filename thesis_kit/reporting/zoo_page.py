@@ -78,6 +78,7 @@ def recipe_text(member: Entry) -> str:
     """How a member was trained, in a line."""
     recipe = member.recipe
     said = [f"{recipe['method']}{_knobs(recipe['method_options'])} on {recipe['data']}{_knobs(recipe['data_options'])}"]
+    said += [f"with {name}{_knobs(options)}" for name, options in recipe.get("terms", {}).items()]
     if recipe["start"] is not None:
         said.append(f"from the weights of {recipe['start']}")
     if len(recipe["stages"]) > 1:

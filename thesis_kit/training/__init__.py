@@ -14,11 +14,13 @@ from thesis_kit.training.regularizers import (
     LogitSimilarity,
     LogitSqueezing,
 )
-from thesis_kit.training.table import METHODS
+from thesis_kit.training.table import METHODS, TERMS
 from thesis_kit.training.transfer import few, retrain_last
+from thesis_kit.training.twin import natural_twin
 
 __all__ = [
-    "FGSM", "IBP", "METHODS", "PGD", "AdversarialLogitPairing", "CleanLogitPairing", "CrownIBP", "Free", "Gaussian",
-    "GradientGap", "LabelSmoothing", "LogitSimilarity", "LogitSqueezing", "LwF", "Natural", "TrainingReport",
-    "choose_penalty", "distill", "few", "fgsm", "fgsm_rs", "linear_head", "n_fgsm", "retrain_last", "train",
+    "FGSM", "IBP", "METHODS", "PGD", "TERMS", "AdversarialLogitPairing", "CleanLogitPairing", "CrownIBP", "Free",
+    "Gaussian", "GradientGap", "LabelSmoothing", "LogitSimilarity", "LogitSqueezing", "LwF", "Natural",
+    "TrainingReport", "choose_penalty", "distill", "few", "fgsm", "fgsm_rs", "linear_head", "n_fgsm", "natural_twin",
+    "retrain_last", "train",
 ]  # fmt: skip

@@ -1,10 +1,18 @@
-"""The ways to train by name, for recipes and command lines."""
+"""The ways to train, and the terms a loss can have, by name, for recipes and command lines."""
 
 from __future__ import annotations
 
 from thesis_kit.training.certified import IBP, CrownIBP
 from thesis_kit.training.gaussian import Gaussian
 from thesis_kit.training.methods import PGD, Free, Natural, fgsm, fgsm_rs, n_fgsm
+from thesis_kit.training.regularizers import (
+    AdversarialLogitPairing,
+    CleanLogitPairing,
+    GradientGap,
+    LabelSmoothing,
+    LogitSimilarity,
+    LogitSqueezing,
+)
 
 METHODS = {
     "natural": Natural,
@@ -16,4 +24,13 @@ METHODS = {
     "gaussian": Gaussian,
     "ibp": IBP,
     "crown-ibp": CrownIBP,
+}
+
+TERMS = {
+    "label-smoothing": LabelSmoothing,
+    "logit-squeezing": LogitSqueezing,
+    "logit-similarity": LogitSimilarity,
+    "clean-logit-pairing": CleanLogitPairing,
+    "adversarial-logit-pairing": AdversarialLogitPairing,
+    "gradient-gap": GradientGap,
 }
