@@ -14,6 +14,7 @@ on cross-entropy is reported beside them.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ ASTRAY = 0.25  # share of images for which a random direction does as well as th
 UNBOUNDED = 0.02  # share of images that may withstand an attack without bound
 DRAWS = 16  # passes averaged where answers are random (expectation over transformation)
 UNGUIDED = ("Square", "random points", "transfer")  # attacks that ask the model for no gradient
+_WIDTH = 100  # of printed text
 _NOISES = 100  # random points tried in the ball
 SIGNS = {
     "no gradients": "the gradient is zero or missing on many images",
@@ -63,6 +65,7 @@ SIGNS = {
 WARNINGS = {
     "more effort helps": "a weak attack leaves many images that a strong one turns",
     "random answers": "the same image gets different logits each time",
+    "constant answers": "all images get the same logits, whatever they show",
 }
 
 
@@ -127,24 +130,28 @@ class MaskingReport:
                     f"attack says {self.rescaled:.1%}."
                 )
         if signs:
-            said.append(f"The gradients are masked: {'; '.join(finding.meaning for finding in signs)}.")
+            said.append(f"Signs of masked gradients: {'; '.join(finding.meaning for finding in signs)}.")
             said.append("Expect better attacks to lower the number further.")
         else:
             said.append("No sign of masked gradients was found.")
         if self["no gradients"].found:
-            said.append(
-                "Attacks that follow gradients say nothing here: attack a differentiable version of the model, and "
-                "give it as `twin`."
-            )
+            transferred = "transfer" in [outcome.name for outcome in self.robust.attacks]
+            advice = "it is the twin that counts" if transferred else "give one that can be differentiated as `twin`"
+            said.append(f"Attacks that follow gradients say nothing here: {advice}.")
         if self["random answers"].found:
             said.append(f"Its answers are random: attacks and accuracy are those of the mean over {DRAWS} passes.")
+        if self["constant answers"].found:
+            said.append("All images get the same logits: nothing was learned that could be attacked.")
         return " ".join(said)
 
     def __str__(self) -> str:
         width = max(len(finding.name) for finding in self.findings)
         words = {True: "yes", False: "no", None: "not looked at"}
         rows = [f"{f.name:<{width}}  {words[f.found]:<13}  {f.evidence}" for f in self.findings]
-        return "\n".join([str(self.robust), "", *rows, "", self.conclusion])
+        scales = [f"{scale:g}: {accuracy:.0%}" for scale, accuracy in self.by_scale.items()]
+        if scales:
+            rows += ["", f"PGD-20 on cross-entropy, logits times  {'  '.join(scales)}"]
+        return "\n".join([str(self.robust), "", *rows, "", textwrap.fill(self.conclusion, _WIDTH)])
 
     def record(self) -> dict:
         """Everything but the images' loss surface, as JSON has it."""
@@ -217,7 +224,7 @@ def masking_report(
         check_same_device(twin, part.x)
     options = {"independent": True, "batch_size": batch_size, "seed": seed}
     with _own_randomness(seed, part.x.device), evaluating(model):
-        random_answers = _differs(model, part.x[:batch_size])
+        random_answers, constant = _looked_at_twice(model, part.x[:batch_size])
         scale = _spread(model, part.x[:batch_size])
         subject = Rescaled(Averaged(model, DRAWS) if random_answers else model, scale)
         lost = _without_gradient(subject, part, batch_size)
@@ -235,7 +242,11 @@ def masking_report(
             by_scale = _accuracies_by_scale(subject, part, eps, norm, options)
             surface = _surface(subject, part, eps, norm, images_shown, seed)
             astray = _astray(subject, part, robust.correct, eps, norm, batch_size, seed)
-    findings = _findings(robust, lost, unbounded, astray, random_answers, effort)
+    findings = (
+        *_findings(robust, lost, unbounded, astray, effort),
+        Finding("random answers", random_answers, "two passes over the same images were compared"),
+        Finding("constant answers", constant, "the logits of all images were compared"),
+    )
     return MaskingReport(eps, norm, robust, weak, rescaled, scale, by_scale, findings, surface)
 
 
@@ -275,11 +286,14 @@ def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _differs(model: nn.Module, x: Tensor) -> bool:
-    """Whether two passes over the same images give different logits, by more than rounding."""
+def _looked_at_twice(model: nn.Module, x: Tensor) -> tuple[bool, bool]:
+    """Whether two passes over the same images give different logits, by more than rounding; and whether all images get
+    the same."""
     with torch.no_grad():
         first, second = model(x), model(x)
-    return not torch.allclose(first, second, rtol=1e-4, atol=1e-6 * float(first.abs().amax()))
+    rounding = 1e-6 * float(first.abs().amax())
+    random_answers = not torch.allclose(first, second, rtol=1e-4, atol=rounding)
+    return random_answers, len(x) > 1 and bool(((first - first[:1]).abs() <= rounding).all())
 
 
 def _spread(model: nn.Module, x: Tensor) -> float:
@@ -392,7 +406,7 @@ def _astray(
 
 
 def _findings(
-    robust: RobustAccuracy, lost: float, unbounded: float | None, astray: float | None, random_answers: bool,
+    robust: RobustAccuracy, lost: float, unbounded: float | None, astray: float | None,
     effort: tuple[str, str],
 ) -> tuple[Finding, ...]:  # fmt: skip
     """Every sign and warning; ``effort`` names PGD on cross-entropy with few steps and with many."""
@@ -400,10 +414,9 @@ def _findings(
     following = [outcome for outcome in robust.attacks if outcome.name not in UNGUIDED]
     guide = min(following, key=lambda outcome: outcome.accuracy).name if following else ""
     no_gradient = Finding("no gradients", lost >= LOST, f"{lost:.0%} of the images have no gradient")
-    answers = Finding("random answers", random_answers, "two passes over the same images were compared")
     if unbounded is None:
         missing = (*SIGNS, "more effort helps")[1:]
-        return no_gradient, *(Finding(name, None, "there is no gradient to follow") for name in missing), answers
+        return no_gradient, *(Finding(name, None, "there is no gradient to follow") for name in missing)
     least = robust[weak].accuracy, robust.robust_accuracy
     return (
         no_gradient,
@@ -418,7 +431,6 @@ def _findings(
             least[0] - least[1] >= GAP,
             f"{weak} leaves {least[0]:.1%}, the worst case {least[1]:.1%}",
         ),
-        answers,
     )
 
 
