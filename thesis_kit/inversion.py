@@ -1,0 +1,161 @@
+"""Class inversion: what a class looks like to a network, by Plug-In Inversion and by what came before it.
+
+Plug-In Inversion (Ghiasi, Kazemi, Reich, Zhu, Goldblum and Goldstein, ICML 2022) minimizes the cross-entropy of a class
+and nothing else. What keeps the images from being noise is what happens to them before the network: they grow from an
+eighth-by-eighth start to full size (zoom) with fresh noise around (centering), and every step sees copies of them,
+rolled (jitter) and with other colors (ColorShift). The same settings are meant for any network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from thesis_kit.checks import check_count
+from thesis_kit.synthesis import (
+    Adam,
+    ColorShift,
+    Ensemble,
+    Jitter,
+    Stage,
+    Synthesis,
+    batchnorm_statistics,
+    cross_entropy,
+    l2,
+    synthesize,
+    total_variation,
+)
+
+STAGES = 7  # published: sizes 2/8, 3/8, … 8/8 of the network's
+
+
+def plug_in_inversion(
+    model: nn.Module,
+    classes: Sequence[int],
+    *,
+    size: int,
+    channels: int = 3,
+    steps: int = 400,
+    copies: int = 16,
+    lr: float = 0.01,
+    color: float = 1.0,
+    jitter: int | None = None,
+    zoom: bool = True,
+    center: bool = True,
+    tv: float = 0.0,
+    batchnorm: float = 0.0,
+    seed: int = 0,
+    ids: Sequence[int] | None = None,
+    batch: int | None = None,
+    precision: str = "float32",
+    checkpoint: str | Path | None = None,
+    progress: bool | None = None,
+) -> Synthesis:
+    """Images that the model takes for given classes, one a class, by Plug-In Inversion; the defaults are published.
+
+    Args:
+        model: pixels in [0, 1] to logits. A network of fixed input size must resize by itself (``tk.Classifier``).
+        classes: what to invert; a class may come several times and gives another image each time.
+        size: side of the images, which the network was trained on. channels: 3, or 1 for gray.
+        steps: in each of seven stages, 400 published.
+        copies: of every image in a pass, over which the loss is averaged. The paper takes as many as fit into memory, 1
+            to 157; ours are 16 for every network.
+        lr: of Adam with betas (0.5, 0.99), cosine to 0 in every stage.
+        color: α = β of ColorShift; 0 leaves it out.
+        jitter: largest roll, in pixels; 32 at 224, in proportion, unless given.
+        zoom: enlarge from stage to stage. center: add fresh noise around from stage to stage. With both, half of each
+            stage's growth is one and half the other; with neither, all steps are made at full size.
+        tv: weight of total variation, of the released code's form. batchnorm: weight of BatchNorm statistics. Both are
+            0 in the method and there for comparisons.
+        seed, ids, batch, precision, checkpoint, progress: as in ``synthesis.synthesize``.
+
+    Returns:
+        A ``Synthesis``; ``snapshots`` has the images at the end of every stage.
+
+    Raises:
+        ValueError: a class that the model does not have, images that it cannot take, settings that cannot be meant.
+
+    Source: Ghiasi et al., ICML 2022, Algorithm 1, and the released code where it differs: stage sizes are (k + 1)/8 of
+        the network's, and half of each stage's growth is border.
+    """
+    objective = cross_entropy(classes)
+    if tv:
+        objective = objective + tv * total_variation()
+    if batchnorm:
+        objective = objective + batchnorm * batchnorm_statistics(model)
+    colors = [ColorShift(color, color)] if color else []
+    rolled = Jitter.for_size(size) if jitter is None else Jitter(jitter)
+    return synthesize(
+        model, objective, stages=growing(size, steps, zoom=zoom, center=center), channels=channels,
+        augmentations=[rolled, Ensemble(copies), *colors], optimizer=Adam(lr), seed=seed, ids=ids, batch=batch,
+        precision=precision, checkpoint=checkpoint, progress=progress,
+    )  # fmt: skip
+
+
+def growing(size: int, steps: int, *, zoom: bool = True, center: bool = True) -> list[Stage]:
+    """The seven stages of Plug-In Inversion: sizes 2/8 to 8/8, each step of growth split between zoom and border.
+
+    With one of the two alone all growth is of that kind. With neither, seven stages of full size that go on from one
+    another, so that the number of steps is the same.
+
+    Raises:
+        ValueError: the size is below 16, so that an eighth is less than two pixels.
+    """
+    check_count(size, what="size", least=16)
+    eighth = size // 8
+    if not (zoom or center):
+        return [Stage(size, steps) for _ in range(STAGES)]
+    border = {(True, True): eighth // 2, (True, False): 0, (False, True): eighth}[zoom, center]
+    sizes = [size - eighth * (STAGES - k) for k in range(1, STAGES + 1)]
+    return [Stage(side, steps, 0 if k == 0 else border) for k, side in enumerate(sizes)]
+
+
+def invert_with_penalties(
+    model: nn.Module,
+    classes: Sequence[int],
+    *,
+    size: int,
+    channels: int = 3,
+    steps: int = 2000,
+    tv: float = 0.0,
+    norm: float = 0.0,
+    batchnorm: float = 0.0,
+    jitter: int | None = None,
+    lr: float = 0.2,
+    seed: int = 0,
+    ids: Sequence[int] | None = None,
+    batch: int | None = None,
+    precision: str = "float32",
+    checkpoint: str | Path | None = None,
+    progress: bool | None = None,
+) -> Synthesis:
+    """Class inversion as it was before: cross-entropy and penalties, at full size, one copy an image.
+
+    With every weight 0 it is cross-entropy alone. ``tv`` and ``norm`` make it the inversion of DeepDream's kind, and
+    ``batchnorm`` DeepInversion, whose released defaults are 1e-4, 1e-5 and 0.05 with a jitter of 30 at 224 and Adam at
+    0.2 with betas (0.5, 0.9).
+
+    Args:
+        tv: weight of total variation. norm: weight of the images' ℓ₂ norm. batchnorm: weight of BatchNorm statistics,
+            of a target's own image.
+        jitter: largest roll in pixels; 30 at 224, in proportion, unless given.
+        other arguments: as in ``plug_in_inversion``.
+
+    Raises:
+        ValueError: as ``plug_in_inversion``; BatchNorm statistics asked of a model without BatchNorm.
+
+    Source: Yin et al., CVPR 2020. Two things differ: there statistics are of a whole batch of images, here of each
+        target's own, so that targets stay apart; and all steps are made at full size.
+    """
+    objective = cross_entropy(classes)
+    for weight, penalty in ((tv, total_variation), (norm, l2), (batchnorm, lambda: batchnorm_statistics(model))):
+        if weight:
+            objective = objective + weight * penalty()
+    rolled = Jitter(round(30 * size / 224) if jitter is None else jitter)
+    return synthesize(
+        model, objective, stages=[Stage(size, steps)], channels=channels, augmentations=[rolled],
+        optimizer=Adam(lr, betas=(0.5, 0.9)), seed=seed, ids=ids, batch=batch, precision=precision,
+        checkpoint=checkpoint, progress=progress,
+    )  # fmt: skip

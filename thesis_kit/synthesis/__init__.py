@@ -1,0 +1,40 @@
+"""Synthesis of inputs: what an image must look like to do something to a network.
+
+A synthesis is a parametrization, augmentations, an objective and a schedule of stages; ``synthesize`` is the one loop
+that runs them, and Plug-In Inversion, feature visualization and sonification are settings of it.
+"""
+
+from thesis_kit.synthesis.augmentations import (
+    Affine,
+    Blur,
+    ColorShift,
+    Crop,
+    Ensemble,
+    GaussianNoise,
+    Jitter,
+    Moment,
+    Pad,
+)
+from thesis_kit.synthesis.engine import Adam, Stage, Synthesis, synthesize
+from thesis_kit.synthesis.objectives import (
+    IMAGES,
+    LOGITS,
+    Objective,
+    batchnorm_statistics,
+    channel,
+    cross_entropy,
+    direction,
+    l2,
+    layer,
+    logit,
+    neuron,
+    total_variation,
+)
+from thesis_kit.synthesis.parametrizations import Fourier, Parametrization, Phases, Pixels, mean_spectrum
+
+__all__ = [
+    "IMAGES", "LOGITS", "Adam", "Affine", "Blur", "ColorShift", "Crop", "Ensemble", "Fourier", "GaussianNoise",
+    "Jitter", "Moment", "Objective", "Pad", "Parametrization", "Phases", "Pixels", "Stage", "Synthesis",
+    "batchnorm_statistics", "channel", "cross_entropy", "direction", "l2", "layer", "logit", "mean_spectrum", "neuron",
+    "synthesize", "total_variation",
+]  # fmt: skip

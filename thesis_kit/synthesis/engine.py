@@ -1,0 +1,409 @@
+"""The one loop that optimizes an input: parametrization → augmentations → network → objective → step.
+
+Plug-In Inversion, feature visualization, the inversion of CLIP and sonification are settings of it. Many targets go
+through the network together, e copies of each. A target's result depends on the seed, its id and its own objective, and
+on no other target: random numbers are its own, the loss is a sum over targets, and Adam works number by number.
+Networks are taken in evaluation mode, no gradient is computed for their weights, and a forward pass ends at the deepest
+layer that the objective reads.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thesis_kit.attacks.objective import frozen
+from thesis_kit.checks import NonFiniteOutput, check_count, choose
+from thesis_kit.files import only_writer, seal, unseal, write_atomic
+from thesis_kit.modes import evaluating
+from thesis_kit.passes import Passes
+from thesis_kit.progress import Bar, track
+from thesis_kit.randomness import ImageRandom, mix_seed
+from thesis_kit.synthesis.augmentations import Augmentation, Ensemble, Moment, augment
+from thesis_kit.synthesis.objectives import Objective
+from thesis_kit.synthesis.parametrizations import Parametrization, Pixels, Size
+from thesis_kit.synthesis.watching import Watcher
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SCHEDULES = ("cosine", "constant")
+_LOSS_SCALE = {"float16": 2.0**10}  # so that small gradients do not vanish; taken out again before the step
+_FRESH, _STEP, _STAGE = range(3)  # streams of the seed
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a synthesis at one size.
+
+    Args:
+        size: (height, width), or one number for a square.
+        steps: of the optimizer, which starts anew with each stage.
+        border: the images of the stage before are resized to ``size`` minus ``border`` and laid in the middle of fresh
+            noise: 0 only enlarges (zoom), and the whole difference of the sizes only adds noise around (centering).
+    """
+
+    size: int | tuple[int, int]
+    steps: int
+    border: int = 0
+
+    def __post_init__(self) -> None:
+        for side in self.sides:
+            check_count(side, what="size of a stage")
+        check_count(self.steps, what="steps of a stage")
+        check_count(self.border, what="border of a stage", least=0)
+        if self.border >= min(self.sides):
+            raise ValueError(f"a border of {self.border} leaves nothing of a stage of size {self.size}")
+
+    @property
+    def sides(self) -> Size:
+        """Height and width."""
+        return (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """The optimizer of a stage; the defaults are those of Plug-In Inversion.
+
+    Args:
+        lr: learning rate at a stage's beginning. betas: Adam's decay rates. schedule: "cosine" to 0 within every stage,
+            or "constant".
+    """
+
+    lr: float = 0.01
+    betas: tuple[float, float] = (0.5, 0.99)
+    schedule: str = "cosine"
+
+    def __post_init__(self) -> None:
+        choose(self.schedule, SCHEDULES, "schedule")
+        if not self.lr > 0:
+            raise ValueError(f"lr must be positive, got {self.lr}")
+
+    def rate(self, progress: float) -> float:
+        """The learning rate when a share of the stage is done."""
+        return self.lr * (0.5 * (1 + math.cos(math.pi * progress)) if self.schedule == "cosine" else 1.0)
+
+
+@dataclass
+class Synthesis:
+    """What a synthesis came to.
+
+    ``images`` (n, c, h, w) in [0, 1], on the CPU; ``losses`` (steps, n) through all stages; ``snapshots``: stage by
+    stage the images at its end (and, where asked for, on the way) with the number of steps made; ``passes`` and
+    ``seconds`` are the cost, ``peak_bytes`` the accelerator's largest allocation (None on a CPU).
+    """
+
+    images: Tensor
+    losses: Tensor
+    snapshots: list[tuple[int, Tensor]] = field(default_factory=list)
+    passes: Passes = field(default_factory=Passes)
+    seconds: float = 0.0
+    peak_bytes: int | None = None
+
+
+def synthesize(
+    model: nn.Module,
+    objective: Objective,
+    *,
+    targets: int | None = None,
+    stages: Sequence[Stage],
+    channels: int = 3,
+    parametrization: Parametrization | None = None,
+    augmentations: Sequence[Augmentation] = (),
+    optimizer: Adam | None = None,
+    start: Float[Tensor, "n c h w"] | None = None,
+    seed: int = 0,
+    ids: Sequence[int] | None = None,
+    batch: int | None = None,
+    precision: str = "float32",
+    snapshot_every: int | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 30.0,
+    progress: bool | None = None,
+) -> Synthesis:
+    """Optimize one input a target until it makes the objective small.
+
+    Args:
+        model: pixels in [0, 1] to whatever the objective reads; taken in evaluation mode and left as found.
+        objective: one number a target, to be made small; see ``synthesis.objectives``.
+        targets: how many; where the objective says so it need not be given.
+        stages: sizes and steps, one after another.
+        channels: of the images.
+        parametrization: what is optimized; ``Pixels()`` unless given.
+        augmentations: what happens to the images before the network, in order; see ``synthesis.augmentations``.
+        optimizer: ``Adam()`` unless given.
+        start: images to begin with, of the first stage's size; drawn by the parametrization unless given.
+        seed: of all random numbers.
+        ids: (n,) numbers that tell the targets apart; with the seed they decide a target's random numbers. 0, 1, …
+            unless given.
+        batch: images a pass, copies counted; some 64 on a CPU and 256 on a GPU unless given. Does not change results.
+        precision: of the network's passes: "float32", "bfloat16" or "float16".
+        snapshot_every: keep images every so many steps too, not only at the ends of stages.
+        checkpoint: a file to write at most every ``checkpoint_seconds`` and to resume from if it exists.
+        progress: show a bar; None follows the session.
+
+    Returns:
+        A ``Synthesis``.
+
+    Raises:
+        ValueError, TypeError: settings that cannot be meant; an altered checkpoint or one of another synthesis.
+        NonFiniteOutput: the loss became NaN or infinite.
+        UnknownName: a layer does not exist.
+
+    Warns:
+        UserWarning: the objective has no gradient for some targets, with its likely cause.
+    """
+    choose(precision, PRECISIONS, "precision")
+    stages, n = tuple(stages), _count(objective, targets, start)
+    if not stages:
+        raise ValueError("a synthesis needs at least one stage")
+    ids = torch.arange(n) if ids is None else torch.as_tensor(ids, dtype=torch.int64)
+    if ids.shape != (n,):
+        raise ValueError(f"ids must be {n} numbers, one a target, got shape {tuple(ids.shape)}")
+    if start is not None and start.shape != (n, channels, *stages[0].sides):
+        raise ValueError(f"start must have shape {(n, channels, *stages[0].sides)}, got {tuple(start.shape)}")
+    if snapshot_every is not None:
+        check_count(snapshot_every, what="snapshot_every")
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    plan = _Plan(
+        model, objective, stages, channels, parametrization or Pixels(), tuple(augmentations), optimizer or Adam(),
+        seed, ids, start, device, precision, snapshot_every,
+    )  # fmt: skip
+    store = _Store(None if checkpoint is None else Path(checkpoint), checkpoint_seconds, plan)
+    rows = torch.arange(n).split(max(1, (batch or (256 if device.type == "cuda" else 64)) // plan.copies))
+    began, total = time.monotonic(), sum(stage.steps for stage in stages)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with evaluating(model), frozen(model), store.held(), track("synthesis", total * len(rows), progress) as bar:
+        states = [_run(plan, some, store, number, bar) for number, some in enumerate(rows)]
+    images = [torch.cat(parts) for parts in zip(*([kept for _, kept in s.snapshots] for s in states), strict=True)]
+    return Synthesis(
+        images=images[-1],
+        losses=torch.cat([torch.stack(state.losses) for state in states], dim=1),
+        snapshots=list(zip([step for step, _ in states[0].snapshots], images, strict=True)),
+        passes=sum((state.passes for state in states), Passes()),
+        seconds=time.monotonic() - began,
+        peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+    )
+
+
+def _count(objective: Objective, targets: int | None, start: Tensor | None) -> int:
+    """How many targets there are, said by the objective, the caller or the images to start with."""
+    said = {count for count in (objective.targets, targets, None if start is None else len(start)) if count is not None}
+    if len(said) != 1:
+        raise ValueError(
+            f"{objective.name} does not say how many targets there are: give targets"
+            if not said else f"the objective, targets and start speak of different numbers of targets: {sorted(said)}"
+        )  # fmt: skip
+    (n,) = said
+    check_count(n, what="targets")
+    return n
+
+
+@dataclass
+class _Plan:
+    """Everything that a synthesis is made of."""
+
+    model: nn.Module
+    objective: Objective
+    stages: tuple[Stage, ...]
+    channels: int
+    parametrization: Parametrization
+    augmentations: tuple[Augmentation, ...]
+    optimizer: Adam
+    seed: int
+    ids: Tensor
+    start: Tensor | None
+    device: torch.device
+    precision: str
+    snapshot_every: int | None
+
+    @property
+    def copies(self) -> int:
+        """Copies of every target in a pass."""
+        return math.prod(a.copies for a in self.augmentations if isinstance(a, Ensemble))
+
+    def random(self, rows: Tensor, *stream: int) -> ImageRandom:
+        """Random numbers of some targets, for one purpose."""
+        return ImageRandom(mix_seed(self.seed, *stream), self.ids[rows].to(self.device))
+
+    def signature(self) -> str:
+        """A hash of what decides the result, as far as it can be told: a changed objective shows by its name only."""
+        start = None if self.start is None else self.start.double().sum().item()
+        weights = [float(p.detach().double().sum()) for p in self.model.parameters()]
+        said = [self.objective.name, self.stages, self.channels, type(self.parametrization).__name__,
+                self.augmentations, self.optimizer, self.seed, self.ids.tolist(), start, weights, self.precision,
+                self.snapshot_every]  # fmt: skip
+        return sha256(repr(said).encode()).hexdigest()
+
+
+@dataclass
+class _State:
+    """Where some targets stand: in which stage, after how many of its steps, and with what."""
+
+    stage: int = 0
+    step: int = 0
+    stored: Tensor | None = None
+    adam: dict | None = None
+    losses: list[Tensor] = field(default_factory=list)
+    snapshots: list[tuple[int, Tensor]] = field(default_factory=list)
+    passes: Passes = field(default_factory=Passes)
+
+
+def _run(plan: _Plan, rows: Tensor, store: _Store, number: int, bar: Bar) -> _State:
+    """Take some targets through all stages, from where a checkpoint has them."""
+    state = store.states.setdefault(number, _State())
+    bar.advance(len(state.losses))
+    watcher = Watcher(plan.model, plan.objective.layers)
+    with watcher.watching():
+        while state.stage < len(plan.stages):
+            stage = plan.stages[state.stage]
+            leaf = state.stored if state.step else _begin(plan, rows, state)
+            leaf = leaf.detach().to(plan.device).requires_grad_()
+            adam = torch.optim.Adam([leaf], lr=plan.optimizer.lr, betas=plan.optimizer.betas)
+            if state.step:
+                adam.load_state_dict(state.adam)
+            while state.step < stage.steps:
+                state.step += 1
+                for group in adam.param_groups:
+                    group["lr"] = plan.optimizer.rate((state.step - 1) / stage.steps)
+                state.losses.append(_descend(plan, rows, state, leaf, adam, watcher))
+                state.stored, state.adam = leaf.detach(), adam.state_dict()
+                made, last = len(state.losses), state.step == stage.steps
+                if last or (plan.snapshot_every and made % plan.snapshot_every == 0):
+                    state.snapshots.append((made, plan.parametrization.image(leaf).detach().cpu()))
+                if not last:
+                    store.save()
+                bar.advance()
+            state.stage, state.step = state.stage + 1, 0
+            store.save()
+    return state
+
+
+def _begin(plan: _Plan, rows: Tensor, state: _State) -> Tensor:
+    """What is stored at the beginning of a stage: fresh images, or the last ones in the middle of fresh ones."""
+    form, stage = plan.parametrization, plan.stages[state.stage]
+    if state.stage == 0 and plan.start is not None:
+        return form.store(plan.start[rows].to(plan.device, torch.float32))
+    like = torch.zeros((), device=plan.device)
+    fresh = form.start(plan.random(rows, _FRESH, state.stage), plan.channels, stage.sides, like=like)
+    if state.stage == 0:
+        return fresh
+    last = form.image(state.stored.to(plan.device))
+    inner = [side - stage.border for side in stage.sides]
+    top, left = ((side - part) // 2 for side, part in zip(stage.sides, inner, strict=True))
+    images = form.image(fresh)
+    images[..., top : top + inner[0], left : left + inner[1]] = F.interpolate(last, inner, mode="bilinear")
+    return form.store(images)
+
+
+def _descend(
+    plan: _Plan, rows: Tensor, state: _State, leaf: Tensor, adam: torch.optim.Adam, watcher: Watcher
+) -> Tensor:
+    """One step; returns the targets' losses (n,) before it, on the CPU."""
+    steps = plan.stages[state.stage].steps
+    moment = Moment(
+        plan.random(rows, _STEP, state.stage, state.step),
+        plan.random(rows, _STAGE, state.stage),
+        (state.step - 1) / steps,
+    )
+    with torch.enable_grad():
+        x = augment(plan.parametrization.image(leaf), plan.augmentations, moment)  # (n, e, c, h, w)
+        losses = plan.objective(_seen(plan, watcher, x), rows.to(plan.device))
+        scale = _LOSS_SCALE.get(plan.precision, 1.0)
+        gradient = None
+        if losses.requires_grad:
+            (gradient,) = torch.autograd.grad(scale * losses.sum(), leaf, allow_unused=True)
+    if gradient is None:
+        raise ValueError(f"{plan.objective.name} does not depend on the images in a differentiable way")
+    leaf.grad = gradient / scale
+    if not (torch.isfinite(losses).all() and torch.isfinite(leaf.grad).all()):
+        raise NonFiniteOutput(
+            f"the loss or its gradient became NaN or infinite at step {state.step} ({plan.objective.name})"
+        )
+    if not state.losses:
+        _warn_of_zero_gradients(plan, rows, leaf.grad)
+    adam.step()
+    with torch.no_grad():
+        plan.parametrization.project(leaf)
+    images = x.shape[0] * x.shape[1]
+    state.passes += Passes(1, 1, images, images)
+    return losses.detach().float().cpu()
+
+
+def _seen(plan: _Plan, watcher: Watcher, x: Tensor) -> dict[str, Tensor]:
+    """What the objective reads, with targets and copies as the first two dimensions."""
+    dtype = PRECISIONS[plan.precision]
+    cast = torch.autocast(plan.device.type, dtype) if dtype else nullcontext()
+    try:
+        with cast:
+            seen = watcher(x.flatten(0, 1))
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(
+            f"the model cannot take images of shape {tuple(x.shape[2:])} ({error}): choose other sizes or channels, or "
+            "let tk.Classifier(network, size=…) resize them"
+        ) from error
+    return {name: value.unflatten(0, x.shape[:2]) for name, value in seen.items()}
+
+
+def _warn_of_zero_gradients(plan: _Plan, rows: Tensor, gradient: Tensor) -> None:
+    dead = rows[(gradient == 0).flatten(1).all(dim=1).cpu()].tolist()
+    if dead:
+        warnings.warn(
+            f"{plan.objective.name} has no gradient at the start of targets {dead[:8]}: what it reads is constant "
+            "there, as behind a ReLU that is off; read the layer before the ReLU, or start from other images",
+            stacklevel=4,
+        )  # fmt: skip
+
+
+class _Store:
+    """Keeps the states of all targets in a file, now and then, under a lock; without a path it keeps nothing."""
+
+    def __init__(self, path: Path | None, seconds: float, plan: _Plan):
+        self.path, self.seconds, self.plan = path, seconds, plan
+        self.states: dict[int, _State] = {}
+        self._saved = time.monotonic()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The file is read when the block begins, belongs to nobody else inside it, and is written when it ends."""
+        if self.path is None:
+            yield
+            return
+        with only_writer(self.path):
+            self._load()
+            yield
+            self._write()
+
+    def save(self) -> None:
+        """Write if it is time."""
+        if self.path is not None and time.monotonic() - self._saved > self.seconds:
+            self._write()
+
+    def _write(self) -> None:
+        states = {number: {**vars(s), "passes": vars(s.passes)} for number, s in self.states.items()}
+        buffer = io.BytesIO()
+        torch.save({"signature": self.plan.signature(), "states": states}, buffer)
+        write_atomic(self.path, seal(buffer.getvalue()))
+        self._saved = time.monotonic()
+
+    def _load(self) -> None:
+        if not self.path.exists():
+            return
+        payload = unseal(self.path.read_bytes(), self.path)
+        held = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        if held["signature"] != self.plan.signature():
+            raise ValueError(f"{self.path} is the checkpoint of another synthesis: remove it or name another file")
+        self.states = {
+            number: _State(**{**kept, "passes": Passes(**kept["passes"])}) for number, kept in held["states"].items()
+        }

@@ -1,0 +1,275 @@
+"""What an image is to do to a network: objectives that add and scale.
+
+An objective names the layers it reads and turns what was seen there into one number a target, to be made *small*: to
+excite a channel, minimize ``-channel(…)``. Layers are names of ``model.named_modules()``; ``LOGITS`` is the model's
+output and ``IMAGES`` the augmented images. What was seen has shape (n, e, …), e copies of each of n targets; objectives
+take the mean over the copies.
+
+``cross_entropy(classes) + 1e-3 * total_variation()`` is an objective; so is ``-channel("layer2.0.conv1", [3, 7])``. The
+vocabulary is that of feature visualization (Olah, Mordvintsev and Schubert, Distill 2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thesis_kit.checks import choose
+
+LOGITS, IMAGES = "logits", "images"
+Seen = Mapping[str, Tensor]
+Read = Callable[[Seen, Tensor], Tensor]
+
+
+class Objective:
+    """A number a target, to be made small.
+
+    Args:
+        layers: what is read, names of modules, ``LOGITS`` or ``IMAGES``.
+        read: (what was seen, index) -> (n,), where index (n,) says which of all targets the rows are.
+        name: for messages.
+        targets: how many targets the objective was made for; None fits any number.
+        couples_copies: whether a target's copies act on one another in it (statistics over copies).
+    """
+
+    def __init__(
+        self, layers: Sequence[str], read: Read, name: str, *, targets: int | None = None, couples_copies: bool = False
+    ):
+        self.layers, self.read, self.name = tuple(dict.fromkeys(layers)), read, name
+        self.targets, self.couples_copies = targets, couples_copies
+
+    def __call__(self, seen: Seen, index: Tensor) -> Tensor:
+        value = self.read(seen, index)
+        if value.shape != index.shape:
+            raise ValueError(
+                f"{self.name} must give one number for each of {len(index)} targets, got {tuple(value.shape)}"
+            )
+        return value
+
+    def __add__(self, other: Objective) -> Objective:
+        counts = {count for count in (self.targets, other.targets) if count is not None}
+        if len(counts) > 1:
+            raise ValueError(f"{self.name} is for {self.targets} targets and {other.name} for {other.targets}")
+        return Objective(
+            self.layers + other.layers, lambda seen, index: self(seen, index) + other(seen, index),
+            f"{self.name} + {other.name}", targets=counts.pop() if counts else None,
+            couples_copies=self.couples_copies or other.couples_copies,
+        )  # fmt: skip
+
+    def __mul__(self, factor: float) -> Objective:
+        return Objective(
+            self.layers, lambda seen, index: factor * self(seen, index), f"{factor:g} · {self.name}",
+            targets=self.targets, couples_copies=self.couples_copies,
+        )  # fmt: skip
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Objective:
+        return -1.0 * self
+
+    def __sub__(self, other: Objective) -> Objective:
+        return self + -other
+
+    def __repr__(self) -> str:
+        return f"<objective {self.name}>"
+
+
+def cross_entropy(classes: Sequence[int]) -> Objective:
+    """−log softmax(z)_c of each target's class, the loss of class inversion."""
+    wanted = torch.as_tensor(classes, dtype=torch.int64)
+
+    def read(seen: Seen, index: Tensor) -> Tensor:
+        logits = seen[LOGITS]  # (n, e, k)
+        y = _of(wanted, index, logits).repeat_interleave(logits.shape[1])
+        _check_classes(y, logits.shape[-1])
+        return F.cross_entropy(logits.flatten(0, 1).float(), y, reduction="none").view(logits.shape[:2]).mean(dim=1)
+
+    return Objective([LOGITS], read, "cross-entropy", targets=len(wanted))
+
+
+def logit(classes: Sequence[int]) -> Objective:
+    """The logit of each target's class."""
+    wanted = torch.as_tensor(classes, dtype=torch.int64)
+
+    def read(seen: Seen, index: Tensor) -> Tensor:
+        logits = seen[LOGITS]
+        y = _of(wanted, index, logits)
+        _check_classes(y, logits.shape[-1])
+        return logits.gather(2, y[:, None, None].expand(-1, logits.shape[1], 1))[..., 0].mean(dim=1)
+
+    return Objective([LOGITS], read, "logit", targets=len(wanted))
+
+
+def channel(layer: str, channels: Sequence[int]) -> Objective:
+    """Mean activation of each target's channel over positions: of maps (c, h, w), tokens (t, c) or vectors (c,)."""
+    wanted = torch.as_tensor(channels, dtype=torch.int64)
+
+    def read(seen: Seen, index: Tensor) -> Tensor:
+        return _positions(seen[layer], _of(wanted, index, seen[layer]), layer).mean(dim=(1, 2))
+
+    return Objective([layer], read, f"channel of {layer}", targets=len(wanted))
+
+
+def neuron(layer: str, channels: Sequence[int], position: int | tuple[int, int] | None = None) -> Objective:
+    """Activation of each target's channel at one position: (row, column) of a map or number of a token; the middle
+    unless given."""
+    wanted = torch.as_tensor(channels, dtype=torch.int64)
+
+    def read(seen: Seen, index: Tensor) -> Tensor:
+        activation = seen[layer]
+        rows = _positions(activation, _of(wanted, index, activation), layer)  # (n, e, positions)
+        return rows[:, :, _place(activation, position)].mean(dim=1)
+
+    return Objective([layer], read, f"neuron of {layer}", targets=len(wanted))
+
+
+def direction(layer: str, vectors: Tensor) -> Objective:
+    """Mean over positions of the activation along each target's direction, a row of ``vectors`` (targets, c)."""
+    wanted = vectors / vectors.norm(dim=1, keepdim=True)
+
+    def read(seen: Seen, index: Tensor) -> Tensor:
+        features = _last(seen[layer])  # (n, e, positions, c)
+        rows = _of(wanted, index, features).to(features.dtype)
+        if rows.shape[1] != features.shape[-1]:
+            raise ValueError(f"{layer} has {features.shape[-1]} channels, the directions have {rows.shape[1]}")
+        return torch.einsum("nepc,nc->nep", features, rows).mean(dim=(1, 2))
+
+    return Objective([layer], read, f"direction in {layer}", targets=len(wanted))
+
+
+def layer(name: str) -> Objective:
+    """Mean square of everything a layer gives: what DeepDream excites."""
+
+    def read(seen: Seen, index: Tensor) -> Tensor:
+        return seen[name].float().square().flatten(1).mean(dim=1)
+
+    return Objective([name], read, f"layer {name}")
+
+
+_TV_FORMS = ("planes", "squares")
+_SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))
+
+
+def total_variation(form: str = "planes") -> Objective:
+    """How much neighboring pixels of the augmented images differ.
+
+    "planes": Σ over four directions of the ℓ₂ norm of the whole plane of differences, mean over channels, times
+    hw / 224² (the released code of Plug-In Inversion, whose published weights belong to it). "squares": the mean
+    squared difference of horizontal and vertical neighbors.
+    """
+    choose(form, _TV_FORMS, "form of total variation")
+
+    def read(seen: Seen, index: Tensor) -> Tensor:
+        x = seen[IMAGES].float()
+        if form == "squares":
+            return sum(x.diff(dim=axis).square().flatten(2).mean(dim=2) for axis in (-1, -2)).mean(dim=1)
+        planes = [(_moved(x, *shift) - _still(x, *shift)).flatten(3).norm(dim=3) for shift in _SHIFTS]  # (n, e, c)
+        return sum(planes).mean(dim=(1, 2)) * x.shape[-1] * x.shape[-2] / 224**2
+
+    return Objective([IMAGES], read, "total variation")
+
+
+def l2() -> Objective:
+    """Euclidean norm of the augmented images, mean over copies (DeepInversion's ``R_l2``)."""
+
+    def read(seen: Seen, index: Tensor) -> Tensor:
+        return seen[IMAGES].float().flatten(2).norm(dim=2).mean(dim=1)
+
+    return Objective([IMAGES], read, "ℓ₂ norm")
+
+
+def batchnorm_statistics(model: nn.Module, *, first: float = 10.0) -> Objective:
+    """Distance of each BatchNorm's input statistics from its running ones: Σ ‖μ − μ̂‖₂ + ‖σ² − σ̂²‖₂.
+
+    A target's statistics are taken over its own copies and positions, so copies of one target act on one another and
+    targets do not.
+
+    Args:
+        model: whose BatchNorm layers are read, from their inputs.
+        first: weight of the first of them.
+
+    Raises:
+        ValueError: the model has no BatchNorm with running statistics.
+
+    Source: Yin et al., CVPR 2020 (DeepInversion).
+    """
+    norms = {
+        name: module for name, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
+    }  # fmt: skip
+    if not norms:
+        raise ValueError("the model has no batch normalization, so there are no statistics to hold on to")
+
+    def read(seen: Seen, index: Tensor) -> Tensor:
+        total: Tensor | float = 0.0
+        for place, (name, norm) in enumerate(norms.items()):
+            features = seen[_input(name)].float()  # (n, e, c, …)
+            features = features.transpose(1, 2).flatten(2)  # (n, c, e · positions)
+            mean, variance = features.mean(dim=2), features.var(dim=2, correction=0)
+            gap = (mean - norm.running_mean).norm(dim=1) + (variance - norm.running_var).norm(dim=1)
+            total = total + (first if place == 0 else 1.0) * gap
+        return total
+
+    return Objective([_input(name) for name in norms], read, "BatchNorm statistics", couples_copies=True)
+
+
+def _input(layer: str) -> str:
+    """The name under which a layer's input is seen."""
+    return f"input of {layer}"
+
+
+def _of(values: Tensor, index: Tensor, like: Tensor) -> Tensor:
+    """The rows' own values, on their device."""
+    return values.to(like.device)[index]
+
+
+def _check_classes(y: Tensor, n_classes: int) -> None:
+    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < n_classes:
+        seen = y.unique().tolist()
+        raise ValueError(f"classes must lie in [0, {n_classes - 1}], for the model has {n_classes} outputs; got {seen}")
+
+
+def _last(activation: Tensor) -> Tensor:
+    """Positions and then channels, whatever the layer gives: (n, e, c, h, w), (n, e, t, c) or (n, e, c)."""
+    if activation.ndim == 5:
+        return activation.flatten(3).transpose(2, 3)
+    return activation if activation.ndim == 4 else activation[:, :, None]
+
+
+def _positions(activation: Tensor, channels: Tensor, layer: str) -> Tensor:
+    """Each target's channel at all positions: (n, e, positions)."""
+    features = _last(activation)
+    if len(channels) and not 0 <= int(channels.min()) <= int(channels.max()) < features.shape[-1]:
+        raise ValueError(f"{layer} has {features.shape[-1]} channels, got {channels.tolist()[:8]}")
+    wanted = channels.view(-1, 1, 1, 1).expand(-1, *features.shape[1:3], 1)
+    return features.gather(3, wanted)[..., 0].float()
+
+
+def _place(activation: Tensor, position: int | tuple[int, int] | None) -> int:
+    """A position as the number of it in (h · w) or t."""
+    if activation.ndim == 5:
+        height, width = activation.shape[-2:]
+        row, column = (height // 2, width // 2) if position is None else position
+        if not (0 <= row < height and 0 <= column < width):
+            raise ValueError(f"the map is {height} × {width}, got the position {position}")
+        return row * width + column
+    count = activation.shape[2] if activation.ndim == 4 else 1
+    place = count // 2 if position is None else position
+    if not isinstance(place, int) or not 0 <= place < count:
+        raise ValueError(f"there are {count} positions, got {position}")
+    return place
+
+
+def _moved(x: Tensor, rows: int, columns: int) -> Tensor:
+    """The part of x that has a neighbor at (−rows, −columns), as the later one of each pair."""
+    width = x.shape[-1]
+    return x[..., rows:, max(columns, 0) : width + min(columns, 0)]
+
+
+def _still(x: Tensor, rows: int, columns: int) -> Tensor:
+    """The earlier one of each pair."""
+    height, width = x.shape[-2:]
+    return x[..., : height - rows, max(-columns, 0) : width - max(columns, 0)]

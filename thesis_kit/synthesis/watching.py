@@ -1,0 +1,88 @@
+"""A forward pass that notes what some layers give, and stops behind the last of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from thesis_kit.checks import choose
+from thesis_kit.models.classifier import Classifier
+from thesis_kit.synthesis.objectives import IMAGES, LOGITS
+
+_PREFIX = "input of "
+
+
+class _Enough(Exception):
+    """All that was asked for has been seen."""
+
+
+class Watcher:
+    """Runs a model and returns what was asked for: a layer by name, "input of" a layer, ``LOGITS`` or ``IMAGES``.
+
+    A layer's name is that of ``named_modules()``, of the model or of the network in a ``Classifier``. Where the logits
+    are not asked for, the pass ends as soon as everything else has been seen, so that layers behind the deepest one
+    asked for cost nothing. A layer that runs several times in one pass is seen the first time.
+
+    Raises:
+        UnknownName: a layer does not exist; near names are offered.
+        ValueError: a layer was not reached, or gives no tensor.
+    """
+
+    def __init__(self, model: nn.Module, names: Iterable[str]):
+        self.model, self.names = model, tuple(dict.fromkeys(names))
+        network = model.network if isinstance(model, Classifier) else model
+        modules = {name: m for part in (network, model) for name, m in part.named_modules() if name}
+        self._modules = {
+            name: choose(name.removeprefix(_PREFIX), modules, "layer")
+            for name in self.names
+            if name not in (IMAGES, LOGITS)
+        }
+        self._seen: dict[str, Tensor] = {}
+
+    @contextmanager
+    def watching(self) -> Iterator[Watcher]:
+        """Hooks on the layers inside the block, gone after it."""
+        handles = []
+        try:
+            for name, module in self._modules.items():
+                if name.startswith(_PREFIX):
+                    handles.append(module.register_forward_pre_hook(self._taker(name)))
+                else:
+                    handles.append(module.register_forward_hook(self._keeper(name)))
+            yield self
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def __call__(self, x: Tensor) -> dict[str, Tensor]:
+        """What is seen when the model is given the images x (n, c, h, w)."""
+        self._seen = {IMAGES: x} if IMAGES in self.names else {}
+        if self._waiting():
+            try:
+                logits = self.model(x)
+                if LOGITS in self.names:
+                    self._seen[LOGITS] = logits
+            except _Enough:
+                pass
+        missing = self._waiting()
+        if missing:
+            raise ValueError(f"the model's forward pass never reaches {', '.join(missing)}")
+        return self._seen
+
+    def _waiting(self) -> list[str]:
+        return [name for name in self.names if name not in self._seen]
+
+    def _keeper(self, name: str):
+        return lambda module, inputs, output: self._note(name, output)
+
+    def _taker(self, name: str):
+        return lambda module, inputs: self._note(name, inputs[0])
+
+    def _note(self, name: str, value: object) -> None:
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} gives {type(value).__name__}, not one tensor: choose a layer inside it")
+        self._seen.setdefault(name, value)
+        if LOGITS not in self.names and not self._waiting():
+            raise _Enough
