@@ -1,0 +1,85 @@
+"""Plug-In Inversion and the inversions before it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import thesis_kit as tk
+from thesis_kit.inversion import STAGES, growing, invert_with_penalties, plug_in_inversion
+from thesis_kit.models import Classifier
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    body = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()
+    return Classifier(nn.Sequential(*body, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 5)))
+
+
+def test_stages_are_eighths_of_the_size():
+    stages = growing(224, 400)
+    assert [stage.size for stage in stages] == [56, 84, 112, 140, 168, 196, 224]
+    assert [stage.border for stage in stages] == [0] + [14] * 6
+    assert sum(stage.steps for stage in stages) == 2800
+    assert [stage.size for stage in growing(64, 1)] == [16, 24, 32, 40, 48, 56, 64]
+    assert [stage.size for stage in growing(36, 1)][-1] == 36  # a size that is no multiple of eight ends at itself
+
+
+@pytest.mark.parametrize(("zoom", "center", "border"), [(True, False, 0), (False, True, 8), (True, True, 4)])
+def test_growth_is_split_between_zoom_and_border(zoom, center, border):
+    assert [stage.border for stage in growing(64, 1, zoom=zoom, center=center)] == [0] + [border] * 6
+
+
+def test_without_zoom_and_centering_as_many_steps_are_made_at_full_size():
+    stages = growing(64, 5, zoom=False, center=False)
+    assert [(stage.size, stage.steps, stage.border) for stage in stages] == [(64, 5, 0)] * STAGES
+
+
+def test_an_inversion_is_what_the_network_takes_for_its_class():
+    model = tk.zoo.load("resnet-scenes-a-pgd7")
+    found = plug_in_inversion(model, [0, 3, 6], size=32, steps=25, copies=4, lr=0.05, progress=False)
+    with torch.no_grad():
+        assert model(found.images).softmax(dim=1)[range(3), [0, 3, 6]].min() > 0.5
+    assert found.images.shape == (3, 3, 32, 32)
+    assert [images.shape[-1] for _, images in found.snapshots] == [8, 12, 16, 20, 24, 28, 32]
+
+
+def test_each_augmentation_and_penalty_changes_the_result(network):
+    knobs = {"size": 16, "steps": 2, "copies": 3, "progress": False}
+    plain = plug_in_inversion(network, [1], **knobs).images
+    changes = (
+        {"color": 0.0},
+        {"jitter": 0},
+        {"zoom": False},
+        {"center": False},
+        {"tv": 1.0},
+        {"batchnorm": 1.0},
+        {"copies": 1},
+    )
+    for change in changes:
+        assert not torch.equal(plug_in_inversion(network, [1], **{**knobs, **change}).images, plain), change
+
+
+def test_cross_entropy_alone_reaches_the_class_too(network):
+    found = invert_with_penalties(network, [2, 2], size=16, steps=30, progress=False)
+    assert (found.losses[-1] < found.losses[0] - 0.1).all()
+    assert not torch.equal(found.images[0], found.images[1])
+
+
+def test_penalties_make_images_smoother_and_fainter(network):
+    knobs = {"size": 16, "steps": 40, "progress": False}
+    bare, smooth = (invert_with_penalties(network, [2], tv=tv, **knobs).images for tv in (0.0, 50.0))
+    assert smooth.diff(dim=-1).abs().mean() < 0.7 * bare.diff(dim=-1).abs().mean()
+    faint = invert_with_penalties(network, [2], norm=10.0, **knobs).images
+    assert faint.norm() < 0.7 * bare.norm()
+
+
+def test_settings_that_cannot_be_meant(network):
+    with pytest.raises(ValueError, match="size must be a whole number of at least 16"):
+        plug_in_inversion(network, [0], size=8)
+    with pytest.raises(ValueError, match=r"classes must lie in \[0, 4\]"):
+        plug_in_inversion(network, [5], size=16, steps=1, progress=False)
+    with pytest.raises(ValueError, match="no batch normalization"):
+        invert_with_penalties(nn.Flatten(), [0], size=16, batchnorm=1.0)
