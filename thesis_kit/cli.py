@@ -1,4 +1,4 @@
-"""The command line: ``certify``, ``attack …``, ``claims …`` and ``zoo …``.
+"""The command line: ``certify``, ``attack …``, ``invert``, ``claims …`` and ``zoo …``.
 
 Thin: each command calls the function a notebook would call. An error of the library is one sentence in red and exit
 code 2; ``--debug`` shows where it came from.
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from thesis_kit import cli_certificates, cli_report
+from thesis_kit import cli_certificates, cli_inversion, cli_report
 from thesis_kit.checks import choose
 from thesis_kit.files import write_atomic
 from thesis_kit.models import zoo as models_zoo
@@ -44,6 +44,7 @@ app.add_typer(zoo, name="zoo")
 attack = typer.Typer(no_args_is_help=True, help="Attack a model by name, and measure what comes of it.")
 app.add_typer(attack, name="attack")
 app.command()(cli_certificates.certify)
+app.command()(cli_inversion.invert)
 attack.command("shadow")(cli_certificates.shadow)
 attack.command("report")(cli_report.report)
 

@@ -1,0 +1,92 @@
+"""Measures of synthesized images: verifiers' votes, kernel distance, frequencies, regions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from thesis_kit.evaluation import class_regions, high_frequency_share, kid, kid_of_images, recognized
+
+
+class Bright(nn.Module):
+    """Names class 1 where an image's mean is above a half, class 0 elsewhere."""
+
+    def forward(self, x):
+        mean = x.mean(dim=(1, 2, 3))
+        return torch.stack([0.5 - mean, mean - 0.5], dim=1)
+
+
+class Dark(Bright):
+    def forward(self, x):
+        return -super().forward(x)
+
+
+def test_verifiers_vote():
+    x, y = torch.stack([torch.full((3, 4, 4), v) for v in (0.9, 0.1, 0.8)]), torch.tensor([1, 1, 0])
+    assert recognized([Bright()], x, y).tolist() == [1, 0, 0]
+    assert recognized([Bright(), Dark()], x, y).tolist() == [0.5, 0.5, 0.5]
+    assert recognized([Bright(), Bright(), Dark()], x, y, batch_size=2).tolist() == pytest.approx([2 / 3, 1 / 3, 1 / 3])
+    with pytest.raises(ValueError, match="no verifier to ask"):
+        recognized([], x, y)
+
+
+def slow_kid(a, b):
+    def k(u, v):
+        return (float(u @ v) / len(u) + 1) ** 3
+
+    n, m = len(a), len(b)
+    one = sum(k(a[i], a[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
+    two = sum(k(b[i], b[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
+    return one + two - 2 * sum(k(u, v) for u in a for v in b) / (n * m)
+
+
+def test_the_kernel_distance_is_the_unbiased_one():
+    a, b = torch.randn(5, 4, dtype=torch.float64), 0.3 + torch.randn(7, 4, dtype=torch.float64)
+    assert kid(a, b) == pytest.approx(slow_kid(a, b), rel=1e-9)
+
+
+def test_the_kernel_distance_is_zero_on_average_for_sets_of_one_kind_and_not_for_others():
+    generator = torch.Generator().manual_seed(0)
+    draws = [torch.randn(2, 30, 8, generator=generator) for _ in range(60)]
+    same = torch.tensor([kid(a, b) for a, b in draws])
+    assert same.mean().abs() < 3 * same.std() / math.sqrt(len(same))
+    other = torch.tensor([kid(a, b + 0.5) for a, b in draws])
+    assert other.mean() > 5 * same.std()
+    with pytest.raises(ValueError, match="at least two images"):
+        kid(torch.randn(1, 3), torch.randn(4, 3))
+
+
+def test_the_kernel_distance_of_images_uses_penultimate_features():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 2))
+    a, b = torch.rand(8, 3, 2, 2), torch.rand(9, 3, 2, 2)
+    expected = kid(network[:3](a).detach(), network[:3](b).detach())
+    assert kid_of_images(network, a, b, batch_size=3) == pytest.approx(expected, rel=1e-5)
+
+
+def test_waves_count_as_high_above_half_of_nyquist():
+    places = torch.arange(32.0)
+
+    def wave(cycles):
+        return (0.5 + 0.4 * torch.sin(2 * math.pi * cycles * places / 32)).expand(1, 1, 32, 32)
+
+    shares = [high_frequency_share(wave(c)).item() for c in (1, 7, 9, 15)]
+    assert shares == pytest.approx([0, 0, 1, 1], abs=1e-6)
+    assert high_frequency_share(torch.full((1, 3, 8, 8), 0.5)).item() == 0
+    noise = high_frequency_share(torch.rand(20, 1, 64, 64)).mean()
+    assert noise == pytest.approx(1 - math.pi / 4 * 0.25, abs=0.01)  # white noise: the area outside a circle
+
+
+def test_separate_places_are_counted_apart():
+    x = torch.full((4, 1, 32, 32), 0.5)
+    x[0, :, 2:8, 2:8] = 1.0
+    x[1, :, 2:8, 2:8] = x[1, :, 24:30, 24:30] = 1.0
+    x[2, :, 2:30, 2:30] = 1.0
+    found = class_regions(Bright(), x, torch.tensor([1, 1, 1, 1]), window=0.25)
+    assert found.tolist() == [1, 2, 1, 0]
+    for knobs in ({"window": 1.0}, {"steps": 1}):
+        with pytest.raises(ValueError):
+            class_regions(Bright(), x, torch.ones(4, dtype=torch.int64), **knobs)

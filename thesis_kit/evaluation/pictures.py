@@ -1,0 +1,129 @@
+"""What synthesized images are worth: whether others recognize them, how near real images they are, how fine, how many
+objects they show.
+
+A network's inversion fools that network by construction, so it is judged by *verifiers* it has never met. Since noise
+can transfer too, three measures stand beside the verifiers' word: the kernel distance to real images in a verifier's
+features (KID, Bińkowski et al., ICLR 2018), the share of energy in high frequencies, and the number of separate places
+that show the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thesis_kit.checks import check_count, check_images, check_labels, check_same_device
+from thesis_kit.models.anatomy import features
+from thesis_kit.modes import evaluating
+
+
+def recognized(
+    verifiers: Sequence[nn.Module], x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], *, batch_size: int = 256
+) -> Float[Tensor, " n"]:
+    """The share of verifiers that name each image's class; its mean over images is the measure V.
+
+    Args:
+        verifiers: pixels in [0, 1] to logits; none of them should have been used to make the images.
+        x, y: images and the classes they were made for.
+        batch_size: images a pass.
+    """
+    if not verifiers:
+        raise ValueError("there is no verifier to ask: give at least one network")
+    check_images(x), check_labels(y, len(x)), check_count(batch_size, what="batch_size")
+    votes = torch.zeros(len(x), dtype=torch.float64)
+    for verifier in verifiers:
+        check_same_device(verifier, x)
+        with evaluating(verifier), torch.no_grad():
+            right = [verifier(some).argmax(dim=1) == label for some, label in zip(
+                x.split(batch_size), y.split(batch_size), strict=True)]  # fmt: skip
+        votes += torch.cat(right).double().cpu()
+    return votes / len(verifiers)
+
+
+def kid(ours: Float[Tensor, "n d"], theirs: Float[Tensor, "m d"]) -> float:
+    """Kernel inception distance of two sets of features: the unbiased squared MMD of the cubic kernel (a·b/d + 1)³.
+
+    Zero in expectation for sets of the same kind, whatever their sizes, and negative by chance; no number of images is
+    too small to be unbiased, but few images scatter.
+
+    Source: Bińkowski, Sutherland, Arbel and Gretton, ICLR 2018, eq. 4.
+    """
+    if min(len(ours), len(theirs)) < 2 or ours.shape[1:] != theirs.shape[1:]:
+        raise ValueError(
+            f"the distance needs at least two images on each side with features of one length, got {tuple(ours.shape)} "
+            f"and {tuple(theirs.shape)}"
+        )
+    a, b = ours.double(), theirs.double()
+
+    def kernel(u: Tensor, v: Tensor) -> Tensor:
+        return (u @ v.T / u.shape[1] + 1) ** 3
+
+    def within(u: Tensor) -> Tensor:
+        k, n = kernel(u, u), len(u)
+        return (k.sum() - k.diagonal().sum()) / (n * (n - 1))
+
+    return float(within(a) + within(b) - 2 * kernel(a, b).mean())
+
+
+def kid_of_images(
+    verifier: nn.Module, ours: Float[Tensor, "n c h w"], real: Float[Tensor, "m c h w"], *, batch_size: int = 256
+) -> float:
+    """KID between images and real images in a verifier's penultimate features; compare only at equal numbers."""
+    with evaluating(verifier), torch.no_grad():
+        sides = [torch.cat([features(verifier, some) for some in x.split(batch_size)]) for x in (ours, real)]
+    return kid(*sides)
+
+
+def high_frequency_share(x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+    """Share of each image's spectral energy, its mean left out, above half the Nyquist frequency (0.25 cycles a
+    pixel)."""
+    check_images(x)
+    energy = torch.fft.fft2(x.double()).abs().square()
+    energy[..., 0, 0] = 0
+    rows, columns = (torch.fft.fftfreq(side, dtype=torch.float64, device=x.device) for side in x.shape[-2:])
+    high = torch.hypot(rows[:, None], columns[None, :]) > 0.25
+    total = energy.sum(dim=(1, 2, 3))
+    return torch.where(total > 0, (energy * high).sum(dim=(1, 2, 3)) / total.clamp_min(1e-30), 0.0)
+
+
+def class_regions(
+    verifier: nn.Module,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, " n"],
+    *,
+    window: float = 0.5,
+    steps: int = 9,
+    surroundings: float = 0.5,
+) -> Int[Tensor, " n"]:
+    """In how many separate places a verifier sees each image's class.
+
+    A square window walks over the image; what is outside is gray. Neighboring places of the window at which the
+    verifier names the class make one region.
+
+    Args:
+        verifier: pixels in [0, 1] to logits.
+        x, y: images and the classes they were made for.
+        window: side of the window as a share of the image's.
+        steps: places along each side.
+        surroundings: the gray outside.
+    """
+    check_images(x), check_labels(y, len(x)), check_count(steps, what="steps", least=2)
+    if not 0 < window < 1:
+        raise ValueError(f"window must be a share of the side between 0 and 1, got {window}")
+    height, width = x.shape[-2:]
+    tall, wide = max(1, round(window * height)), max(1, round(window * width))
+    tops = torch.linspace(0, height - tall, steps).round().int().tolist()
+    lefts = torch.linspace(0, width - wide, steps).round().int().tolist()
+    seen = torch.zeros(len(x), steps, steps, dtype=torch.bool)
+    with evaluating(verifier), torch.no_grad():
+        for i, top in enumerate(tops):
+            for j, left in enumerate(lefts):
+                cut = x[..., top : top + tall, left : left + wide]
+                borders = (left, width - left - wide, top, height - top - tall)
+                seen[:, i, j] = (verifier(F.pad(cut, borders, value=surroundings)).argmax(dim=1) == y).cpu()
+    return torch.tensor([ndimage.label(places.numpy())[1] for places in seen])
