@@ -138,7 +138,7 @@ def radii_figure(recorded: Result, sigmas: Sequence[float], *, label: str, capti
         axis.axhline(cap, color=COLORS["gray"], linestyle=":", label=f"largest with {config['n']:,} samples")
         axis.set_xticks(range(len(sigmas)), [f"σ = {sigma:g}" for sigma in sigmas])
         axis.set_ylabel("mean certified radius (σ)"), axis.set_ylim(0, 1.1 * cap)
-        figure.legend(loc="outside lower center", ncols=3)
+        figure.legend(loc="outside lower center", ncols=2)
     alt = f"Mean certified radii of natural and Shadow images. {'; '.join(said)}."
     return present(figure, label=label, caption=caption, alt=alt)
 
@@ -210,3 +210,10 @@ def radii_lines(recorded: Result, arms: Mapping[str, str], *, share: str = "forg
         said = f"{100 * part.value:5.1f}% [{100 * part.low:.1f}, {100 * part.high:.1f}]"
         lines.append(f"{name:<{width}}  {said:<24}  {radius.value:.3f} [{radius.low:.3f}, {radius.high:.3f}]")
     return "\n".join(lines)
+
+
+def share_at_cap(recorded: Result, arm: str, sigma: float) -> float:
+    """Share of an arm's images whose certificate is the largest that the recorded budget allows."""
+    config = recorded.document["config"]
+    cap = sigma * norm.ppf(config["alpha"] ** (1 / config["n"]))
+    return float(np.mean(np.concatenate(list(recorded.per_image("radius", arm).values())) >= cap * (1 - 1e-5)))
