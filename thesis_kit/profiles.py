@@ -253,6 +253,7 @@ class Regularization:
     lr: float = 0.12
     learning_rates: tuple[float, ...] = (0.03, 0.06, 0.12, 0.24)
     weight_decays: tuple[float, ...] = (0.0, 1e-4, 5e-4, 2e-3)
+    robust_weight_decays: tuple[float, ...] = (5e-4, 2e-3)
     step_sizes: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
     alphas: tuple[float, ...] = (0.1, 0.3, 0.6, 0.9)
     betas: tuple[float, ...] = (0.003, 0.01, 0.03, 0.06)

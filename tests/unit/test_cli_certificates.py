@@ -10,9 +10,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from thesis_kit import cli, cli_certificates, data
+from thesis_kit import cli, data
 from thesis_kit.attacks.shadow import PUBLISHED, spoof
 from thesis_kit.certification import certify
+from thesis_kit.cli import certificates as cli_certificates
 from thesis_kit.models import zoo
 
 runner = CliRunner()

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from thesis_kit import cli
+from thesis_kit.cli import claims as cli_claims
 from thesis_kit.experiments.runner import run_experiment
 from thesis_kit.reporting import claims
 from thesis_kit.reporting.claims import catalog
@@ -110,7 +111,7 @@ def test_restart_starts_each_arm_over_once(tiny, tmp_path):
     call("run", "free-robust", folder=tmp_path)
     said = call("run", "free-robust", "--restart", folder=tmp_path).output
     assert said.startswith("free-robust (digits): 0 of 4 runs recorded, 4 to go")
-    campaign = cli._Campaign(None, 1, True, tmp_path)
+    campaign = cli_claims._Campaign(None, 1, True, tmp_path)
     campaign.measure("first", "defenses", "digits", ["natural", "free-8"])
     before = result_path("defenses.digits", tmp_path).read_bytes()
     campaign.measure("second", "defenses", "digits", ["free-8"])
@@ -121,7 +122,7 @@ def test_a_claim_without_an_arena_says_why(tiny, tmp_path, monkeypatch):
     text = claims.FILE.read_text(encoding="utf-8")
     row = "  - id: transfer-inherits\n"
     unmeasured = claims.read_catalog(text.replace(row, f"{row}    not_run: its world is not built yet\n"))
-    monkeypatch.setattr("thesis_kit.cli.catalog", lambda: unmeasured)
+    monkeypatch.setattr("thesis_kit.cli.claims.catalog", lambda: unmeasured)
     said = call("run", "transfer-inherits", folder=tmp_path).output
     assert said == "transfer-inherits (scenes): not run: its world is not built yet\n"
     said = call("run", "free-strong", "--arena", "speech", folder=tmp_path).output
@@ -134,7 +135,7 @@ def test_an_arm_that_an_arena_lacks_is_left_out(tiny, tmp_path):
     assert load_result("defenses.digits", tmp_path).arms == ["free-8", "pgd-7"]
     said = call("run", "free-m-tradeoff", folder=tmp_path).output
     assert "not run: free-2 is not in the recording" in said
-    campaign = cli._Campaign(None, 1, False, tmp_path)
+    campaign = cli_claims._Campaign(None, 1, False, tmp_path)
     before = result_path("defenses.digits", tmp_path).read_bytes()
     campaign.measure("nothing", "defenses", "digits", ["fgsm-rs"])
     assert result_path("defenses.digits", tmp_path).read_bytes() == before

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "thesis_kit"
 
 # From the top down: a room may import from its own line and from the lines below.
 LAYERS = [
-    {"cli", "cli_certificates", "cli_inversion", "cli_models", "cli_report"},
+    {"cli"},
     {"experiments"},
     {"session", "profiles"},
     {"reporting"},

@@ -68,7 +68,7 @@ _LARGEST = 1.0  # where a radius is infinite: no pixel can move further
 def settings_tried(arm: str, s: Regularization) -> list[dict[str, float]]:
     """The trials of an arm."""
     if arm == "pgd-7":
-        return [*_grid(lr=s.learning_rates, step_size=s.step_sizes, weight_decay=s.weight_decays[2:])]
+        return [*_grid(lr=s.learning_rates, step_size=s.step_sizes, weight_decay=s.robust_weight_decays)]
     if arm == "natural":
         return [*_grid(lr=s.learning_rates, weight_decay=s.weight_decays)]
     name, _, noise = arm.partition("+")

@@ -8,16 +8,14 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 from torchvision.utils import make_grid, save_image
 
 from thesis_kit.checks import UnknownName, choose
-from thesis_kit.cli_models import Pretrained, Seed, model_of
+from thesis_kit.cli.pages import out as console
+from thesis_kit.cli.subjects import Pretrained, Seed, model_of
 from thesis_kit.files import write_atomic
 from thesis_kit.inversion import plug_in_inversion
 from thesis_kit.models import zoo
-
-console = Console(highlight=False, soft_wrap=True, markup=False)
 
 Model = Annotated[str, typer.Option(help="A member of the zoo (`zoo list`), or any model name that timm knows.")]
 Classes = Annotated[str, typer.Option(help="Classes by number or, for a member of the zoo, by name: 0,3,heart.")]
@@ -70,10 +68,10 @@ def invert(
     write_atomic(beside, (json.dumps(record, indent=1) + "\n").encode())
     for image in record["images"]:
         called = image["name"] or f"class {image['class']}"
-        console.print(
-            f"{called:20} probability {image['probability']:.2f}, loss {image['loss']:.3f} on augmented copies"
-        )
-    console.print(f"{sheet} and {beside.name}, {found.seconds:.0f} s, {found.passes.forward_images:,} images passed")
+        said = f"{called:20} probability {image['probability']:.2f}, loss of copies {image['loss']:.3f}"
+        console.print(said, markup=False)
+    spent = f"{found.seconds:.0f} s, {found.passes.forward_images:,} images passed"
+    console.print(f"{sheet} and {beside.name}, {spent}", markup=False)
 
 
 def _shape(model: str, size: int | None) -> tuple[int, int]:

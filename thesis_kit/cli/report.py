@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from torch import nn
 
 from thesis_kit import data as data_sets
-from thesis_kit.cli_models import Data, Images, Model, Pretrained, Seed, Size, Subject, model_of, subject_of
+from thesis_kit.cli.pages import out as console
+from thesis_kit.cli.subjects import Data, Images, Model, Pretrained, Seed, Size, Subject, model_of, subject_of
 from thesis_kit.evaluation import masking_report
 from thesis_kit.files import write_atomic
 from thesis_kit.training import natural_twin
-
-console = Console(highlight=False, soft_wrap=True, markup=False)
 
 Eps = Annotated[float, typer.Option(help="Radius of the attacks, in units of pixels in [0, 1].")]
 Norm = Annotated[str, typer.Option(help="Norm of the radius: linf or l2.")]
@@ -40,11 +38,11 @@ def report(
     other = _twin(twin, subject, data, size, pretrained, twin_updates)
     knobs = {"steps": steps, "restarts": restarts, "queries": queries, "seed": seed}
     found = masking_report(subject.model, subject.part, eps=eps, norm=norm, twin=other, images_shown=0, **knobs)
-    console.print(str(found))
+    console.print(str(found), markup=False)
     if out is not None:
         record = {"settings": {**subject.settings, "twin": twin, **knobs}, **found.record()}
         write_atomic(out, (json.dumps(record, indent=1) + "\n").encode())
-        console.print(f"\nwritten to {out}")
+        console.print(f"\nwritten to {out}", markup=False)
 
 
 def _twin(name: str | None, subject: Subject, data: str, size: int, pretrained: bool, updates: int) -> nn.Module | None:

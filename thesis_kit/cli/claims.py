@@ -1,67 +1,30 @@
-"""The command line: ``certify``, ``attack …``, ``invert``, ``claims …`` and ``zoo …``.
-
-Thin: each command calls the function a notebook would call. An error of the library is one sentence in red and exit
-code 2; ``--debug`` shows where it came from.
-"""
+"""``claims …``: what the book claims, what was measured, and the verdicts."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from thesis_kit import cli_certificates, cli_inversion, cli_report
 from thesis_kit.checks import choose
-from thesis_kit.files import write_atomic
-from thesis_kit.models import zoo as models_zoo
-from thesis_kit.reporting import ledger as ledger_module
+from thesis_kit.cli.pages import BOOK, Check, Write, errors, out, publish
 from thesis_kit.reporting.claims import Claim, catalog
 from thesis_kit.reporting.judging import Judged, judge_chapter, judge_claim
 from thesis_kit.reporting.ledger import SIGNS, ledger_page, rows
-from thesis_kit.reporting.provenance import modules_hash
 from thesis_kit.reporting.results import NotRecorded, Result, available
-from thesis_kit.reporting.zoo_page import cost_text, percent, recipe_text, score_text, size_text, zoo_page
 
 if TYPE_CHECKING:
     from thesis_kit.experiments.runner import Experiment
 
-out = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
-_HELP = "Robust and understandable deep networks: the methods of an executable book."
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split(":")[0]
-)
 claims = typer.Typer(no_args_is_help=True, help="What the book claims, what was measured, and the verdicts.")
-app.add_typer(claims, name="claims")
-zoo = typer.Typer(no_args_is_help=True, help="Trained networks: what there is, how good it is, and making it again.")
-app.add_typer(zoo, name="zoo")
-attack = typer.Typer(no_args_is_help=True, help="Attack a model by name, and measure what comes of it.")
-app.add_typer(attack, name="attack")
-app.command()(cli_certificates.certify)
-app.command()(cli_inversion.invert)
-attack.command("shadow")(cli_certificates.shadow)
-attack.command("report")(cli_report.report)
 
-
-BOOK = Path(ledger_module.__file__).resolve().parents[2] / "book"
-BOOK_LEDGER, BOOK_ZOO = BOOK / "ledger.md", BOOK / "zoo.md"
+BOOK_LEDGER = BOOK / "ledger.md"
 Id = Annotated[str | None, typer.Argument(metavar="[ID]", help="One claim; all of them if left out.")]
 Folder = Annotated[Path | None, typer.Option(help="Folder of the result files; the package's own if left out.")]
-Write = Annotated[bool, typer.Option("--write", help="Write the page.")]
-Check = Annotated[bool, typer.Option("--check", help="Only say whether the page is up to date.")]
-Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="One member; all of them if left out.")]
-Weights = Annotated[Path | None, typer.Option("--folder", help="Folder of the weights; the package's own if left out.")]
-
-
-@app.callback(help=_HELP)
-def _root(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
-    """The option is read in ``main``, which is where errors end."""
 
 
 @claims.command("list")
@@ -91,24 +54,7 @@ def ledger(
     folder: Folder = None,
 ) -> None:
     """Print the ledger page, write it into the book, or check that the book's is up to date."""
-    _page(ledger_page(folder), page, write, check, "claims and results say", "thesis-kit claims ledger --write")
-
-
-def _page(text: str, page: Path, write: bool, check: bool, source: str, command: str) -> None:
-    """Print a generated page, write it, or check the one that is there."""
-    if write:
-        if not page.parent.is_dir():
-            raise ValueError(
-                f"there is no folder {page.parent} to write the page to: run this in a checkout, or give --page"
-            )
-        write_atomic(page, text.encode())
-        out.print(f"wrote {page.name}")
-    elif check and (not page.exists() or page.read_text(encoding="utf-8") != text):
-        raise ValueError(f"{page.name} is not what {source} now: run `{command}`")
-    elif check:
-        out.print(f"{page.name} is up to date")
-    else:
-        sys.stdout.write(text)
+    publish(ledger_page(folder), page, write, check, "claims and results say", "thesis-kit claims ledger --write")
 
 
 @claims.command()
@@ -258,116 +204,3 @@ def _print_claim(judged: Judged) -> None:
                 plain = plain.replace(f"[@{source}]", f"[{name}]")
             out.print(f"  {label + ':':<16} {escape(plain)}")
     out.print()
-
-
-@zoo.command("list")
-def list_models(folder: Weights = None) -> None:
-    """Every member with its scores and the size of its file, and the recipes that wait to be trained."""
-    from thesis_kit.experiments.zoo_recipes import RECIPES
-
-    table = Table("name", "data", "scores", "file", box=None, pad_edge=False)
-    members = {name: models_zoo.entry(name, folder=folder) for name in models_zoo.names(folder=folder)}
-    for name in sorted({*members, *RECIPES}):
-        if name in members:
-            about = members[name]
-            scores = ", ".join(f"{score} {percent(value.value)}" for score, value in about.scores.items())
-            table.add_row(name, about.data, scores, _where(about, folder))
-        else:
-            table.add_row(name, RECIPES[name].data, "", "not trained yet")
-    out.print(table)
-    out.print(f"weights in all: {size_text(sum(about.bytes for about in members.values() if about.shipped))}")
-
-
-def _say(sentence: str) -> None:
-    out.print(escape(sentence))
-
-
-def _where(about: models_zoo.Entry, folder: Path | None) -> str:
-    if models_zoo.is_here(about, folder=folder):
-        return size_text(about.bytes)
-    return "missing" if about.shipped else "not shipped"
-
-
-@zoo.command("show")
-def show_model(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The member.")], folder: Weights = None
-) -> None:
-    """One member in full: recipe, scores, cost, file, where it was made."""
-    about = models_zoo.entry(name, folder=folder)
-    same = about.code["modules"] == modules_hash("thesis_kit.experiments.zoo")
-    lines = {
-        **{f"{score}:": score_text(value) for score, value in about.scores.items()},
-        "network:": f"{about.architecture} {about.options}, images {about.image_shape}",
-        "classes:": ", ".join(about.class_names),
-        "training:": recipe_text(about),
-        "cost:": cost_text(about),
-        "file:": f"{about.file}, {size_text(about.bytes)}, {about.dtype}, SHA-256 {about.sha256}",
-        "made:": f"{about.measured['date']} on {about.measured['machine']['processor']}, torch "
-        f"{about.measured['machine']['torch']}; the code {'is unchanged' if same else 'has changed'} since",
-    }
-    out.print(f"[bold]{about.name}[/bold]  {escape(about.title)}")
-    for label, text in lines.items():
-        out.print(f"  {label:<16} {escape(text)}")
-
-
-@zoo.command()
-def train(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The member; `zoo list` names them.")],
-    force: Annotated[bool, typer.Option("--force", help="Train again although nothing has changed.")] = False,
-    folder: Weights = None,
-) -> None:
-    """Train a member by its recipe, measure it, and put it in the place of the old one.
-
-    Stopped or killed, the same command goes on; until it has finished, the old weights stay.
-    """
-    from thesis_kit.experiments.zoo import make
-
-    try:
-        make(name, force=force, folder=folder, progress=_say)
-    except KeyboardInterrupt:
-        errors.print("stopped; what was trained is kept, and the same command goes on from here")
-        raise typer.Exit(130) from None
-
-
-@zoo.command("check")
-def check_models(
-    name: Name = None,
-    n: Annotated[int | None, typer.Option(min=1, help="Measure on so many test images; all if left out.")] = None,
-    folder: Weights = None,
-) -> None:
-    """Compare files with manifest and recipes, and scores with the ones measured now from the stored weights."""
-    from thesis_kit.experiments.zoo import audit
-
-    known = models_zoo.names(folder=folder)
-    chosen = known if name is None else [choose(name, known, "zoo model")]
-    wrong = [fault for member in chosen for fault in audit(member, n=n, folder=folder, progress=_say)]
-    if wrong:
-        raise ValueError("; ".join(wrong))
-
-
-@zoo.command("page")
-def page_of_models(
-    write: Write = False,
-    check: Check = False,
-    page: Annotated[Path, typer.Option(help="The page; book/zoo.md of the checkout if left out.")] = BOOK_ZOO,
-    folder: Weights = None,
-) -> None:
-    """Print the page of the zoo, write it into the book, or check that the book's is up to date."""
-    _page(zoo_page(folder), page, write, check, "the zoo's manifest says", "thesis-kit zoo page --write")
-
-
-def main() -> None:
-    """Run the command line; an expected error ends it with one sentence and exit code 2."""
-    from thesis_kit.experiments.runner import CellFailed
-
-    try:
-        app()
-    except (ValueError, TypeError, OSError, CellFailed) as error:
-        if "--debug" in sys.argv:
-            raise
-        errors.print(f"[red]{escape(str(error))}[/red]")
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

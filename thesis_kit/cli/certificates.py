@@ -8,17 +8,15 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from thesis_kit.attacks.shadow import PUBLISHED, spoof
 from thesis_kit.certification import ABSTAIN, Budget
 from thesis_kit.certification import certify as certify_images
 from thesis_kit.checks import choose
-from thesis_kit.cli_models import Data, Images, Model, Pretrained, Seed, Size, Subject, subject_of
+from thesis_kit.cli.pages import out as console
+from thesis_kit.cli.subjects import Data, Images, Model, Pretrained, Seed, Size, Subject, subject_of
 from thesis_kit.sweep import sweep
-
-out = Console(highlight=False, soft_wrap=True)
 
 Sigma = Annotated[float, typer.Option(help="Standard deviation of the smoothing noise; pixels lie in [0, 1].")]
 N0 = Annotated[int, typer.Option(help="Samples that choose the class.")]
@@ -86,7 +84,7 @@ def _swept(subject: Subject, work: Any, path: Path | None, settings: dict, text:
     items = {str(i): i for i in range(len(subject.part))}
     if path is not None:
         found = sweep(items, work, path, settings=settings, text=text)
-        out.print(f"records in {path}" if found is not None else "other processes are still at work")
+        console.print(f"records in {path}" if found is not None else "other processes are still at work")
         return found
     from thesis_kit.progress import track
 
@@ -111,14 +109,14 @@ def _print_certified(records: list[dict], budget: Budget) -> None:
         right = [r["label"] == r["true"] and r["radius"] >= radius * (1 - 1e-9) for r in records]
         table.add_row(f"{radius:.3f}", f"{100 * sum(right) / len(right):.1f}%")
     abstained = sum(record["label"] == ABSTAIN for record in records)
-    out.print(f"{len(records)} images, {abstained} abstained ({budget})")
-    out.print(table)
+    console.print(f"{len(records)} images, {abstained} abstained ({budget})")
+    console.print(table)
 
 
 def _print_spoofed(records: list[dict], budget: Budget) -> None:
     wrong = [record for record in records if record["label"] not in (ABSTAIN, record["true"])]
     mean = sum(record["radius"] for record in wrong) / max(len(wrong), 1)
-    out.print(
+    console.print(
         f"{len(wrong)} of {len(records)} images are certified with a wrong label; mean radius of those {mean:.3f}, the "
         f"largest this budget can give is {budget.largest_radius:.3f} ({budget})"
     )

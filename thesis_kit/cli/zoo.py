@@ -1,0 +1,118 @@
+"""``zoo …``: trained networks, what there is, how good it is, and making it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from thesis_kit.checks import choose
+from thesis_kit.cli.pages import BOOK, Check, Write, errors, out, publish
+from thesis_kit.models import zoo as models_zoo
+from thesis_kit.reporting.provenance import modules_hash
+from thesis_kit.reporting.zoo_page import cost_text, percent, recipe_text, score_text, size_text, zoo_page
+
+zoo = typer.Typer(no_args_is_help=True, help="Trained networks: what there is, how good it is, and making it again.")
+
+BOOK_ZOO = BOOK / "zoo.md"
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="One member; all of them if left out.")]
+Weights = Annotated[Path | None, typer.Option("--folder", help="Folder of the weights; the package's own if left out.")]
+
+
+@zoo.command("list")
+def list_models(folder: Weights = None) -> None:
+    """Every member with its scores and the size of its file, and the recipes that wait to be trained."""
+    from thesis_kit.experiments.zoo_recipes import RECIPES
+
+    table = Table("name", "data", "scores", "file", box=None, pad_edge=False)
+    members = {name: models_zoo.entry(name, folder=folder) for name in models_zoo.names(folder=folder)}
+    for name in sorted({*members, *RECIPES}):
+        if name in members:
+            about = members[name]
+            scores = ", ".join(f"{score} {percent(value.value)}" for score, value in about.scores.items())
+            table.add_row(name, about.data, scores, _where(about, folder))
+        else:
+            table.add_row(name, RECIPES[name].data, "", "not trained yet")
+    out.print(table)
+    out.print(f"weights in all: {size_text(sum(about.bytes for about in members.values() if about.shipped))}")
+
+
+def _say(sentence: str) -> None:
+    out.print(escape(sentence))
+
+
+def _where(about: models_zoo.Entry, folder: Path | None) -> str:
+    if models_zoo.is_here(about, folder=folder):
+        return size_text(about.bytes)
+    return "missing" if about.shipped else "not shipped"
+
+
+@zoo.command("show")
+def show_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The member.")], folder: Weights = None
+) -> None:
+    """One member in full: recipe, scores, cost, file, where it was made."""
+    about = models_zoo.entry(name, folder=folder)
+    same = about.code["modules"] == modules_hash("thesis_kit.experiments.zoo")
+    lines = {
+        **{f"{score}:": score_text(value) for score, value in about.scores.items()},
+        "network:": f"{about.architecture} {about.options}, images {about.image_shape}",
+        "classes:": ", ".join(about.class_names),
+        "training:": recipe_text(about),
+        "cost:": cost_text(about),
+        "file:": f"{about.file}, {size_text(about.bytes)}, {about.dtype}, SHA-256 {about.sha256}",
+        "made:": f"{about.measured['date']} on {about.measured['machine']['processor']}, torch "
+        f"{about.measured['machine']['torch']}; the code {'is unchanged' if same else 'has changed'} since",
+    }
+    out.print(f"[bold]{about.name}[/bold]  {escape(about.title)}")
+    for label, text in lines.items():
+        out.print(f"  {label:<16} {escape(text)}")
+
+
+@zoo.command()
+def train(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The member; `zoo list` names them.")],
+    force: Annotated[bool, typer.Option("--force", help="Train again although nothing has changed.")] = False,
+    folder: Weights = None,
+) -> None:
+    """Train a member by its recipe, measure it, and put it in the place of the old one.
+
+    Stopped or killed, the same command goes on; until it has finished, the old weights stay.
+    """
+    from thesis_kit.experiments.zoo import make
+
+    try:
+        make(name, force=force, folder=folder, progress=_say)
+    except KeyboardInterrupt:
+        errors.print("stopped; what was trained is kept, and the same command goes on from here")
+        raise typer.Exit(130) from None
+
+
+@zoo.command("check")
+def check_models(
+    name: Name = None,
+    n: Annotated[int | None, typer.Option(min=1, help="Measure on so many test images; all if left out.")] = None,
+    folder: Weights = None,
+) -> None:
+    """Compare files with manifest and recipes, and scores with the ones measured now from the stored weights."""
+    from thesis_kit.experiments.zoo import audit
+
+    known = models_zoo.names(folder=folder)
+    chosen = known if name is None else [choose(name, known, "zoo model")]
+    wrong = [fault for member in chosen for fault in audit(member, n=n, folder=folder, progress=_say)]
+    if wrong:
+        raise ValueError("; ".join(wrong))
+
+
+@zoo.command("page")
+def page_of_models(
+    write: Write = False,
+    check: Check = False,
+    page: Annotated[Path, typer.Option(help="The page; book/zoo.md of the checkout if left out.")] = BOOK_ZOO,
+    folder: Weights = None,
+) -> None:
+    """Print the page of the zoo, write it into the book, or check that the book's is up to date."""
+    publish(zoo_page(folder), page, write, check, "the zoo's manifest says", "thesis-kit zoo page --write")
