@@ -9,6 +9,7 @@ from thesis_kit.training.methods import FGSM, PGD, Free, Natural, fgsm, fgsm_rs,
 from thesis_kit.training.regularizers import (
     AdversarialLogitPairing,
     CleanLogitPairing,
+    GaussianAugmentation,
     GradientGap,
     LabelSmoothing,
     LogitSimilarity,
@@ -20,7 +21,7 @@ from thesis_kit.training.twin import natural_twin
 
 __all__ = [
     "FGSM", "IBP", "METHODS", "PGD", "TERMS", "AdversarialLogitPairing", "CleanLogitPairing", "CrownIBP", "Free",
-    "Gaussian", "GradientGap", "LabelSmoothing", "LogitSimilarity", "LogitSqueezing", "LwF", "Natural",
-    "TrainingReport", "choose_penalty", "distill", "few", "fgsm", "fgsm_rs", "linear_head", "n_fgsm", "natural_twin",
-    "retrain_last", "train",
+    "Gaussian", "GaussianAugmentation", "GradientGap", "LabelSmoothing", "LogitSimilarity", "LogitSqueezing", "LwF",
+    "Natural", "TrainingReport", "choose_penalty", "distill", "few", "fgsm", "fgsm_rs", "linear_head", "n_fgsm",
+    "natural_twin", "retrain_last", "train",
 ]  # fmt: skip

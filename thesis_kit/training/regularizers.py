@@ -2,7 +2,7 @@
 
 Each is an object called as ``term(model, x, y, logits)``, where ``logits`` (n, k) are the model's at the images x that
 a method trains on, and returns one number; ``training.train(..., terms=[...])`` adds them to the cross-entropy of any
-method. Training on noisy images is a method of its own, ``training.Gaussian``.
+method. Training on noisy images alone is a method of its own, ``training.Gaussian``.
 
 Sources: label smoothing and logit squeezing with noise as a defense, Shafahi, Ghiasi, Huang and Goldstein (arXiv
 1910.11585); logit pairing and the other normalization of squeezing, Kannan, Kurakin and Goodfellow (arXiv 1803.06373,
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from thesis_kit.attacks.pgd import pgd
 from thesis_kit.checks import check_count, check_eps, choose
@@ -162,6 +163,32 @@ class AdversarialLogitPairing:
         """β times the mean distance between an image's logits and its adversarial example's."""
         knobs = {"eps": self.eps, "steps": self.steps, "step_size": self.step_size, "norm": self.norm}
         return self.beta * _lengths(logits - model(pgd(model, x.detach(), y, **knobs))).mean()
+
+
+@dataclass(frozen=True)
+class GaussianAugmentation:
+    """Cross-entropy on noisy copies of the images, w · mean L(z(x + η), y) with η ~ N(0, σ² I), not clipped.
+
+    As a term it goes with any method, adversarial ones too; to train on noisy images alone take ``training.Gaussian``,
+    which needs one pass an update and not two. The noise comes from torch's generator, which ``train`` seeds for each
+    update.
+
+    Args:
+        sigma: standard deviation of the noise, in units of pixels in [0, 1]. weight: w, at least 0.
+    """
+
+    sigma: float
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_weight(self.sigma, "sigma"), _check_weight(self.weight, "weight")
+
+    def __call__(
+        self, model: nn.Module, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], logits: Float[Tensor, "n k"]
+    ) -> Float[Tensor, ""]:
+        """w times the mean cross-entropy at x + η."""
+        x = x.detach()
+        return self.weight * F.cross_entropy(model(x + self.sigma * torch.randn_like(x)), y)
 
 
 @dataclass(frozen=True)

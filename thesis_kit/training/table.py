@@ -8,6 +8,7 @@ from thesis_kit.training.methods import PGD, Free, Natural, fgsm, fgsm_rs, n_fgs
 from thesis_kit.training.regularizers import (
     AdversarialLogitPairing,
     CleanLogitPairing,
+    GaussianAugmentation,
     GradientGap,
     LabelSmoothing,
     LogitSimilarity,
@@ -32,5 +33,6 @@ TERMS = {
     "logit-similarity": LogitSimilarity,
     "clean-logit-pairing": CleanLogitPairing,
     "adversarial-logit-pairing": AdversarialLogitPairing,
+    "gaussian-augmentation": GaussianAugmentation,
     "gradient-gap": GradientGap,
 }
