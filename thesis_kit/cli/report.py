@@ -10,8 +10,21 @@ import typer
 from torch import nn
 
 from thesis_kit import data as data_sets
+from thesis_kit.attacks.norms import NORMS
+from thesis_kit.checks import check_eps, choose
 from thesis_kit.cli.pages import out as console
-from thesis_kit.cli.subjects import Data, Images, Model, Pretrained, Seed, Size, Subject, model_of, subject_of
+from thesis_kit.cli.subjects import (
+    Data,
+    Images,
+    Model,
+    Pretrained,
+    Seed,
+    Size,
+    Subject,
+    check_classes,
+    model_of,
+    subject_of,
+)
 from thesis_kit.evaluation import masking_report
 from thesis_kit.files import write_atomic
 from thesis_kit.training import natural_twin
@@ -34,6 +47,9 @@ def report(
     seed: Seed = 0, pretrained: Pretrained = False, out: Json = None,
 ) -> None:  # fmt: skip
     """Diagnose whether a model is robust or only hard to attack with gradients, by attacks that should agree."""
+    check_eps(eps), choose(norm, NORMS, "norm")  # now, for a twin may take minutes
+    if out is not None and not out.absolute().parent.is_dir():
+        raise ValueError(f"there is no folder {out.parent} to write the diagnosis to")
     subject = subject_of(model, data, images, size, pretrained)
     other = _twin(twin, subject, data, size, pretrained, twin_updates)
     knobs = {"steps": steps, "restarts": restarts, "queries": queries, "seed": seed}
@@ -51,6 +67,8 @@ def _twin(name: str | None, subject: Subject, data: str, size: int, pretrained: 
         return None
     device = subject.part.x.device
     if name != "train":
-        return model_of(name, pretrained, subject.part.x.shape[1]).to(device).eval()
+        twin = model_of(name, pretrained, subject.part.x.shape[1]).to(device).eval()
+        check_classes(name, twin, data, subject.part)
+        return twin
     options = {"size": size} if data in data_sets.scenes.DISTRIBUTIONS else {}
     return natural_twin(subject.model, data_sets.load(data, **options).to(device).train, updates=updates)

@@ -50,7 +50,7 @@ def subject_of(name: str, data_name: str, images: int, size: int, pretrained: bo
     weights = sha256()
     for key, tensor in sorted(model.state_dict().items()):
         weights.update(key.encode() + tensor.cpu().numpy().tobytes())
-    _check_classes(name, model.eval(), data_name, part)
+    check_classes(name, model.eval(), data_name, part)
     settings = {"model": name, "weights": weights.hexdigest(), "data": data_name, **options, "device": device.type}
     return Subject(model.to(device).eval(), part.to(device), settings)
 
@@ -67,7 +67,7 @@ def model_of(name: str, pretrained: bool, in_channels: int) -> nn.Module:
         raise
 
 
-def _check_classes(name: str, model: nn.Module, data_name: str, part: Part) -> None:
+def check_classes(name: str, model: nn.Module, data_name: str, part: Part) -> None:
     """Refuse a model whose answers are not about the data's classes."""
     known = zoo.entry(name).class_names if name in zoo.names() else None
     wanted = SOURCES[data_name].class_names if data_name in SOURCES else None

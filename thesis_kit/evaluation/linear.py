@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from thesis_kit.attacks import pgd
 from thesis_kit.attacks.objective import frozen
-from thesis_kit.checks import check_count, check_eps, check_images, check_labels, check_logits, check_same_device
+from thesis_kit.checks import (
+    NonFiniteOutput,
+    check_count,
+    check_eps,
+    check_images,
+    check_labels,
+    check_logits,
+    check_same_device,
+)
 from thesis_kit.evaluation.robust import correct
 from thesis_kit.modes import evaluating
 from thesis_kit.randomness import ImageRandom, image_random
@@ -34,8 +42,10 @@ class FirstOrder:
 
     @property
     def margin(self) -> Float[Tensor, " n"]:
-        """The ε at which the tangent reaches another class; 0 where the image is misclassified already."""
-        return (self.logit_gaps / self.gradient_gaps).amin(dim=1).clamp_min(0)
+        """The ε at which the tangent reaches another class; 0 where the image is misclassified already, or logits
+        tie."""
+        reached = self.logit_gaps <= 0  # where the gradient gap is 0 as well, 0/0 would be no number
+        return (self.logit_gaps / self.gradient_gaps).masked_fill(reached, 0).amin(dim=1)
 
     @property
     def logit_gap(self) -> Float[Tensor, " n"]:
@@ -84,6 +94,10 @@ def _gaps(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             chosen = gaps.gather(1, c[:, None])
             (gradient,) = torch.autograd.grad(chosen.sum(), x, retain_graph=step < classes - 1)
             gradients.scatter_(1, c[:, None], gradient.abs().flatten(1).sum(dim=1)[:, None])
+    if not torch.isfinite(gradients).all():
+        raise NonFiniteOutput(
+            "the gradient at the images is NaN or infinite: look for roots and divisions at zero in the model"
+        )
     gaps = gaps.detach().scatter(1, y[:, None], torch.inf)
     return gaps, gradients
 
@@ -128,8 +142,8 @@ def smallest_eps(
         found[~correct(model, (x, y), batch_size=batch_size)] = 0
         for stage, radius in enumerate(radii):
             knobs = {"eps": radius, "steps": steps, "step_size": 2.5 * radius / steps, "norm": norm, "loss": "margin"}
-            streams = random.fork(stage)
-            for rows in found.isinf().nonzero()[:, 0].split(batch_size):
+            streams, left = random.fork(stage), found.isinf().nonzero()[:, 0]
+            for rows in left.split(batch_size) if len(left) else ():
                 x_adv = pgd(model, x[rows], y[rows], generator=streams[rows], **knobs)
                 with torch.no_grad():
                     fooled = model(x_adv).argmax(dim=1) != y[rows]

@@ -60,7 +60,8 @@ def loss_surface(
     check_count(points, what="points", least=3)
     if points % 2 == 0:
         raise ValueError(f"points must be odd, so that the image itself is one of them, got {points}")
-    offsets = torch.linspace(-eps, eps, points, dtype=x.dtype, device=x.device)
+    half = points // 2
+    offsets = eps * (torch.arange(-half, half + 1, dtype=x.dtype, device=x.device) / half)  # the middle is 0 exactly
     with evaluating(model), frozen(model):
         gradient, _, _ = ascent(model, x, goal, check=True)
         steepest = ball.direction(gradient)

@@ -20,10 +20,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thesis_kit.attacks.norms import NORMS
 from thesis_kit.attacks.pgd import pgd
 from thesis_kit.checks import check_count, check_eps, choose
+from thesis_kit.training.precision import InPrecision
 
-_NORMS = ("frobenius", "mean")
+_NORMALIZATIONS = ("frobenius", "mean")
+_SCALE = 2.0**16  # of an attack's loss in float16
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class LogitSqueezing:
 
     def __post_init__(self) -> None:
         _check_weight(self.beta, "beta")
-        choose(self.norm, _NORMS, "normalization")
+        choose(self.norm, _NORMALIZATIONS, "normalization")
 
     def __call__(
         self, model: nn.Module, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], logits: Float[Tensor, "n k"]
@@ -135,7 +138,7 @@ class CleanLogitPairing:
 class AdversarialLogitPairing:
     """Adversarial logit pairing: β · mean ‖z(x) − z(x')‖₂, where x' is a PGD example of x.
 
-    Costs ``steps`` + 2 more passes an update. The images must lie in [0, 1], as PGD wants them. The start of PGD comes
+    Costs ``steps`` + 1 more passes an update. The images must lie in [0, 1], as PGD wants them. The start of PGD comes
     from torch's generator, which ``train`` seeds for each update.
 
     Args:
@@ -156,13 +159,17 @@ class AdversarialLogitPairing:
         _check_weight(self.beta, "beta")
         check_eps(self.eps)
         check_count(self.steps, what="steps")
+        if self.step_size is not None:
+            check_eps(self.step_size, what="step_size")
+        choose(self.norm, NORMS, "norm")
 
     def __call__(
         self, model: nn.Module, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], logits: Float[Tensor, "n k"]
     ) -> Float[Tensor, ""]:
         """β times the mean distance between an image's logits and its adversarial example's."""
         knobs = {"eps": self.eps, "steps": self.steps, "step_size": self.step_size, "norm": self.norm}
-        return self.beta * _lengths(logits - model(pgd(model, x.detach(), y, **knobs))).mean()
+        x_adv = pgd(_attacked(model), x.detach(), y, **knobs)
+        return self.beta * _lengths(logits - model(x_adv)).mean()
 
 
 @dataclass(frozen=True)
@@ -196,7 +203,8 @@ class GradientGap:
     """A penalty on the gradient gap: β · mean ‖∇_x z_y − ∇_x z_r‖₁, where r is the wrong class of largest logit.
 
     Ours, after the linear argument of arXiv 1910.11585: a sign step of size ε changes the margin z_y − z_r by ε times
-    this norm, to first order. Costs one more forward and two more backward passes an update.
+    this norm, to first order. Costs one more forward and two more backward passes an update; of these the second, which
+    goes through the first, is not counted.
 
     Args:
         beta: weight, at least 0.
@@ -217,6 +225,13 @@ class GradientGap:
         rival = z.scatter(1, y[:, None], -torch.inf).amax(dim=1)
         (gradient,) = torch.autograd.grad((label - rival).sum(), x, create_graph=True)
         return self.beta * gradient.abs().flatten(1).sum(dim=1).mean()
+
+
+def _attacked(model: nn.Module) -> nn.Module:
+    """The model as an attack inside a loss needs it: in float16 small gradients at the images vanish unless scaled."""
+    if isinstance(model, InPrecision) and model.dtype == torch.float16:
+        return InPrecision(model.model, model.dtype, lambda: _SCALE)
+    return model
 
 
 def _lengths(rows: Tensor) -> Tensor:
