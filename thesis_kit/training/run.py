@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -113,12 +112,5 @@ def _evaluated(term: Term, *args: object) -> Tensor:
 
 
 def term_name(term: Term) -> str:
-    """A term as messages and checkpoints call it: a function by its name, an object by its settings.
-
-    Never by its address, or no other process could resume its run.
-    """
-    if isinstance(term, partial):
-        return f"{term_name(term.func)} {term.args} {term.keywords}"
-    if type(term).__repr__ is object.__repr__:
-        return f"{type(term).__name__} {vars(term)}"
+    """A term as messages and checkpoints call it: a function by its name, an object by its settings."""
     return getattr(term, "__name__", None) or repr(term)
