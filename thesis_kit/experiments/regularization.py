@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from itertools import product
 
@@ -150,9 +150,13 @@ class World:
         return f"{name}/block {self.seed}"
 
     def made(self, arm: str) -> Made:
-        """An arm's network, chosen on validation images where there is a choice, and made once."""
+        """An arm's network, chosen on validation images where there is a choice, and made once.
+
+        The better of two was chosen among the trials of both.
+        """
         if arm == "best+noise":
-            return max((self.made(other) for other in BEST), key=_validation)
+            both = [self.made(other) for other in BEST]
+            return replace(max(both, key=_validation), trials=[trial for made in both for trial in made.trials])
         if self.settings.trials:
             return self._kept(arm, lambda: self._choose(arm))
         return self._kept(arm, lambda: self.fit(one_setting(arm, self.settings)))

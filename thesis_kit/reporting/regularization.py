@@ -81,14 +81,16 @@ def attacks_figure(reports: Mapping[str, MaskingReport], *, label: str, caption:
         said = []
         for row, (name, report) in enumerate(reports.items()):
             accuracies = [100 * outcome.accuracy for outcome in report.robust.attacks]
-            worst, weak = 100 * report.robust.robust_accuracy, 100 * (report.as_given or 0)
+            worst, given = 100 * report.robust.robust_accuracy, report.as_given is not None
+            weak = 100 * report.as_given if given else np.nan  # no mark
             hide = "_" * bool(row)
             axis.plot([worst, weak], [row, row], color="#C8C8C8", linewidth=4, zorder=1)
             axis.plot(accuracies, [row] * len(accuracies), "|", color=COLORS["gray"], markersize=12,
                       label=f"{hide}each attack")  # fmt: skip
             axis.plot(weak, row, "^", color=COLORS["orange"], markersize=10, label=f"{hide}weak attack, as published")
             axis.plot(worst, row, "D", color=COLORS["blue"], markersize=9, label=f"{hide}worst case of all")
-            said.append(f"{name}: {weak:.0f}% under the weak attack, {worst:.0f}% in the worst case")
+            first = f"{weak:.0f}% under the weak attack" if given else "no gradient for the weak attack"
+            said.append(f"{name}: {first}, {worst:.0f}% in the worst case")
         axis.set_yticks(range(len(reports)), list(reports)), axis.set_ylim(len(reports) - 0.5, -0.5)
         axis.set_xlim(-2, 102), axis.set_xlabel("images that stay right (%)")
         figure.legend(loc="outside lower center", ncols=3)
@@ -106,7 +108,8 @@ def surfaces_figure(surfaces: Mapping[str, Surface], *, images: int, eps: float,
             for axis, value in zip(row, values, strict=False):
                 reach = max(float(np.abs(value).max()), 1e-12)
                 axis.pcolormesh(offsets, offsets, value, cmap="RdBu_r", vmin=-reach, vmax=reach, rasterized=True)
-                axis.contour(offsets, offsets, value, levels=[0.0], colors="#1A1A1A", linewidths=1.5)
+                if value.min() < 0 < value.max():  # a border
+                    axis.contour(offsets, offsets, value, levels=[0.0], colors="#1A1A1A", linewidths=1.5)
                 axis.plot(0, 0, "o", color="#1A1A1A", markersize=4), axis.grid(False)
                 axis.set_xticks([-1, 0, 1]), axis.set_yticks([-1, 0, 1])
             row[0].set_ylabel(f"{name}\n\ngradient (ε)")
