@@ -31,7 +31,6 @@
 from IPython.display import Markdown
 
 from thesis_kit import evaluation, training
-from thesis_kit.experiments import regularization as runs
 from thesis_kit.experiments.sources import regularized_network
 from thesis_kit.reporting import regularization as figures
 from thesis_kit.reporting import results
