@@ -141,7 +141,8 @@ def invert_with_penalties(
         tv: weight of total variation. norm: weight of the images' ℓ₂ norm. batchnorm: weight of BatchNorm statistics,
             of a target's own image.
         jitter: largest roll in pixels; 30 at 224, in proportion, unless given.
-        other arguments: as in ``plug_in_inversion``.
+        model, classes, size, channels, steps, lr, seed, ids, batch, precision, checkpoint, progress: as in
+            ``plug_in_inversion``.
 
     Raises:
         ValueError: as ``plug_in_inversion``; BatchNorm statistics asked of a model without BatchNorm.

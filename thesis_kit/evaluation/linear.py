@@ -128,7 +128,7 @@ def smallest_eps(
         generator: of the random starts.
 
     Returns:
-        (n,): 0 where the image is misclassified already, infinite where no radius succeeds.
+        One radius an image, (n,), which is 0 where it is misclassified already and infinite where none succeeds.
 
     Raises:
         ValueError, TypeError: as ``attacks.pgd``.
