@@ -22,12 +22,12 @@ from thesis_kit.data import Part, digits
 from thesis_kit.evaluation import (
     accuracy,
     correct,
-    evaluating,
     reference_attack,
     robust_accuracy,
     strong_attacks,
     weak_attack,
 )
+from thesis_kit.modes import evaluating
 from thesis_kit.passes import Passes, count_passes
 
 EPS = 0.04

@@ -509,8 +509,16 @@ def test_a_name_must_be_one_of_a_file(name):
 def test_settings_leave_out_words_and_shipping_only():
     changes = {"title": "x", "shipped": False}
     assert replace(TINY, **changes).settings() == TINY.settings()
-    kept = set(TINY.settings())
-    assert kept == set(vars(TINY)) - set(changes)
+    squeezed = replace(TINY, terms={"logit-squeezing": {"beta": 0.1}})
+    assert set(squeezed.settings()) == set(vars(TINY)) - set(changes)
+    assert set(TINY.settings()) == set(squeezed.settings()) - {"terms"}  # as before there were any
+    assert repr(squeezed.make_terms()) == "[LogitSqueezing(beta=0.1, norm='frobenius')]"
+    for wrong, said in (
+        ({"logit-squezing": {}}, "unknown term"),
+        ({"logit-squeezing": {"alpha": 1}}, "cannot be made"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            replace(TINY, terms=wrong)
     assert json.loads(json.dumps(TINY.settings())) == TINY.settings()
 
 

@@ -4,7 +4,6 @@ from thesis_kit.evaluation.linear import FirstOrder, first_order, smallest_eps
 from thesis_kit.evaluation.masking import Averaged, Finding, MaskingReport, Rescaled, masking_report
 from thesis_kit.evaluation.pictures import class_regions, high_frequency_share, kid, kid_of_images, recognized
 from thesis_kit.evaluation.robust import (
-    Attack,
     AttackOutcome,
     RobustAccuracy,
     accuracy,
@@ -17,7 +16,7 @@ from thesis_kit.evaluation.robust import (
 from thesis_kit.evaluation.surface import Surface, loss_surface
 
 __all__ = [
-    "Attack", "AttackOutcome", "Averaged", "Finding", "FirstOrder", "MaskingReport", "Rescaled", "RobustAccuracy",
+    "AttackOutcome", "Averaged", "Finding", "FirstOrder", "MaskingReport", "Rescaled", "RobustAccuracy",
     "Surface", "accuracy", "class_regions", "correct", "first_order", "high_frequency_share", "kid", "kid_of_images",
     "loss_surface", "masking_report", "recognized", "reference_attack", "robust_accuracy", "smallest_eps",
     "strong_attacks", "weak_attack",

@@ -30,7 +30,6 @@ from thesis_kit.data.digits import test_group as digits_group
 from thesis_kit.data.scenes import DISTRIBUTIONS
 from thesis_kit.data.scenes.distributions import test_group as scenes_group
 from thesis_kit.evaluation import (
-    Attack,
     Rescaled,
     RobustAccuracy,
     accuracy,
@@ -41,6 +40,7 @@ from thesis_kit.evaluation import (
     strong_attacks,
     weak_attack,
 )
+from thesis_kit.evaluation.robust import Attack
 from thesis_kit.experiments.memory import Memory
 from thesis_kit.experiments.runner import Experiment
 from thesis_kit.files import write_atomic

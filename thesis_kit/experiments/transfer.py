@@ -27,7 +27,8 @@ from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.data import Part, Splits, load
 from thesis_kit.data.scenes import DISTRIBUTIONS
 from thesis_kit.data.scenes.distributions import test_group
-from thesis_kit.evaluation import Attack, RobustAccuracy, reference_attack, robust_accuracy, weak_attack
+from thesis_kit.evaluation import RobustAccuracy, reference_attack, robust_accuracy, weak_attack
+from thesis_kit.evaluation.robust import Attack
 from thesis_kit.experiments.memory import Memory
 from thesis_kit.experiments.runner import Experiment
 from thesis_kit.models import Classifier, anatomy, build
