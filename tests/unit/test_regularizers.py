@@ -6,6 +6,7 @@ import copy
 import io
 import math
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -617,6 +618,19 @@ def test_a_checkpoint_from_before_there_were_terms_is_one_without(tmp_path):
 def test_a_term_is_known_by_name_and_settings():
     assert term_name(explode) == "explode"
     assert term_name(LogitSqueezing(0.2)) == "LogitSqueezing(beta=0.2, norm='frobenius')"
+    assert term_name(partial(explode, strength=2)) == "explode(strength=2)"
+
+
+def test_a_plain_object_is_known_by_its_settings_and_not_by_its_address():
+    class Shrink:
+        def __init__(self, strength):
+            self.strength, self._calls = strength, 0
+
+        def __call__(self, model, x, y, logits):
+            return self.strength * logits.square().mean()
+
+    assert term_name(Shrink(0.5)) == term_name(Shrink(0.5)) != term_name(Shrink(0.25))
+    assert term_name(Shrink(0.5)).endswith("Shrink {'strength': 0.5}")
 
 
 # The twin

@@ -108,12 +108,10 @@ def ibp_margins(
     Source: Gowal et al. 2018, section 3 (the merged last layer: the elision of the last layer there).
     """
     box, steps = _prepare(model, x, eps)
-    values = _propagate(steps, box)
-    matrix = _specification(values[-1], y)
-    operation, sources = steps[-1]
+    inputs, logits = _propagate(steps, box)
+    matrix, operation = _specification(logits, y), steps[-1].operation
     if not isinstance(operation, _Affine):
-        return _least(matrix, values[-1])
-    inputs = [values[source] for source in sources]
+        return _least(matrix, logits)
     matrix, constant = operation.pull(inputs)(matrix)
     return _least(matrix, *inputs) + constant
 
@@ -434,12 +432,17 @@ def _corners(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return (x - eps).clamp_min(0), (x + eps).clamp_max(1)
 
 
-def _propagate(steps: list[_Step], box: _Interval) -> list[_Interval]:
-    """Interval bounds of all values."""
-    values = [box]
-    for operation, sources in steps:
-        values.append(operation.interval([values[source] for source in sources]))
-    return values
+def _propagate(steps: list[_Step], box: _Interval) -> tuple[list[_Interval], _Interval]:
+    """Interval bounds of the inputs and the output of the last step; the others go once nothing needs them."""
+    last_use = {source: number for number, step in enumerate(steps) for source in step.sources}
+    values, inputs, output = {0: box}, [box], box
+    for number, (operation, sources) in enumerate(steps):
+        inputs = [values[source] for source in sources]
+        values[number + 1] = output = operation.interval(inputs)
+        for source in {*sources}:
+            if last_use[source] == number:
+                del values[source]
+    return inputs, output
 
 
 def _specification(logits: _Interval, y: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from thesis_kit.randomness import mix_seed
 
 ABSTAIN = -1  # in place of a label
 BLOCK = 100  # samples of noise that are drawn together
-_BATCH = {"cpu": BLOCK}  # noisy images in a pass: on a CPU larger ones fall out of its caches
+_BATCH = {"cpu": BLOCK // 2}  # noisy images in a pass: on a CPU larger ones fall out of its caches
 _LARGE_BATCH = 2000
 _ALONE = 3  # images that a model is asked about apart from the others, once
 _ROUNDING = 2e-3  # of a probability between two passes, in half precision too
@@ -180,7 +180,7 @@ def certify(
         ids: what tells the images apart, (m,) int64; their positions unless given.
         early_stop: leave an image after the block of 100 samples from which on those to come cannot save it from
             abstention. No label and no radius changes; ``count`` and ``samples`` of abstentions do.
-        batch_size: noisy images a forward pass, in whole blocks of 100; chosen for the device unless given.
+        batch_size: noisy images a forward pass, whole blocks of 100 from there on; chosen for the device unless given.
         progress: show a bar; None follows the session.
 
     Raises:
@@ -284,7 +284,8 @@ class _Sampler:
             raise ValueError(f"ids must be int64 of shape ({len(x)},), got {ids.dtype} of shape {tuple(ids.shape)}")
         self.model, self.x, self.sigma, self.seed = model, x, sigma, seed
         self.ids = list(range(len(x))) if ids is None else ids.tolist()
-        self.blocks = max(1, batch_size // BLOCK)  # in a forward pass
+        self.blocks = max(1, batch_size // BLOCK)  # that are drawn together
+        self.batch_size = min(batch_size, self.blocks * BLOCK)
         self.generator = torch.Generator(x.device)
         self.n_classes = self._try_out() if len(x) else 0
 
@@ -319,7 +320,7 @@ class _Sampler:
             blocks = range(first, min(first + self.blocks, total))
             noisy = torch.cat([self._noisy(i, stream, block) for block in blocks])
             with torch.no_grad():
-                logits = self.model(noisy)
+                logits = torch.cat([self.model(some) for some in noisy.split(self.batch_size)])
             check_logits(logits, len(noisy))
             yield logits.argmax(dim=1)[: n - first * BLOCK]
 

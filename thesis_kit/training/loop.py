@@ -31,7 +31,7 @@ from thesis_kit.training.methods import Natural
 from thesis_kit.training.minibatches import Data, identify, minibatches
 from thesis_kit.training.modes import as_found, freeze, set_modes
 from thesis_kit.training.precision import resolve_precision
-from thesis_kit.training.run import Run, Term, term_name
+from thesis_kit.training.run import Run, Term, public_settings, term_name
 from thesis_kit.training.schedules import SCHEDULES
 
 
@@ -111,10 +111,11 @@ def train(
     check_count(updates, what="updates")
     check_count(batch_size, what="batch_size")
     frozen, terms, device = tuple(frozen), tuple(terms), _device(model)
-    settings = {"method": f"{type(method).__name__} {_public(method)}", "updates": updates, "batch_size": batch_size,
-                "lr": float(lr), "schedule": schedule, "momentum": float(momentum), "weight_decay": float(weight_decay),
-                "optimizer": optimizer, "seed": seed, "precision": resolve_precision(precision, device),
-                "images": identify(data), "terms": [term_name(term) for term in terms] or None}  # fmt: skip
+    settings = {"method": f"{type(method).__name__} {public_settings(method)}", "updates": updates,
+                "batch_size": batch_size, "lr": float(lr), "schedule": schedule, "momentum": float(momentum),
+                "weight_decay": float(weight_decay), "optimizer": optimizer, "seed": seed,
+                "precision": resolve_precision(precision, device), "images": identify(data),
+                "terms": [term_name(term) for term in terms] or None}  # fmt: skip
     with as_found(model):
         freeze(frozen)
         set_modes(model, method.training_mode, frozen)
@@ -172,10 +173,6 @@ def _device(model: nn.Module) -> torch.device:
 def _trained(model: nn.Module) -> int:
     """How many weights are trained."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
-def _public(method: Natural) -> dict:
-    return {key: value for key, value in vars(method).items() if not key.startswith("_")}
 
 
 def _start(model: nn.Module, settings: dict, terms: tuple[Term, ...]) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -112,5 +113,18 @@ def _evaluated(term: Term, *args: object) -> Tensor:
 
 
 def term_name(term: Term) -> str:
-    """A term as messages and checkpoints call it: a function by its name, an object by its settings."""
+    """A term as messages and checkpoints call it: a function by its name, an object by its settings.
+
+    Nowhere in it is an address, which another process would not have.
+    """
+    if isinstance(term, partial):
+        given = [*map(repr, term.args), *(f"{name}={value!r}" for name, value in term.keywords.items())]
+        return f"{term_name(term.func)}({', '.join(given)})"
+    if type(term).__repr__ is object.__repr__:
+        return f"{type(term).__qualname__} {public_settings(term)}"
     return getattr(term, "__name__", None) or repr(term)
+
+
+def public_settings(thing: object) -> dict:
+    """The attributes of an object whose names do not begin with an underscore."""
+    return {name: value for name, value in vars(thing).items() if not name.startswith("_")}
