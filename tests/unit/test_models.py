@@ -89,7 +89,7 @@ def test_wrong_channels_and_shapes_are_one_sentence():
 # By name
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "small_resnet", "preact_resnet18", "wrn_32_10"])
+@pytest.mark.parametrize("name", ["small_cnn", "small_mixer", "small_resnet", "preact_resnet18", "wrn_32_10"])
 def test_the_seed_fixes_the_weights_and_leaves_the_callers_generator(name):
     def make(seed):
         return parameters(build(name, seed=seed, width=4))
@@ -216,3 +216,11 @@ def test_standardization_is_per_image_and_finite_where_an_image_is_flat():
     flat = torch.full((1, 3, 8, 8), 0.5, requires_grad=True)
     layer(flat).square().sum().backward()
     assert torch.isfinite(flat.grad).all()
+
+
+def test_small_mixer_resizes_to_its_own_size():
+    model = build("small_mixer", size=32, patch=8, width=12, depth=2, n_classes=5, in_channels=1, seed=0)
+    assert model.size == (32, 32)
+    assert model(torch.rand(2, 1, 48, 48)).shape == (2, 5)
+    with pytest.raises(ValueError, match="size must be a multiple, got 30"):
+        build("small_mixer", size=30)

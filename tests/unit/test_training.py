@@ -159,11 +159,12 @@ def test_schedules_have_their_corners():
     assert {constant(p) for p in (0, 0.5, 1)} == {1}
 
 
-def test_adam_is_adam():
+@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+def test_adam_is_adam(name, kind):
     ours, theirs, data = network().double(), network().double(), some_digits(16)
     data = Part(data.x.double(), data.y, data.ids)
-    train(ours, data=data, updates=3, lr=0.01, schedule="constant", optimizer="adam", weight_decay=0.0)
-    adam = torch.optim.Adam(theirs.parameters(), lr=0.01, betas=(0.9, 0.999))
+    train(ours, data=data, updates=3, lr=0.01, schedule="constant", optimizer=name, weight_decay=0.1)
+    adam = kind(theirs.parameters(), lr=0.01, betas=(0.9, 0.999), weight_decay=0.1)
     for _ in range(3):  # one minibatch holds all images, so their order matters to rounding only
         adam.zero_grad()
         nn.functional.cross_entropy(theirs(data.x), data.y).backward()
@@ -731,7 +732,7 @@ def late_label(y):
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
         ({"schedule": "cosin"}, "unknown schedule 'cosin': did you mean cosine?"),
         ({"precision": "bfloat"}, "unknown precision 'bfloat': did you mean bfloat16"),
-        ({"optimizer": "adamw"}, "unknown optimizer 'adamw': did you mean adam?"),
+        ({"optimizer": "adan"}, "unknown optimizer 'adan': did you mean adam"),
         ({"data": some_digits(0)}, "the number of training images must be a whole number of at least 1, got 0"),
         ({"data": Part(3 * some_digits().x, some_digits().y, some_digits().ids)},
          "pixels must lie in [0, 1], got [0, 3]: put the normalization inside the model (models.Classifier does it)"),

@@ -6,12 +6,14 @@ import torch
 
 from thesis_kit.checks import UnknownName, check_count, choose
 from thesis_kit.models.classifier import Classifier
+from thesis_kit.models.mixer import small_mixer
 from thesis_kit.models.residual import preact_resnet18, small_resnet, wrn_32_10
 from thesis_kit.models.small import small_cnn, strided_cnn
 
 BUILDERS = {
     "small_cnn": small_cnn,
     "strided_cnn": strided_cnn,
+    "small_mixer": small_mixer,
     "small_resnet": small_resnet,
     "preact_resnet18": preact_resnet18,
     "wrn_32_10": wrn_32_10,
@@ -25,13 +27,14 @@ def build(
     """Return a classifier from pixels in [0, 1] to logits, by the name of its architecture.
 
     Args:
-        name: "small_cnn", "strided_cnn", "small_resnet", "preact_resnet18", "wrn_32_10", or any timm model name
-            ("vit_base_patch16_224").
+        name: "small_cnn", "strided_cnn", "small_mixer", "small_resnet", "preact_resnet18", "wrn_32_10", or any timm
+            model name ("vit_base_patch16_224").
         n_classes: number of logits; None takes the architecture's own (10 here, 1000 for most of timm).
         in_channels: channels of an image; None takes the architecture's own.
         pretrained: load timm's weights (needs a network connection the first time).
         seed: seed of the initial weights; the caller's random state is left as it was. None uses that state.
-        options: passed on to the architecture, such as ``width``.
+        options: passed on to the architecture, such as ``width``; timm's own where it is timm's, such as ``img_size``
+            and ``embed_dim``.
 
     Returns:
         A ``Classifier`` with the normalization and input size of a timm model as its first layers.
@@ -48,7 +51,8 @@ def build(
         if name in BUILDERS:
             if pretrained:
                 raise ValueError(f"{name} has no pretrained weights: train it, or name a timm model")
-            return Classifier(BUILDERS[name](**given, **options))
+            network = BUILDERS[name](**given, **options)
+            return network if isinstance(network, Classifier) else Classifier(network)
         return _timm_classifier(name, n_classes, in_channels, pretrained, options)
 
 

@@ -34,6 +34,8 @@ from thesis_kit.training.precision import resolve_precision
 from thesis_kit.training.run import Run, Term, public_settings, term_name
 from thesis_kit.training.schedules import SCHEDULES
 
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
 
 @dataclass
 class TrainingReport:
@@ -87,7 +89,7 @@ def train(
         updates: weight updates in all. Free with m replays sees updates/m minibatches, every other method ``updates``.
         batch_size: images a minibatch; an epoch's last one may be smaller. A stream has no epochs.
         lr: peak learning rate. schedule: "one-cycle", "cosine", "steps" or "constant".
-        momentum, weight_decay: of SGD. optimizer: "sgd", or "adam" (momentum is then β₁).
+        momentum, weight_decay: of SGD. optimizer: "sgd", "adam" or "adamw" (momentum is then β₁).
         augment: maps a minibatch and its random numbers to the minibatch to train on.
         frozen: modules and parameters that keep their weights; the modules are in evaluation mode, so that their
             normalization keeps its statistics. No gradient is computed for them, nor behind them where they come first.
@@ -187,10 +189,9 @@ def _optimizer(model: nn.Module, settings: dict) -> torch.optim.Optimizer:
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("every parameter of the model is frozen: there is nothing to train")
-    if choose(settings["optimizer"], ("sgd", "adam"), "optimizer") == "adam":
-        optimizer = torch.optim.Adam(parameters, lr=lr, betas=(momentum, 0.999), weight_decay=decay)
-    else:
-        optimizer = torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay)
+    kind = choose(settings["optimizer"], OPTIMIZERS, "optimizer")
+    momentum = {"momentum": momentum} if kind is torch.optim.SGD else {"betas": (momentum, 0.999)}
+    optimizer = kind(parameters, lr=lr, weight_decay=decay, **momentum)
     for group in optimizer.param_groups:
         group["peak"] = lr
     return optimizer
