@@ -6,7 +6,7 @@ import torch
 from thesis_kit import training
 from thesis_kit.data import digits
 from thesis_kit.randomness import ImageRandom
-from thesis_kit.training.augmentation import AUGMENTATIONS, mirror, shift
+from thesis_kit.training.augmentation import AUGMENTATIONS, blur, disturb, mirror, noise, recolor, shift
 
 
 def images(n=32, c=3, h=16, w=24):
@@ -27,6 +27,48 @@ def test_an_image_changes_alike_whatever_its_neighbors(name):
     assert torch.equal(together, apart)
     assert not torch.equal(together, x)
     assert AUGMENTATIONS[name](x[:0], streams(ids[:0])).shape == (0, 3, 16, 24)
+
+
+def test_recoloring_maps_each_channel_by_a_line_of_its_own():
+    x = images(8).clamp(0.4, 0.6)
+    y = recolor(x, streams(torch.arange(8)))
+    flat, changed = x.flatten(2), y.flatten(2)
+    inside = ((changed > 0) & (changed < 1)).all(dim=2)
+    assert inside.double().mean() > 0.5
+    flat, changed = flat[inside], changed[inside]
+    factor = (changed.amax(1) - changed.amin(1)) / (flat.amax(1) - flat.amin(1))
+    assert factor.min() > 0.6
+    assert factor.max() < 1.65
+    assert len(factor.round(decimals=3).unique()) > len(factor) // 2
+    line = changed.mean(1, keepdim=True) + factor[:, None] * (flat - flat.mean(1, keepdim=True))
+    assert torch.allclose(line, changed, atol=1e-5)
+
+
+def test_blur_keeps_flat_images_and_means_and_takes_detail_away():
+    flat, random = torch.full((4, 3, 64, 64), 0.3), streams(torch.arange(4))
+    assert torch.allclose(blur(flat, random), flat, atol=1e-6)
+    point = torch.zeros(64, 1, 65, 65)
+    point[..., 32, 32] = 1
+    spread = blur(point, streams(torch.arange(64)))
+    assert torch.allclose(spread.sum(dim=(1, 2, 3)), torch.ones(64), atol=1e-5)
+    steps = torch.arange(65) - 32.0
+    deviation = (spread.sum(dim=(1, 2)) * steps.square()).sum(dim=1).sqrt()
+    assert deviation.min() < 0.5
+    assert 1.2 < deviation.max() < 65 / 40 + 0.05
+    assert torch.allclose(spread, spread.transpose(2, 3), atol=1e-6)
+
+
+def test_noise_has_a_strength_of_its_own_for_each_image():
+    gray = torch.full((64, 3, 32, 32), 0.5)
+    strength = noise(gray, streams(torch.arange(64))).std(dim=(1, 2, 3))
+    assert strength.min() < 0.01
+    assert 0.08 < strength.max() < 0.105
+
+
+def test_disturbed_images_stay_images():
+    y = disturb(images(64), streams(torch.arange(64)))
+    assert y.min() >= 0
+    assert y.max() <= 1
 
 
 def test_mirror_turns_about_half_of_the_images_and_changes_no_other():

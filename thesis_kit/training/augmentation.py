@@ -5,6 +5,8 @@ Each draws from the image's own random numbers, so that a resumed run sees the s
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +16,9 @@ from thesis_kit.randomness import ImageRandom
 
 _GRID = 6  # patches of light along a side
 _STRONGEST = 0.3  # standard deviation of the brightness at the grid's points
+_SHIFT, _CONTRAST = 0.25, 0.5  # largest change of a color channel: added, and as a logarithm of its factor
+_BLUR = 1 / 40  # largest standard deviation, as a share of the image's shorter side
+_NOISE = 0.1  # largest standard deviation
 
 
 def shift(x: Float[Tensor, "n c h w"], random: ImageRandom) -> Float[Tensor, "n c h w"]:
@@ -51,4 +56,47 @@ def shade(x: Float[Tensor, "n c h w"], random: ImageRandom) -> Float[Tensor, "n 
     return (x + strength * smooth).clamp(0, 1)
 
 
-AUGMENTATIONS = {"shift": shift, "mirror": mirror, "shift and mirror": shift_and_mirror, "shade": shade}
+def recolor(x: Float[Tensor, "n c h w"], random: ImageRandom) -> Float[Tensor, "n c h w"]:
+    """Stretch and shift each color channel for itself, and clip to [0, 1] (ours; ColorShift is alike, and stronger)."""
+    channels = x.shape[1]
+    added = random.uniform(channels, 1, 1, low=-_SHIFT, high=_SHIFT, dtype=x.dtype)
+    factor = random.uniform(channels, 1, 1, low=-_CONTRAST, high=_CONTRAST, dtype=x.dtype).exp()
+    return (x.sub(0.5) * factor + (0.5 + added)).clamp(0, 1)
+
+
+def blur(x: Float[Tensor, "n c h w"], random: ImageRandom) -> Float[Tensor, "n c h w"]:
+    """Blur each image by a Gaussian, between none and strong, the border going on as it ends."""
+    strongest = _BLUR * min(x.shape[-2:])
+    reach = max(1, math.ceil(2 * strongest))
+    width = random.uniform(1, 1, 1, high=strongest, dtype=x.dtype).clamp_min(1e-3)  # (n, 1, 1, 1)
+    distance = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
+    weights = (-0.5 * (distance / width).square()).softmax(dim=3)  # (n, 1, 1, 2 · reach + 1)
+    if len(x) == 0:
+        return x
+    for dim, border in ((2, (0, 0, reach, reach)), (3, (reach, reach, 0, 0))):
+        side, padded = x.shape[dim], F.pad(x, border, mode="replicate")
+        x = sum(weights[..., i, None] * padded.narrow(dim, i, side) for i in range(2 * reach + 1))
+    return x
+
+
+def noise(x: Float[Tensor, "n c h w"], random: ImageRandom) -> Float[Tensor, "n c h w"]:
+    """Add normal noise, between none and strong, and clip to [0, 1]."""
+    strength = random.uniform(1, 1, 1, high=_NOISE, dtype=x.dtype)
+    return (x + strength * random.normal(*x.shape[1:], dtype=x.dtype)).clamp(0, 1)
+
+
+def disturb(x: Float[Tensor, "n c h w"], random: ImageRandom) -> Float[Tensor, "n c h w"]:
+    """Other colors, blur and noise, in this order."""
+    return noise(blur(recolor(x, random), random), random)
+
+
+AUGMENTATIONS = {
+    "shift": shift,
+    "mirror": mirror,
+    "shift and mirror": shift_and_mirror,
+    "shade": shade,
+    "recolor": recolor,
+    "blur": blur,
+    "noise": noise,
+    "disturb": disturb,
+}
