@@ -115,7 +115,7 @@ def test_the_entry_says_what_the_member_is(trained):
         assert score.n == len(tk.data.digits(0).test)
     assert about.scores["robust@0.1"].value < about.scores["robust@8/255"].value < about.scores["clean"].value
     assert about.training["passes"]["backward"] == TINY.updates
-    assert about.training["start"] is None
+    assert not {"start", "teacher"} & set(about.training)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", about.measured["date"])
     assert about.measured["machine"]["torch"] == torch.__version__
     assert about.code["version"] == tk.__version__
@@ -426,11 +426,29 @@ def test_a_member_may_start_from_another(folder, recipes):
     recipes[NAME] = replace(TINY, updates=20)
     make(NAME, folder=folder)
     assert problems("digits-next", folder=folder) == [
-        f"digits-next started from other weights of {NAME}: train it again with `make zoo NAME=digits-next`"
+        f"digits-next was trained with other weights of its start {NAME}: "
+        "train it again with `make zoo NAME=digits-next`"
     ]
     recipes["digits-next"] = replace(recipes["digits-next"], start="nobody")
     with pytest.raises(UnknownName, match="unknown zoo model 'nobody'"):
         make("digits-next", folder=folder)
+
+
+def test_a_member_may_have_another_as_its_teacher(folder, recipes):
+    recipes["digits-taught"] = replace(
+        TINY, architecture="deit_tiny_distilled_patch16_224", method="hard-distillation", updates=1,
+        method_options={"teacher": NAME}, eps=(),
+        options={"img_size": 8, "patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2},
+    )  # fmt: skip
+    about = make("digits-taught", folder=folder)
+    assert about.training["teacher"] == zoo.entry(NAME, folder=folder).sha256
+    assert problems("digits-taught", folder=folder) == []
+    recipes[NAME] = replace(TINY, seed=1)
+    make(NAME, folder=folder)
+    assert problems("digits-taught", folder=folder) == [
+        f"digits-taught was trained with other weights of its teacher {NAME}: "
+        "train it again with `make zoo NAME=digits-taught`"
+    ]
 
 
 def test_a_start_of_another_architecture_is_one_sentence(folder, recipes):

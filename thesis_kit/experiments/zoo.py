@@ -151,15 +151,16 @@ def audit(
 
 def _outdated(about: Entry, folder: str | os.PathLike | None) -> list[str]:
     recipe = RECIPES[about.name]
-    settings = recipe.settings()
+    settings, known = recipe.settings(), zoo.names(folder=folder)
     changed = [key for key in {**settings, **about.recipe} if settings.get(key) != about.recipe.get(key)]
-    start = _start(recipe, folder) if recipe.start in [None, *zoo.names(folder=folder)] else "gone"
     found = {
         f"was trained by another recipe ({', '.join(changed)} changed)": bool(changed),
         "was trained on other data": not changed and _data_hashes(recipe) != about.data_hashes,
-        f"started from other weights of {recipe.start}": not changed and start != about.training["start"],
         "has its weights in the wrong place": about.file != _file(about.name, recipe),
     }
+    for role, name in recipe.rests_on.items():
+        same = name in known and zoo.entry(name, folder=folder).sha256 == about.training.get(role)
+        found[f"was trained with other weights of its {role} {name}"] = not changed and not same
     return [what for what, is_so in found.items() if is_so]
 
 
@@ -181,7 +182,7 @@ class _Plan:
     train: Part | Stream
     class_names: tuple[str, ...]
     data_hashes: dict[str, str]
-    start: str | None  # SHA-256 of the weights to start from
+    origins: dict[str, str]  # SHA-256 of the weights of the members that it rests on, by their role
     folder: Path
 
     @property
@@ -192,7 +193,7 @@ class _Plan:
     def fingerprint(self) -> str:
         """What a checkpoint must agree with to be gone on from."""
         code = modules_hash(__name__)
-        return digest([self.recipe.settings(), self.data_hashes, self.start, self.device.type, code])[:16]
+        return digest([self.recipe.settings(), self.data_hashes, self.origins, self.device.type, code])[:16]
 
 
 def _plan(name: str, recipe: Recipe, folder: Path, device: str | torch.device | None) -> _Plan:
@@ -207,7 +208,7 @@ def _plan(name: str, recipe: Recipe, folder: Path, device: str | torch.device | 
         train=_curriculum(recipe, splits),
         class_names=source.class_names,
         data_hashes=hashes,
-        start=_start(recipe, folder),
+        origins={role: zoo.entry(one, folder=folder).sha256 for role, one in recipe.rests_on.items()},
         folder=folder,
     )
 
@@ -236,11 +237,6 @@ def _data_hashes(recipe: Recipe) -> dict[str, str]:
     return {name: choose(name, SOURCES, "data set of the zoo").data_hash() for name in names}
 
 
-def _start(recipe: Recipe, folder: str | os.PathLike | None) -> str | None:
-    """SHA-256 of the weights to start from, None for fresh ones."""
-    return None if recipe.start is None else zoo.entry(recipe.start, folder=folder).sha256
-
-
 def _file(name: str, recipe: Recipe) -> str:
     return f"{name}.safetensors" if recipe.shipped else f"{zoo.LOCAL}/{name}.safetensors"
 
@@ -260,9 +256,11 @@ def _network(plan: _Plan) -> Classifier:
 
 
 def _fit(plan: _Plan, network: Classifier, *, updates: int, **knobs: Any) -> TrainingReport:
-    recipe = plan.recipe
+    recipe, method = plan.recipe, plan.recipe.make_method()
+    if "teacher" in recipe.rests_on:
+        method.teacher = zoo.load(recipe.rests_on["teacher"], device=plan.device, folder=plan.folder)
     return training.train(
-        network, plan.train, recipe.make_method(), terms=recipe.make_terms(), updates=updates,
+        network, plan.train, method, terms=recipe.make_terms(), updates=updates,
         batch_size=recipe.batch_size, lr=recipe.lr, schedule=recipe.schedule, momentum=recipe.momentum,
         weight_decay=recipe.weight_decay, optimizer=recipe.optimizer, precision=recipe.precision, seed=recipe.seed,
         augment=None if recipe.augment is None else AUGMENTATIONS[recipe.augment], **knobs,
@@ -328,7 +326,7 @@ def _entry(plan: _Plan, report: TrainingReport, weights: bytes, scores: dict[str
         bytes=len(weights),
         dtype=plan.recipe.storage,
         scores=scores,
-        training={"passes": asdict(report.passes), "seconds": report.seconds, "start": plan.start},
+        training={"passes": asdict(report.passes), "seconds": report.seconds, **plan.origins},
         measured={
             "date": date.today().isoformat(),
             "machine": machine(plan.device.type, torch.get_num_threads()),

@@ -102,6 +102,12 @@ class Recipe:
             raise ValueError(f"the shares of stages must be above 0 and add up to 1, got {shares}")
         self.make_method(), self.make_terms()
 
+    @property
+    def rests_on(self) -> dict[str, str]:
+        """The members whose weights decide this one's, by their role: "start", "teacher"."""
+        found = {"start": self.start, "teacher": self.method_options.get("teacher")}
+        return {role: name for role, name in found.items() if name is not None}
+
     def make_method(self) -> Natural:
         """The training method with its knobs, new."""
         make = choose(self.method, METHODS, "training method")

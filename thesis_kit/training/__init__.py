@@ -1,6 +1,7 @@
 """Training: one loop, the methods that differ in what they descend on, and the transfer of a robust model."""
 
 from thesis_kit.training.certified import IBP, CrownIBP
+from thesis_kit.training.deit import HardDistillation
 from thesis_kit.training.distillation import LwF, distill
 from thesis_kit.training.gaussian import Gaussian
 from thesis_kit.training.heads import choose_penalty, linear_head
@@ -21,7 +22,7 @@ from thesis_kit.training.twin import natural_twin
 
 __all__ = [
     "FGSM", "IBP", "METHODS", "PGD", "TERMS", "AdversarialLogitPairing", "CleanLogitPairing", "CrownIBP", "Free",
-    "Gaussian", "GaussianAugmentation", "GradientGap", "LabelSmoothing", "LogitSimilarity", "LogitSqueezing", "LwF",
-    "Natural", "TrainingReport", "choose_penalty", "distill", "few", "fgsm", "fgsm_rs", "linear_head", "n_fgsm",
-    "natural_twin", "retrain_last", "train",
+    "Gaussian", "GaussianAugmentation", "GradientGap", "HardDistillation", "LabelSmoothing", "LogitSimilarity",
+    "LogitSqueezing", "LwF", "Natural", "TrainingReport", "choose_penalty", "distill", "few", "fgsm", "fgsm_rs",
+    "linear_head", "n_fgsm", "natural_twin", "retrain_last", "train",
 ]  # fmt: skip

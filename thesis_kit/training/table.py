@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from thesis_kit.training.certified import IBP, CrownIBP
+from thesis_kit.training.deit import HardDistillation
 from thesis_kit.training.gaussian import Gaussian
 from thesis_kit.training.methods import PGD, Free, Natural, fgsm, fgsm_rs, n_fgsm
 from thesis_kit.training.regularizers import (
@@ -25,6 +26,7 @@ METHODS = {
     "gaussian": Gaussian,
     "ibp": IBP,
     "crown-ibp": CrownIBP,
+    "hard-distillation": HardDistillation,
 }
 
 TERMS = {
