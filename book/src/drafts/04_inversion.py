@@ -1,0 +1,199 @@
+# %% [markdown]
+# # Plug-In Inversion
+#
+# **The question of this chapter: what does a class look like to a network?**
+#
+# The first half of this book asked what a network does when somebody works against it. This half asks what it has learned. The
+# most direct way is to ask the network to draw: show me an *arrow*. A classifier cannot draw, but it can judge, and its
+# judgment has a gradient. Start from noise, and let the gradient change the pixels until the network is sure.
+#
+# What comes out, done plainly, is noise that the network is sure of. For years the remedy was a penalty for every
+# kind of ugliness, with weights tuned for each network. The thesis does without: *Plug-In Inversion* leaves the loss
+# alone and changes what the network sees {cite:p}`ghiasi2022pii,ghiasi2022thesis`. The same settings are meant to fit any
+# network, with or without convolutions.
+#
+# :::{admonition} What you will see, and how long it takes
+# :class: tip
+# - why the plain way gives noise, and what the penalties do about it;
+# - four augmentations, and what each does to an image;
+# - one class growing from a few pixels to a picture, with a slider;
+# - the same class as a convolutional network, a transformer and an MLP draw it;
+# - a blind test: can *you* name what the networks drew?
+# - what the thesis claims, and what independent networks say when asked to name the drawings.
+#
+# Reading takes about 30 minutes; running the notebook takes about a minute and a half on two CPU cores.
+# :::
+
+# %% [setup]
+
+# %% tags=["hide-input"]
+import torch
+from IPython.display import Markdown
+
+from thesis_kit import evaluation, inversion, synthesis
+from thesis_kit.reporting import inversion as figures
+from thesis_kit.reporting import results
+from thesis_kit.reporting.ledger import claims_table
+
+P = session.chapter("inversion")
+networks = {name: tk.zoo.load(member, device=session.device) for name, member in P.members.items()}
+verifiers = [tk.zoo.load(member, device=session.device) for member in P.verifiers]
+names = tk.zoo.entry(P.members["resnet"]).class_names
+test = session.splits("inversion").test
+CHOSEN = ["arrow", "cross", "star", "heart"]
+chosen = [names.index(name) for name in CHOSEN]
+
+# %% [markdown]
+# ## A network that draws
+#
+# Let $f$ be a classifier from images to logits, $y$ a class and $L$ the cross-entropy. *Class inversion* looks for
+#
+# ```{math}
+# :label: eq-inversion
+# \hat x \;=\; \arg\min_{x \in [0,1]^{3 \times R \times R}} \; L\big(f(x),\, y\big) + \mathcal R(x) ,
+# ```
+#
+# where $\mathcal R$ stands for everything one would like an image to be. Begin with $\mathcal R = 0$:
+
+# %%
+plain = inversion.invert_with_penalties(networks["resnet"], chosen, size=P.size, steps=7 * P.steps, jitter=0)
+sure = networks["resnet"](plain.images).softmax(dim=1)[range(len(chosen)), chosen]
+print("the network's own confidence:", ", ".join(f"{p:.3f}" for p in sure.tolist()))
+
+# %% tags=["hide-input"]
+figures.picture_row(
+    plain.images, CHOSEN, label="Figure 4.1",
+    caption="Four classes by the gradient of the cross-entropy alone. The network that was asked is certain of each.",
+)
+
+# %% [markdown]
+# The network is certain and we see nothing, so one of us is not looking at shapes. You have met these images before: they
+# are [adversarial examples](01_defenses.ipynb) that started from noise instead of a photograph. There are very many images that a
+# network takes for an arrow, nearly none of them looks like one, and the gradient finds the nearest.
+#
+# Earlier work therefore put into $\mathcal R$ what noise has and images have not. *Total variation* and the $\ell_2$ norm punish
+# differences between neighbors {cite:p}`mahendran2015`; *DeepInversion* asks that the statistics inside the network be those that its
+# BatchNorm layers remember from training {cite:p}`yin2020`. Both help, and both have a price: a weight for every
+# penalty, found by trial for every network; and transformers have no BatchNorm to ask.
+#
+# ## Change the question, not the loss
+#
+# Think of what noise cannot survive. If the image is *moved* by some pixels before the network looks, a pattern that hits the grid of
+# its filters just so is lost; a shape is not. If its *colors* are stretched and shifted, a pattern that depends on exact values
+# is lost; a shape is not. So let the network never see the image itself but copies of it, changed at random, anew in every step:
+#
+# **Jitter** rolls the image by up to a seventh of its side. **Ensemble** makes $e$ copies of it, over which the loss is averaged.
+# **ColorShift** draws for every copy and color channel a factor and a summand,
+#
+# ```{math}
+# :label: eq-colorshift
+# x' = \sigma\, x + \mu , \qquad \mu \sim U(-\alpha, \alpha), \quad \log \sigma \sim U(-\beta, \beta), \qquad \alpha = \beta = 1 .
+# ```
+#
+# Here is what they do to a scene:
+
+# %% tags=["hide-input"]
+figures.augmentations_figure(
+    test.x[:1], [synthesis.Jitter.for_size(P.size), synthesis.Ensemble(5), synthesis.ColorShift(1.0, 1.0)],
+    generator=session.generator(), label="Figure 4.2",
+    caption="A scene, and five copies of it as the network sees them in one step: rolled alike, recolored each in its own way.",
+)
+
+# %% [markdown]
+# The other two concern not what the network sees but what may change. **Zoom** starts with a small image and enlarges it from stage
+# to stage, so that large forms are settled before there are pixels for small ones. **Centering** pads each stage's image with fresh
+# noise, so that what has been drawn stays in the middle and the rest has to fit around it. Without them, nothing tells the network
+# that a picture has *one* arrow. Noise of 64 × 64 pixels has room for a dozen, and each lowers the loss a little.
+#
+# That is all. {eq}`eq-inversion` keeps $\mathcal R = 0$.
+#
+# :::{admonition} Plug-In Inversion
+# :class: important
+# For sizes $r = \tfrac28 R, \tfrac38 R, \ldots, R$: enlarge what there is by half of the growth, put it into the middle of fresh noise
+# of size $r$, and then, 400 times: roll it, make $e$ copies, recolor each, ask the network, and take a step of Adam against the mean
+# cross-entropy, at a rate that falls to zero by a cosine. Clip to $[0, 1]$.
+# :::
+#
+# It is one call, and takes any model from pixels in $[0, 1]$ to logits:
+
+# %%
+drawn = inversion.plug_in_inversion(networks["resnet"], chosen, size=P.size, steps=P.steps, copies=P.copies)
+print(drawn)
+
+# %% tags=["hide-input"]
+figures.stages_slider(
+    drawn, CHOSEN, label="Figure 4.3",
+    caption="Four classes at the end of each of seven stages, by Plug-In Inversion of the same network as in Figure 4.1.",
+)
+
+# %% [markdown]
+# ## One setting, every architecture
+#
+# Nothing in the method speaks of convolutions. So give it networks without: a Vision Transformer, which cuts the image into 8 × 8 patches and
+# lets them attend to one another {cite:p}`dosovitskiy2021`, an MLP-Mixer, which has two kinds of linear layers and nothing else
+# {cite:p}`tolstikhin2021`, and a ConvNeXt. All were trained on the same stream of scenes, without a teacher; [the zoo](zoo.md) has
+# their scores.
+
+# %%
+many = {
+    name: inversion.plug_in_inversion(networks[name], chosen, size=P.size, steps=P.steps, copies=P.copies).images
+    for name in ("vit", "mixer", "convnext", "robust")
+}
+
+# %% tags=["hide-input"]
+figures.picture_grid(
+    {"resnet": drawn.images, **many}, CHOSEN, label="Figure 4.4",
+    caption="Four classes as five networks draw them, by one setting. The last network was trained adversarially.",
+)
+
+# %% [markdown]
+# ## Which part does what
+#
+# Three of the augmentations can be left out one by one, which makes eight combinations. Here is one class through all eight:
+
+# %%
+switches = [(color, zoom, center) for color in (0.0, 1.0) for zoom in (False, True) for center in (False, True)]
+eight = {
+    (bool(color), zoom, center): inversion.plug_in_inversion(
+        networks["resnet"], chosen[:1], size=P.size, steps=P.steps, copies=P.copies, color=color, zoom=zoom, center=center
+    ).images
+    for color, zoom, center in switches
+}
+
+# %% tags=["hide-input"]
+figures.factorial_grid(
+    eight, label="Figure 4.5", caption="An arrow with each of color, zoom and centering on or off. Jitter and ensemble are always on.",
+)
+
+# %% [markdown]
+# ## Is it really the class?
+#
+# You may see an arrow because the caption says so. So let somebody judge who has not read it: *verifiers*, networks that took no part.
+# One has another architecture and another seed, one is also adversarially trained, so that it does not fall for patterns that
+# fool networks of all kinds. $V$ is the share of drawings that they name rightly.
+
+# %%
+everything = {"by cross-entropy alone": plain.images, "ResNet": drawn.images, **many}
+for name, images in everything.items():
+    share = evaluation.recognized(verifiers, images, torch.tensor(chosen)).mean().item()
+    fine = evaluation.high_frequency_share(images).mean().item()
+    print(f"{name:24} V = {share:4.0%}   energy in high frequencies {fine:4.0%}")
+
+# %% [markdown]
+# Four drawings say little; below are hundreds. But first judge for yourself:
+
+# %% tags=["hide-input"]
+blind = inversion.plug_in_inversion(networks["vit"], range(len(names)), size=P.size, steps=P.steps, copies=P.copies, seed=1)
+figures.blind_grid(
+    blind.images, range(len(names)), names, label="Figure 4.6",
+    caption="All sixteen classes as the Vision Transformer draws them, in an order that you do not know. Name them, then open the answers.",
+)
+
+# %% [markdown]
+# ## What hundreds of drawings say
+#
+# From here on the numbers are recorded.
+
+# %% tags=["hide-input"]
+recorded = results.load_result("inversion.scenes")
+Markdown(f"*{recorded.provenance()}.*")
