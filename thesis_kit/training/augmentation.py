@@ -18,7 +18,7 @@ _GRID = 6  # patches of light along a side
 _STRONGEST = 0.3  # standard deviation of the brightness at the grid's points
 _SHIFT, _CONTRAST = 0.25, 0.5  # largest change of a color channel: added, and as a logarithm of its factor
 _BLUR = 1 / 40  # largest standard deviation, as a share of the image's shorter side
-_NOISE = 0.1  # largest standard deviation
+_NOISE = 0.25  # largest standard deviation
 
 
 def shift(x: Float[Tensor, "n c h w"], random: ImageRandom) -> Float[Tensor, "n c h w"]:
