@@ -131,7 +131,7 @@ figures.stages_slider(
 #
 # Nothing in the method speaks of convolutions. So give it networks without: a Vision Transformer, which cuts the image into 8 × 8 patches and
 # lets them attend to one another {cite:p}`dosovitskiy2021`, an MLP-Mixer, which has two kinds of linear layers and nothing else
-# {cite:p}`tolstikhin2021`, and a ConvNeXt. All were trained on the same stream of scenes, without a teacher; [the zoo](zoo.md) has
+# {cite:p}`tolstikhin2021`, and a ConvNeXt {cite:p}`liu2022convnet`. All were trained on the same stream of scenes, without a teacher; [the zoo](zoo.md) has
 # their scores.
 
 # %%
@@ -197,3 +197,116 @@ figures.blind_grid(
 # %% tags=["hide-input"]
 recorded = results.load_result("inversion.scenes")
 Markdown(f"*{recorded.provenance()}.*")
+
+# %% tags=["hide-input"]
+figures.architectures_figure(
+    recorded, label="Figure 4.7",
+    caption="Share of drawings that independent networks name rightly, with 95% intervals: by cross-entropy alone, by Plug-In Inversion "
+    "with one setting, and real scenes beside them. The rightmost network has random weights.",
+)
+
+# %% [markdown]
+# The interval speaks of these drawings of *this* network, not of all networks of its kind: there is one of each.
+#
+# ### Each part by itself
+#
+# With eight combinations, the effect of a part is the mean over the four with it minus the mean over the four without:
+
+# %% tags=["hide-input"]
+figures.effects_figure(
+    recorded, label="Figure 4.8",
+    caption="What each augmentation adds to the share of drawings that are named rightly, over the 2³ combinations, with 95% intervals.",
+)
+
+# %% tags=["hide-input"]
+figures.copies_figure(
+    recorded, label="Figure 4.9",
+    caption="The share of drawings that are named rightly against the number of copies in the ensemble.",
+)
+
+# %% [markdown]
+# ### The penalty that need not be tuned
+#
+# The paper's argument for ColorShift is not only that drawings get better, but that the weight of total variation stops to matter. The
+# released comparison changed the number of copies and the normalization together with ColorShift. Here only ColorShift changes:
+
+# %% tags=["hide-input"]
+figures.tv_figure(
+    recorded, label="Figure 4.10",
+    caption="The share of drawings that are named rightly against the weight of total variation, with and without ColorShift, at equal "
+    "copies. Left for a network trained under changed colors, right for one that has seen colors as they are.",
+)
+
+# %% [markdown]
+# ### Against what came before
+#
+# Both regularized methods were tuned on the ResNet with equal numbers of trials, judged on drawings of their own, and then applied
+# to another network as they were. Plug-In Inversion was not tuned.
+
+# %% tags=["hide-input"]
+figures.penalties_figure(
+    recorded, label="Figure 4.11",
+    caption="The share of drawings that are named rightly, where the penalties were tuned and elsewhere, beside Plug-In Inversion.",
+)
+
+# %% [markdown]
+# ## What the thesis claims, and what we measured
+#
+# Verdicts are computed as in [the first chapter](01_defenses.ipynb).
+
+# %% tags=["hide-input"]
+claims_table("inversion")
+
+# %% tags=["nbval-check-output", "hide-input"]
+for line in claims_table("inversion").verdict_lines():
+    print(line)
+
+# %% [markdown]
+# ## Since the thesis
+#
+# **Only the phase.** MACO {cite:p}`fel2023maco` fixes the size of every frequency to what it is in natural images and optimizes the phase
+# alone; a picture cannot then be made of high frequencies. It is `synthesis.Phases` here, and goes with every augmentation above.
+#
+# **Robust networks need less.** The gradient of an adversarially trained network is itself a drawing hand
+# {cite:p}`santurkar2019,engstrom2019`: Figure 4.4 has one. It is the link between the two halves of this book.
+#
+# **Words instead of classes.** The same augmentations invert CLIP: the loss is then the distance of an image to a sentence
+# {cite:p}`kazemi2024clip`, and the drawings show what the captions of the training data had in common, wanted or not. Chapter 6 is
+# about that.
+#
+# ## Exercises
+#
+# **1. Why not more copies?** An ensemble of 32 costs four times as much as one of 8. What does averaging over copies do that a smaller
+# rate over more steps would not?
+#
+# :::{admonition} Solution
+# :class: dropdown
+# Each step follows the mean gradient of its copies; its scatter falls with $1/\sqrt e$. Steps at a smaller rate average too, over
+# time, but Adam divides by the size of the gradient it sees: noise that dominates a single copy's gradient is scaled up to full
+# steps, and what is clipped at 0 or 1 on the way is lost.
+# :::
+#
+# **2. A network that knows only gray.** What does ColorShift do for a network that was trained on gray images, given three equal channels?
+#
+# :::{admonition} Solution
+# :class: dropdown
+# The channels are shifted apart, so the network sees colored copies, which it has never seen. Its answers there are as arbitrary as
+# to noise. Shift all channels alike instead.
+# :::
+#
+# **3. The verifier's mistake.** Somebody measures $V$ with a verifier that has the same architecture and the same training images as the network
+# that was inverted, from another seed. Why is that too kind, and which of this chapter's measures would show it?
+#
+# :::{admonition} Solution
+# :class: dropdown
+# Adversarial patterns transfer, best between networks that are alike, so noise can be named rightly. The share of energy in high
+# frequencies and the distance in features to real images would still be those of noise; so would the adversarially
+# trained verifier's answers.
+# :::
+#
+# ## References
+#
+# ```{bibliography}
+# :filter: docname in docnames
+# :list: bullet
+# ```
