@@ -110,6 +110,14 @@ class Synthesis:
     seconds: float = 0.0
     peak_bytes: int | None = None
 
+    def __str__(self) -> str:
+        n, c, h, w = self.images.shape
+        first, last = (f"{losses.mean():.3g}" for losses in self.losses[[0, -1]])
+        return (
+            f"{n} inputs of {c} × {h} × {w} after {len(self.losses):,} steps: mean loss {first} at first, {last} at "
+            f"last; {self.passes.forward_images:,} copies passed in {self.seconds:.0f} s"
+        )
+
 
 def synthesize(
     model: nn.Module,
