@@ -6,7 +6,8 @@
 - An objective in the first third of a network, where the engine stops the forward pass, beside the same objective with
   the rest of the network run too: forward and backward (its logits count, times zero), and forward alone (they are
   read, and nothing is made of them). It should be at least twice as fast as the first; where all blocks cost the same,
-  the second costs twice as much at most, for no gradients of weights are made. That all three lose the same is asserted.
+  the second takes twice as long at most, for no gradients of weights are made. That all three lose the same is
+  asserted.
 
 Process time of interleaved pairs, the order within a pair alternating; medians of ratios are printed.
 """

@@ -333,10 +333,11 @@ def test_the_random_network_has_learned_nothing(experiment):
 # Weights of total variation
 
 
-def test_a_weight_is_usable_where_it_keeps_most_of_the_best_of_both_arms():
-    assert usable([0.1, 0.8, 1.0, 0.79], [0.5, 0.5, 0.5, 0.5]) == 2
-    assert usable([0.5, 0.4, 0.1], [1.0, 0.2, 0.2]) == 0
-    assert usable([0.0, 0.0], [0.0, 0.0]) == 0
+def test_a_weight_is_usable_where_its_images_are_recognized_often_enough():
+    assert usable([0.1, 0.8, 1.0, 0.79], 0.8) == 2
+    assert usable([0.5, 0.4, 0.1], 0.8) == 0
+    assert usable([0.3 * 0.8, 0.1], 0.8 * 0.3) == 1
+    assert usable([0.0, 0.0], 0.0) == 0
 
 
 def test_a_sweep_has_every_weight_and_counts_beside_its_other_half(experiment, records):
@@ -348,7 +349,9 @@ def test_a_sweep_has_every_weight_and_counts_beside_its_other_half(experiment, r
                 rows = np.array(cell["values"]["recognized"]).reshape(len(TINY.tvs), -1)
                 assert v[kind] == pytest.approx(rows.mean(axis=1).tolist())
                 assert [weight for weight, _ in cell["curves"]["kid"]] == list(TINY.tvs)
-                assert cell["scalars"]["usable"] == usable(v[kind], v["sweep" if kind != "sweep" else "sweep+color"])
+                floor = 0.8 * max(*v["sweep"], *v["sweep+color"])
+                assert cell["scalars"]["floor"] == pytest.approx(floor)
+                assert cell["scalars"]["usable"] == usable(v[kind], floor)
     world = World(0, TINY)
     images = world.plugged("resnet", tv=TINY.tvs[1]).images
     kid = kid_of_images(zoo.load("tiny-verifier"), images, world.real(1))

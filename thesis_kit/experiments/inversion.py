@@ -42,6 +42,7 @@ STUDIED = "resnet"  # the network on which parts of the method are taken away, a
 UNCOLORED = "resnet-plain"  # its twin that never saw other colors, light or noise in training
 RANDOM = "random"
 USABLE = 0.8  # of the best V: a weight of total variation that keeps so much of it can be used
+_ROUNDING = 1e-9  # of a share
 _INVERSION, _TRIALS, _WEIGHTS = range(40, 43)  # streams of a seed
 
 
@@ -244,14 +245,14 @@ def _swept(world: World, name: str, *, colored: bool) -> Measured:
     """All weights of total variation, and how many of them can be used: those that keep a share of the best V that any
     weight reaches with or without ColorShift."""
     own, other = (_sweep(world, name, colored=way) for way in (colored, not colored))
-    own["scalars"]["usable"] = usable([v for _, v in own["curves"]["V"]], [v for _, v in other["curves"]["V"]])
+    floor = USABLE * max(own["scalars"]["best"], other["scalars"]["best"])
+    own["scalars"] |= {"floor": floor, "usable": usable([v for _, v in own["curves"]["V"]], floor)}
     return Measured(record=own)
 
 
-def usable(own: list[float], other: list[float]) -> int:
-    """How many of an arm's V are at least ``USABLE`` times the largest of two arms; 0 where nothing is recognized."""
-    best = max(*own, *other)
-    return sum(v >= USABLE * best for v in own) if best > 0 else 0
+def usable(found: list[float], floor: float) -> int:
+    """How many V reach the floor; none where nothing is recognized at all."""
+    return sum(v >= floor - _ROUNDING for v in found) if floor > 0 else 0
 
 
 def _sweep(world: World, name: str, *, colored: bool) -> dict:

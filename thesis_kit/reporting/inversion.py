@@ -175,31 +175,35 @@ def _spelled(name: str) -> str:
 
 
 def weights_figure(recorded: Result, networks: Mapping[str, str], *, label: str, caption: str) -> Shown:
-    """V against the weight of total variation with and without ColorShift, a panel a network, a thin line a seed."""
+    """V against the weight of total variation with and without ColorShift, a panel a network, a thin line a seed; above
+    the dotted line weights are usable."""
     kinds = {"sweep+color": ("with ColorShift", "blue", "o"), "sweep": ("without", "orange", "s")}
     there, said = _there(recorded, [f"{kind}@{network}" for network in networks for kind in kinds]), []
     with style():
         figure, axes = canvas(1, len(networks), size=(4 * len(networks) + 0.6, 3.6), squeeze=False, sharey=True)
         for axis, (network, called) in zip(axes[0], networks.items(), strict=True):
-            for kind, (name, color, marker) in kinds.items():
-                if (arm := f"{kind}@{network}") not in there:
-                    continue
-                curves = np.array(list(recorded.curves("V", arm).values()))  # (seeds, weights, 2)
-                weights, v = curves[0, :, 0], 100 * curves[:, :, 1]
-                axis.plot(weights, v.T, color=COLORS[color], linewidth=0.8, alpha=0.5)
-                axis.plot(
-                    weights, v.mean(axis=0), color=COLORS[color], marker=marker, label=f"_{name}"[axis is axes[0, 0] :]
-                )
-                usable = np.mean(list(recorded.scalars("usable", arm).values()))
-                said.append(
-                    f"{called}, {name}: {usable:.1f} of {len(weights)} weights usable, best {v.mean(0).max():.0f}%"
-                )
+            for kind, look in kinds.items():
+                if (arm := f"{kind}@{network}") in there:
+                    said.append(f"{called}, {look[0]}: {_sweep(axis, recorded, arm, *look)}")
             axis.set_xscale("log"), axis.set_ylim(-2, 102), axis.set_title(called)
             axis.set_xlabel("weight λ of total variation")
         axes[0, 0].set_ylabel("recognized by verifiers (%)")
-        figure.legend(loc="outside lower center", ncols=2)
+        lines = {line.get_label(): line for axis in axes[0] for line in axis.get_lines()}
+        named = [name for name, _, _ in kinds.values() if name in lines]
+        figure.legend([lines[name] for name in named], named, loc="outside lower center", ncols=2)
     alt = f"V against the weight of total variation. {'; '.join(said)}."
     return present(figure, label=label, caption=caption, alt=alt)
+
+
+def _sweep(axis: Axes, recorded: Result, arm: str, name: str, color: str, marker: str) -> str:
+    """The lines of one sweep, and what they say in words."""
+    curves = np.array(list(recorded.curves("V", arm).values()))  # (seeds, weights, 2)
+    weights, v = curves[0, :, 0], 100 * curves[:, :, 1]
+    usable, floor = (recorded.mean(what, arm).value for what in ("usable", "floor"))
+    axis.plot(weights, v.T, color=COLORS[color], linewidth=0.8, alpha=0.5)
+    axis.plot(weights, v.mean(axis=0), color=COLORS[color], marker=marker, label=name)
+    axis.axhline(100 * floor, color=COLORS["gray"], linestyle=":", linewidth=1.2)
+    return f"{usable:.1f} of {len(weights)} weights usable, best {v.mean(axis=0).max():.0f}%"
 
 
 def copies_figure(recorded: Result, arms: Mapping[int, str], *, label: str, caption: str) -> Shown:
