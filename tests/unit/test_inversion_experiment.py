@@ -34,11 +34,11 @@ RECORD = INVERSION["record"]
 MEMBERS = ("resnet", "vit", "mixer", "convnext", "deit", "robust", "resnet-plain", "vit-plain", "mixer-plain")
 TINY = replace(
     RECORD,
-    task=replace(RECORD.task, data_options=MappingProxyType({**RECORD.task.data_options, "size": 16, "n_test": 120})),
+    task=replace(RECORD.task, data_options=MappingProxyType({**RECORD.task.data_options, "size": 16, "n_test": 200})),
     size=16, classes=(0, 1, 2), members=MappingProxyType({name: f"tiny-{name}" for name in MEMBERS}),
     verifiers=MappingProxyType({"natural": "tiny-verifier", "robust": "tiny-verifier-pgd"}), steps=1, copies=2,
     ensembles=(1, 2, 32), tvs=(0.01, 1.0), trial_lrs=(0.1,), trial_tvs=(0.01, 1.0), trial_norms=(1e-5, 1e-2),
-    trial_batchnorms=(0.01, 1.0), pictured=(0, 2), each=1, seeds=(0, 1),
+    trial_batchnorms=(0.01, 1.0), pictured=(0, 2), each=2, seeds=(0, 1),
 )  # fmt: skip
 RESNET = {"architecture": "small_resnet", "options": {"width": 4}}
 CNN = {"architecture": "small_cnn", "options": {"width": 4}}
@@ -181,7 +181,7 @@ def test_combinations_differ_in_what_they_are_named_after(experiment, monkeypatc
     whole = asked["pii"][2]
     for name, (method, classes, knobs) in asked.items():
         on = set(figures.FACTORS if name == "pii" else name.split("+")) - {"none"}
-        assert (method, classes) == ("plug_in_inversion", [0, 1, 2])
+        assert (method, classes) == ("plug_in_inversion", [0, 0, 1, 1, 2, 2])
         assert (knobs["color"], knobs["zoom"], knobs["center"]) == (float("color" in on), "zoom" in on, "center" in on)
         assert knobs["copies"] == (2 if "color" in on else 1)
         rest = {"color", "zoom", "center", "copies"}
@@ -212,7 +212,7 @@ def test_other_arms_of_the_method_change_one_thing(experiment, monkeypatch, tmp_
 def test_inversions_without_the_method_make_as_many_steps_at_full_size(experiment, monkeypatch, tmp_path):
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     method, classes, bare = knobs_of("ce@vit", monkeypatch)
-    assert (method, classes) == ("invert_with_penalties", [0, 1, 2])
+    assert (method, classes) == ("invert_with_penalties", [0, 0, 1, 1, 2, 2])
     assert bare == {"size": 16, "steps": STAGES, "seed": bare["seed"], "progress": False}
     assert bare["seed"] == knobs_of("pii@vit", monkeypatch)[2]["seed"]  # the same starts
     assert knobs_of("tv+l2@vit", monkeypatch) == (method, classes, {**bare, "tv": 3.0})
@@ -239,7 +239,7 @@ def test_the_miniature_is_not_all_alike(records):
 
 
 def test_a_cell_is_what_the_runner_asks_for(records, experiment):
-    n, steps = 3, STAGES * TINY.steps
+    n, steps = 6, STAGES * TINY.steps
     copies = {"copies=1": 1, "copies=32": 32, **dict.fromkeys(("pii", "pii+tv", "pii+bn", "color", "color+zoom"), 2)}
     copies |= {"color+center": 2, "sweep+color": 2}
     for (arm, seed), cell in records.items():
@@ -263,7 +263,7 @@ def test_a_cell_is_what_the_runner_asks_for(records, experiment):
 def test_images_are_judged_by_both_verifiers_and_beside_as_many_real_ones(experiment, records):
     world, cell = World(1, TINY), records["pii@vit", 1]
     images = world.plugged("vit").images
-    y = torch.tensor([0, 1, 2])
+    y = torch.tensor([0, 0, 1, 1, 2, 2])
     for name in ("natural", "robust"):
         right = (zoo.load(TINY.verifiers[name])(images).argmax(dim=1) == y).long()
         assert cell["outcomes"][f"right_{name}"] == right.tolist()
@@ -272,7 +272,7 @@ def test_images_are_judged_by_both_verifiers_and_beside_as_many_real_ones(experi
     assert cell["values"]["regions"] == regions.tolist()
     assert cell["outcomes"]["one_place"] == (regions == 1).long().tolist()
     assert cell["values"]["high_frequency"] == pytest.approx(high_frequency_share(images).tolist(), abs=1e-6)
-    assert cell["scalars"]["kid"] == kid_of_images(verifier, images, world.real(1))
+    assert cell["scalars"]["kid"] == kid_of_images(verifier, images, world.real(1), classes=(y, y))
     assert len(world.real(1)) == len(images)
 
 
@@ -302,17 +302,17 @@ def test_real_images_are_of_the_inverted_classes_and_nobody_elses(experiment, re
         for which in (0, 1):
             images = World(seed, TINY).real(which)
             place = [int((test.x == image).flatten(1).all(dim=1).nonzero()) for image in images]
-            assert test.y[place].tolist() == [0, 1, 2]
+            assert test.y[place].tolist() == [0, 0, 1, 1, 2, 2]
             seen += place
-    assert len(set(seen)) == len(seen) == 12
+    assert len(set(seen)) == len(seen) == 24
     verifier = zoo.load("tiny-verifier")
-    right = (verifier(World(0, TINY).real(0)).argmax(dim=1) == torch.tensor([0, 1, 2])).long()
+    right = (verifier(World(0, TINY).real(0)).argmax(dim=1) == torch.tensor([0, 0, 1, 1, 2, 2])).long()
     assert records["real", 0]["outcomes"]["right_natural"] == right.tolist()
 
 
 def test_too_few_real_images_are_refused():
     with pytest.raises(
-        ValueError, match=r"seed 30 needs 6\d test images of class 0, and there are \d+: enlarge n_test"
+        ValueError, match=r"seed 30 needs 12\d test images of class 0, and there are \d+: enlarge n_test"
     ):
         World(30, TINY).real(0)
 
@@ -354,8 +354,7 @@ def test_a_sweep_has_every_weight_and_counts_beside_its_other_half(experiment, r
                 assert cell["scalars"]["usable"] == usable(v[kind], floor)
     world = World(0, TINY)
     images = world.plugged("resnet", tv=TINY.tvs[1]).images
-    kid = kid_of_images(zoo.load("tiny-verifier"), images, world.real(1))
-    assert records["sweep+color@resnet", 0]["curves"]["kid"][1] == [TINY.tvs[1], kid]
+    assert records["sweep+color@resnet", 0]["curves"]["kid"][1] == [TINY.tvs[1], world.kid(images)]
 
 
 def test_a_sweep_is_made_once(experiment, records, monkeypatch):
@@ -475,7 +474,7 @@ def test_pictures_are_those_of_the_first_seed(experiment, records, result):
     }
     shown, found = figures.recorded_pictures(result, "pii@resnet"), World(0, TINY).plugged("resnet")
     assert list(shown) == ["class 0", "class 2", *(f"stage {k}" for k in range(1, STAGES))]
-    assert torch.equal(shown["class 2"], unpack_picture(pack_picture(found.images[2])))
+    assert torch.equal(shown["class 2"], unpack_picture(pack_picture(found.images[4])))
     assert [shown[f"stage {k}"].shape[-1] for k in range(1, STAGES)] == [4, 6, 8, 10, 12, 14]
     for arm in ("sweep@resnet", "nothing"):
         with pytest.raises(NotRecorded, match=f"no picture of {arm} was kept"):

@@ -124,6 +124,11 @@ class World:
         x, y = x.to(self.device), torch.tensor(self.wanted(each), device=self.device)
         return {name: recognized([verifier], x, y) for name, verifier in self.verifiers.items()}
 
+    def kid(self, x: Tensor) -> float:
+        """How far images are from as many real ones, to the verifier that was trained in the ordinary way."""
+        y = torch.tensor(self.wanted(), device=self.device)
+        return kid_of_images(self.verifiers["natural"], x, self.real(1), classes=(y, y))
+
     def about(self, what: Mapping[str, object], *names: str) -> dict:
         """What tells shared work apart: what it is, seed, settings, and the weights of all networks in it."""
         s = self.settings
@@ -185,7 +190,7 @@ def _judged(arm: str, measured: Measured, world: World) -> dict:
             "high_frequency": _rounded(high_frequency_share(x)),
             "regions": regions.tolist(),
         },
-        "scalars": {"kid": kid_of_images(first, x, world.real(1))},
+        "scalars": {"kid": world.kid(x)},
         "budget": _budget(measured.passes, len(x)),
         "pictures": _pictures(arm, measured, world),
     }
@@ -269,7 +274,7 @@ def _sweep(world: World, name: str, *, colored: bool) -> dict:
             for verifier, column in right.items():
                 votes[verifier].append(column)
             curves["V"].append([tv, float(_mean(right).mean())])
-            curves["kid"].append([tv, kid_of_images(world.verifiers["natural"], x, world.real(1))])
+            curves["kid"].append([tv, world.kid(x)])
             curves["high_frequency"].append([tv, float(high_frequency_share(x).mean())])
         together = {verifier: torch.cat(columns) for verifier, columns in votes.items()}
         n = len(world.wanted()) * len(s.tvs)
