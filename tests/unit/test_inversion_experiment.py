@@ -20,12 +20,12 @@ from thesis_kit.experiments.inversion import World, arms_of, settings_tried, usa
 from thesis_kit.experiments.memory import FOLDER_VARIABLE
 from thesis_kit.experiments.zoo_recipes import RECIPES, Recipe
 from thesis_kit.files import digest
-from thesis_kit.inversion import STAGES, plug_in_inversion
+from thesis_kit.inversion import FACTORS, STAGES, combinations, plug_in_inversion
 from thesis_kit.models import anatomy, build, zoo
 from thesis_kit.profiles import INVERSION
 from thesis_kit.reporting import inversion as figures
 from thesis_kit.reporting.claims import catalog
-from thesis_kit.reporting.inversion import combinations, pack_picture, unpack_picture
+from thesis_kit.reporting.inversion import pack_picture, unpack_picture
 from thesis_kit.reporting.judging import judge_claim
 from thesis_kit.reporting.results import NotRecorded, Result
 from thesis_kit.reporting.statistics import Verdict
@@ -180,7 +180,7 @@ def test_combinations_differ_in_what_they_are_named_after(experiment, monkeypatc
     asked = {name: knobs_of(f"{name}@resnet", monkeypatch) for name in combinations()}
     whole = asked["pii"][2]
     for name, (method, classes, knobs) in asked.items():
-        on = set(figures.FACTORS if name == "pii" else name.split("+")) - {"none"}
+        on = set(FACTORS if name == "pii" else name.split("+")) - {"none"}
         assert (method, classes) == ("plug_in_inversion", [0, 0, 1, 1, 2, 2])
         assert (knobs["color"], knobs["zoom"], knobs["center"]) == (float("color" in on), "zoom" in on, "center" in on)
         assert knobs["copies"] == (2 if "color" in on else 1)
@@ -359,8 +359,7 @@ def test_a_sweep_has_every_weight_and_counts_beside_its_other_half(experiment, r
 
 def test_a_sweep_is_made_once(experiment, records, monkeypatch):
     monkeypatch.setattr(inversion, "plug_in_inversion", None)
-    again = experiment.run("sweep+color@resnet", 0, experiment.config)
-    assert timeless(again) == timeless(records["sweep+color@resnet", 0])
+    assert experiment.run("sweep+color@resnet", 0, experiment.config) == records["sweep+color@resnet", 0]
 
 
 def test_shared_work_is_told_apart_by_all_that_decides_it(experiment, monkeypatch):
@@ -454,7 +453,7 @@ def test_rules_say_what_the_claims_do(result):
     v = {arm: np.mean([cell["values"]["recognized"] for cell in result.cells[arm].values()]) for arm in result.arms}
     closed = v["pii@vit"] - v["ce@vit"] - 0.25 * (v["real"] - v["ce@vit"])
     assert value_of(result, "pii-one-setting", 1) == pytest.approx(closed)
-    for number, factor in enumerate(figures.FACTORS):
+    for number, factor in enumerate(FACTORS):
         on = np.mean([v[f"{name}@resnet"] for name, has in combinations().items() if has[factor]])
         off = np.mean([v[f"{name}@resnet"] for name, has in combinations().items() if not has[factor]])
         assert value_of(result, "pii-factorial", number) == pytest.approx(on - off)

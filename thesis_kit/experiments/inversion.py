@@ -29,13 +29,13 @@ from thesis_kit.data.scenes import DISTRIBUTIONS
 from thesis_kit.evaluation.pictures import class_regions, high_frequency_share, kid_of_images, recognized
 from thesis_kit.experiments.memory import Memory
 from thesis_kit.experiments.runner import Experiment
-from thesis_kit.inversion import STAGES, invert_with_penalties, plug_in_inversion
+from thesis_kit.inversion import STAGES, combinations, invert_with_penalties, plug_in_inversion
 from thesis_kit.models import Classifier, build, zoo
 from thesis_kit.passes import Passes
 from thesis_kit.profiles import INVERSION, plain
 from thesis_kit.profiles import Inversion as Settings
 from thesis_kit.randomness import mix_seed
-from thesis_kit.reporting.inversion import combinations, pack_picture
+from thesis_kit.reporting.inversion import pack_picture
 from thesis_kit.synthesis import Synthesis
 
 STUDIED = "resnet"  # the network on which parts of the method are taken away, and on which penalties are tuned
@@ -170,7 +170,7 @@ def run_cell(arm: str, seed: int, config: dict) -> dict:
     what, _, name = arm.partition("@")
     measured = arms_of(world.settings)[what](world, name)
     record = measured.record if measured.images is None else {**_judged(arm, measured, world), **measured.record}
-    return {"arm": arm, "seed": seed, **record, "seconds": time.monotonic() - started}
+    return {"arm": arm, "seed": seed, "seconds": time.monotonic() - started, **record}
 
 
 def _judged(arm: str, measured: Measured, world: World) -> dict:
@@ -265,7 +265,8 @@ def _sweep(world: World, name: str, *, colored: bool) -> dict:
     s = world.settings
 
     def compute() -> dict:
-        passes, votes = Passes(), {verifier: [] for verifier in s.verifiers}
+        started, passes = time.monotonic(), Passes()
+        votes: dict[str, list[Tensor]] = {verifier: [] for verifier in s.verifiers}
         curves: dict[str, list] = {"V": [], "kid": [], "high_frequency": []}
         for tv in s.tvs:
             found = world.plugged(name, color=1.0 if colored else 0.0, tv=tv)
@@ -286,6 +287,7 @@ def _sweep(world: World, name: str, *, colored: bool) -> dict:
             "scalars": {"best": max(v for _, v in curves["V"])},
             "curves": curves,
             "budget": _budget(passes, n),
+            "seconds": time.monotonic() - started,
         }
 
     return world.memory.recall(world.about({"sweep": name, "colored": colored}, name), compute)
@@ -384,6 +386,7 @@ def _hashes(s: Settings) -> dict[str, str]:
     return {s.task.data: DISTRIBUTIONS[s.task.data].data_hash(), **networks}
 
 
+TUNING = (f"tv+l2@{STUDIED}", f"deep@{STUDIED}")  # the arms that usually make the trials
 _SECONDS = {"vit": 10.0, "deit": 10.0, "mixer": 6.5, "convnext": 4.0}  # an image of ``pii``
 _RESNET_SECONDS, _JUDGING_SECONDS = 1.6, 5.0
 
@@ -404,5 +407,4 @@ def _expected_seconds(s: Settings, arm: str) -> float:
     return _JUDGING_SECONDS + len(s.classes) * s.each * units * _SECONDS.get(kind, _RESNET_SECONDS)
 
 
-TUNING = (f"tv+l2@{STUDIED}", f"deep@{STUDIED}")  # the arms that usually make the trials
 EXPERIMENTS = {"scenes": _experiment()}

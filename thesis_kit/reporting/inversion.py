@@ -18,11 +18,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from thesis_kit.inversion import FACTORS, combinations
 from thesis_kit.reporting.figures import COLORS, Shown, canvas, folded, present, style
 from thesis_kit.reporting.results import NotRecorded, Result
 from thesis_kit.reporting.statistics import Interval, items_interval
 
-FACTORS = ("color", "zoom", "center")
 METHODS = {  # as arms say before the @, with a look
     "ce": ("cross-entropy alone", "gray", "s"),
     "tv+l2": ("TV + ℓ₂", "orange", "^"),
@@ -32,19 +32,6 @@ METHODS = {  # as arms say before the @, with a look
 }
 VERIFIERS = {"natural": ("trained in the ordinary way", "sky", "o"), "robust": ("adversarially trained", "blue", "D")}
 _QUALITY = 70
-
-
-def combination(switched_on: Mapping[str, bool]) -> str:
-    """What the arm with some of the three augmentations is called: "none", "zoom", …, and "pii" with all."""
-    on = [factor for factor in FACTORS if switched_on[factor]]
-    return "pii" if len(on) == len(FACTORS) else "+".join(on) or "none"
-
-
-def combinations() -> dict[str, dict[str, bool]]:
-    """All eight of them by name, from none to all."""
-    every = [{factor: bool(number >> place & 1) for place, factor in enumerate(FACTORS)} for number in range(8)]
-    every.sort(key=lambda on: sum(on.values()))
-    return {combination(on): on for on in every}
 
 
 # What a recording keeps
