@@ -9,6 +9,7 @@ rolled (jitter) and with other colors (ColorShift). The same settings are meant 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 from torch import nn
@@ -29,6 +30,7 @@ from thesis_kit.synthesis import (
 )
 
 STAGES = 7  # published: sizes 2/8, 3/8, … 8/8 of the network's
+FACTORS = ("color", "zoom", "center")  # the three augmentations that the paper takes apart
 
 
 def plug_in_inversion(
@@ -110,6 +112,18 @@ def growing(size: int, steps: int, *, zoom: bool = True, center: bool = True) ->
     border = {(True, True): eighth // 2, (True, False): 0, (False, True): eighth}[zoom, center]
     sizes = [size - eighth * (STAGES - k) for k in range(1, STAGES + 1)]
     return [Stage(side, steps, 0 if k == 0 else border) for k, side in enumerate(sizes)]
+
+
+def combinations() -> dict[str, dict[str, bool]]:
+    """All eight ways to use ColorShift, zoom and centering, from none to all: a name, and which of them are in use.
+
+    Names are "none", "color", "zoom", …, "zoom+center", and "pii" for all three, which is the method.
+    """
+    every = [dict(zip(FACTORS, point, strict=True)) for point in product((False, True), repeat=len(FACTORS))]
+    every.sort(key=lambda on: sum(on.values()))
+    special = {"": "none", "+".join(FACTORS): "pii"}
+    names = ("+".join(factor for factor in FACTORS if on[factor]) for on in every)
+    return {special.get(name, name): on for name, on in zip(names, every, strict=True)}
 
 
 def invert_with_penalties(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import thesis_kit as tk
-from thesis_kit.inversion import STAGES, growing, invert_with_penalties, plug_in_inversion
+from thesis_kit.inversion import STAGES, combinations, growing, invert_with_penalties, plug_in_inversion
 from thesis_kit.models import Classifier
 
 
@@ -35,6 +35,15 @@ def test_growth_is_split_between_zoom_and_border(zoom, center, border):
 def test_without_zoom_and_centering_as_many_steps_are_made_at_full_size():
     stages = growing(64, 5, zoom=False, center=False)
     assert [(stage.size, stage.steps, stage.border) for stage in stages] == [(64, 5, 0)] * STAGES
+
+
+def test_combinations_are_named_after_what_is_in_use():
+    every = combinations()
+    assert list(every) == ["none", "center", "zoom", "color", "zoom+center", "color+center", "color+zoom", "pii"]
+    for name, on in every.items():
+        in_use = {"none": "", "pii": "color+zoom+center"}.get(name, name)
+        assert {factor for factor, there in on.items() if there} == set(filter(None, in_use.split("+")))
+        assert set(on) == {"color", "zoom", "center"}
 
 
 def test_an_inversion_is_what_the_network_takes_for_its_class():

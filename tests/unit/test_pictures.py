@@ -59,6 +59,29 @@ def test_the_kernel_distance_is_zero_on_average_for_sets_of_one_kind_and_not_for
         kid(torch.randn(1, 3), torch.randn(4, 3))
 
 
+def test_the_kernel_distance_of_balanced_sets_is_zero_on_average_too():
+    """Two images of each of four classes far apart: pairs of one class are rarer within a set than between sets."""
+    generator, y = torch.Generator().manual_seed(0), torch.arange(4).repeat_interleave(2)
+    centers = 3 * torch.randn(4, 8, generator=generator)
+    draws = [centers[y] + torch.randn(2, 8, 8, generator=generator) for _ in range(200)]
+    plain, weighed = (
+        torch.tensor([kid(a, b, classes=classes) for a, b in draws]) for classes in (None, (y, y))
+    )  # fmt: skip
+    error = weighed.std() / math.sqrt(len(weighed))
+    assert weighed.mean().abs() < 3 * error
+    assert plain.mean() < -10 * error
+    moved = torch.tensor([kid(a, b + 1, classes=(y, y)) for a, b in draws])
+    assert moved.mean() > 10 * error
+
+
+def test_the_kernel_distance_by_class_agrees_with_the_plain_one_where_classes_do_not_matter():
+    a, b = torch.randn(6, 4, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
+    one = torch.zeros(6, dtype=torch.int64)
+    assert kid(a, b, classes=(one, one)) == pytest.approx(kid(a, b), rel=1e-9)
+    with pytest.raises(ValueError, match="at least two images of every class"):
+        kid(a, b, classes=(torch.tensor([0, 0, 0, 0, 0, 1]), one))
+
+
 def test_the_kernel_distance_of_images_uses_penultimate_features():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 2))

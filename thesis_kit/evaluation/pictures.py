@@ -45,13 +45,25 @@ def recognized(
     return votes / len(verifiers)
 
 
-def kid(ours: Float[Tensor, "n d"], theirs: Float[Tensor, "m d"]) -> float:
+def kid(
+    ours: Float[Tensor, "n d"], theirs: Float[Tensor, "m d"], *,
+    classes: tuple[Int[Tensor, " n"], Int[Tensor, " m"]] | None = None,
+) -> float:  # fmt: skip
     """Kernel inception distance of two sets of features: the unbiased squared MMD of the cubic kernel (a·b/d + 1)³.
 
     Zero in expectation for sets of the same kind, whatever their sizes, and negative by chance; no number of images is
     too small to be unbiased, but few images scatter.
 
-    Source: Bińkowski, Sutherland, Arbel and Gretton, ICLR 2018, eq. 4.
+    Args:
+        ours, theirs: features, a row an image.
+        classes: of both sets, where each was made to hold equally many images of every class. Two images of one set are
+            then of one class more rarely than two that were drawn freely, which alone would make the distance negative;
+            pairs of one class and of two are weighed here as in free draws.
+
+    Raises:
+        ValueError: fewer than two images, or than two of a class where classes are given; features of two lengths.
+
+    Source: Bińkowski, Sutherland, Arbel and Gretton, ICLR 2018, eq. 4; weighing by class is ours.
     """
     if min(len(ours), len(theirs)) < 2 or ours.shape[1:] != theirs.shape[1:]:
         raise ValueError(
@@ -59,24 +71,35 @@ def kid(ours: Float[Tensor, "n d"], theirs: Float[Tensor, "m d"]) -> float:
             f"and {tuple(theirs.shape)}"
         )
     a, b = ours.double(), theirs.double()
+    of_a, of_b = classes or (None, None)
+    return float(_within(_cubic(a, a), of_a) + _within(_cubic(b, b), of_b) - 2 * _cubic(a, b).mean())
 
-    def kernel(u: Tensor, v: Tensor) -> Tensor:
-        return (u @ v.T / u.shape[1] + 1) ** 3
 
-    def within(u: Tensor) -> Tensor:
-        k, n = kernel(u, u), len(u)
-        return (k.sum() - k.diagonal().sum()) / (n * (n - 1))
+def _cubic(u: Tensor, v: Tensor) -> Tensor:
+    return (u @ v.T / u.shape[1] + 1) ** 3
 
-    return float(within(a) + within(b) - 2 * kernel(a, b).mean())
+
+def _within(k: Tensor, classes: Tensor | None) -> Tensor:
+    """The mean kernel of two different images of a set, drawn freely or as if they were."""
+    apart = ~torch.eye(len(k), dtype=torch.bool, device=k.device)
+    if classes is None:
+        return k[apart].mean()
+    same = (classes[:, None] == classes).to(k.device)
+    if (same.sum(dim=1) < 2).any():
+        raise ValueError("the distance by class needs at least two images of every class: make more of each")
+    share = same.double().mean()  # of pairs, an image with itself included: how often two free draws are of one class
+    others = k[~same].mean() if (~same).any() else 0.0
+    return share * k[same & apart].mean() + (1 - share) * others
 
 
 def kid_of_images(
-    verifier: nn.Module, ours: Float[Tensor, "n c h w"], real: Float[Tensor, "m c h w"], *, batch_size: int = 256
-) -> float:
+    verifier: nn.Module, ours: Float[Tensor, "n c h w"], real: Float[Tensor, "m c h w"], *, batch_size: int = 256,
+    classes: tuple[Int[Tensor, " n"], Int[Tensor, " m"]] | None = None,
+) -> float:  # fmt: skip
     """KID between images and real images in a verifier's penultimate features; compare only at equal numbers."""
     with evaluating(verifier), torch.no_grad():
         sides = [torch.cat([features(verifier, some) for some in x.split(batch_size)]) for x in (ours, real)]
-    return kid(*sides)
+    return kid(*sides, classes=classes)
 
 
 def high_frequency_share(x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _MODULES = {  # chapter → arena → the file that measures
     "certificates": {"scenes": "certificates"},
     "defenses": {"digits": "defenses", "scenes": "transfer"},
+    "inversion": {"scenes": "inversion"},
     "regularization": {"digits": "regularization", "scenes": "regularization"},
 }
 

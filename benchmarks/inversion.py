@@ -1,0 +1,160 @@
+"""What inversions cost beside the plain way to write them, in one process, on one thread.
+
+- Plug-In Inversion of several images at once beside a loop that takes one image at a time through the same stages,
+  augmentations and random numbers. Above 1 the engine is faster; it should not be slower. That both lose the same is
+  asserted.
+- An objective in the first third of a network, where the engine stops the forward pass, beside the same objective with
+  the rest of the network run too: forward and backward (its logits count, times zero), and forward alone (they are
+  read, and nothing is made of them). It should be at least twice as fast as the first; where all blocks cost the same,
+  the second takes twice as long at most, for no gradients of weights are made. That all three lose the same is
+  asserted.
+
+Process time of interleaved pairs, the order within a pair alternating; medians of ratios are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thesis_kit.inversion import growing, plug_in_inversion
+from thesis_kit.models import Classifier, anatomy, build
+from thesis_kit.randomness import ImageRandom, mix_seed
+from thesis_kit.synthesis import (
+    LOGITS,
+    ColorShift,
+    Ensemble,
+    Jitter,
+    Moment,
+    Objective,
+    Stage,
+    channel,
+    logit,
+    synthesize,
+)
+from thesis_kit.synthesis.augmentations import augment
+
+SIZE, STEPS, COPIES, LR, SEED = 64, 2, 8, 0.05, 0
+FRESH, STEP, STAGE = range(3)  # streams of the seed, as the engine numbers them
+CLOSE = 1e-4  # of losses that only rounding keeps apart
+NETWORKS = {
+    "small_resnet": {"width": 16},
+    "vit_tiny_patch16_224": {"img_size": SIZE, "patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3},
+}
+
+
+def network(name: str) -> Classifier:
+    model = build(name, n_classes=16, seed=0, **NETWORKS[name]).eval()
+    with torch.no_grad():
+        anatomy.head(model).weight.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
+    return model.requires_grad_(False)
+
+
+def one_image(model: nn.Module, label: int, identity: int) -> Tensor:
+    """Plug-In Inversion of one image, as one would type it; the losses of all steps."""
+    ids, y = torch.tensor([identity]), torch.full((COPIES,), label)
+    augmentations = [Jitter.for_size(SIZE), Ensemble(COPIES), ColorShift()]
+    x, losses = None, []
+    for number, stage in enumerate(growing(SIZE, STEPS)):
+        fresh = ImageRandom(mix_seed(SEED, FRESH, number), ids).uniform(3, *stage.sides, dtype=torch.float64).float()
+        if x is not None:
+            inner = stage.size - stage.border
+            top = (stage.size - inner) // 2
+            resized = F.interpolate(x.detach(), (inner, inner), mode="bilinear")
+            fresh[..., top : top + inner, top : top + inner] = resized
+        x = fresh.requires_grad_()
+        adam = torch.optim.Adam([x], lr=LR, betas=(0.5, 0.99))
+        for step in range(1, STEPS + 1):
+            for group in adam.param_groups:
+                group["lr"] = LR * 0.5 * (1 + math.cos(math.pi * (step - 1) / STEPS))
+            random = [ImageRandom(mix_seed(SEED, *stream), ids) for stream in ((STEP, number, step), (STAGE, number))]
+            copies = augment(x, augmentations, Moment(*random, (step - 1) / STEPS))[0]  # (e, c, h, w)
+            loss = F.cross_entropy(model(copies), y)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            with torch.no_grad():
+                x.clamp_(0, 1)
+            losses.append(loss.detach())
+    return torch.stack(losses)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def ratio(ours: Callable[[], object], theirs: Callable[[], object], pairs: int) -> float:
+    """Median of theirs over ours."""
+    found = []
+    for pair in range(-1, pairs):  # the first pair warms up
+        order = (ours, theirs) if pair % 2 else (theirs, ours)
+        spent = {work: seconds(work) for work in order}
+        found += [spent[theirs] / spent[ours]] if pair >= 0 else []
+    return statistics.median(found)
+
+
+def alike(losses: Tensor, others: Tensor, what: str) -> float:
+    """How far losses are apart, in parts of their size."""
+    apart = float((losses - others).abs().max() / losses.abs().max())
+    if not apart < CLOSE:
+        raise SystemExit(f"{what}: the losses differ by {apart:.1e} of their size")
+    return apart
+
+
+def inverting(name: str, images: int, pairs: int) -> None:
+    model, labels = network(name), list(range(images))
+
+    def together() -> Tensor:
+        knobs = {"size": SIZE, "steps": STEPS, "copies": COPIES, "lr": LR, "seed": SEED}
+        return plug_in_inversion(model, labels, progress=False, **knobs).losses
+
+    def alone() -> Tensor:
+        return torch.stack([one_image(model, label, place) for place, label in enumerate(labels)], dim=1)
+
+    apart = alike(together(), alone(), name)
+    faster = ratio(together, alone, pairs)
+    print(f"{name}: {images} images, {faster:.2f} times as fast as one by one, losses apart by {apart:.0e}")
+
+
+def stopping(name: str, pairs: int) -> None:
+    model, targets = network(name), list(range(8))
+    blocks = anatomy.blocks(model)
+    place, _ = blocks[len(blocks) // 3 - 1]
+    shallow = channel(place, targets)
+    read = Objective([place, LOGITS], shallow.read, "with the logits read", targets=len(targets))
+
+    def run(objective: Objective) -> Tensor:
+        return synthesize(model, objective, stages=[Stage(SIZE, 3)], augmentations=[Ensemble(4)], progress=False).losses
+
+    found = {}
+    for what, objective in (("forward and backward", shallow + 0.0 * logit(targets)), ("forward alone", read)):
+        alike(run(shallow), run(objective), f"{name}, {what}")
+        found[what] = ratio(lambda: run(shallow), lambda objective=objective: run(objective), pairs)
+    said = ", ".join(f"{value:.2f} with the rest run {what}" for what, value in found.items())
+    print(f"{name}: an objective at {place}, times as fast as {said}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=7, help="interleaved pairs of each comparison")
+    pairs = parser.parse_args().pairs
+    torch.set_num_threads(1)
+    print(f"python {platform.python_version()}, torch {torch.__version__}, threads {torch.get_num_threads()}")
+    for name in NETWORKS:
+        inverting(name, 8, pairs)
+    for name in NETWORKS:
+        stopping(name, pairs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,568 @@
+"""Chapter 4's recorded runs in miniature: what an arm makes, records and shares, its controls, and the figures."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import cache
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+import torch
+
+from thesis_kit.checks import NonFiniteOutput, UnknownName
+from thesis_kit.data import load
+from thesis_kit.evaluation import class_regions, high_frequency_share, kid_of_images
+from thesis_kit.experiments import find, inversion, runner
+from thesis_kit.experiments import zoo as making
+from thesis_kit.experiments.inversion import World, arms_of, settings_tried, usable
+from thesis_kit.experiments.memory import FOLDER_VARIABLE
+from thesis_kit.experiments.zoo_recipes import RECIPES, Recipe
+from thesis_kit.files import digest
+from thesis_kit.inversion import FACTORS, STAGES, combinations, plug_in_inversion
+from thesis_kit.models import anatomy, build, zoo
+from thesis_kit.profiles import INVERSION
+from thesis_kit.reporting import inversion as figures
+from thesis_kit.reporting.claims import catalog
+from thesis_kit.reporting.inversion import pack_picture, unpack_picture
+from thesis_kit.reporting.judging import judge_claim
+from thesis_kit.reporting.results import NotRecorded, Result
+from thesis_kit.reporting.statistics import Verdict
+
+RECORD = INVERSION["record"]
+MEMBERS = ("resnet", "vit", "mixer", "convnext", "deit", "robust", "resnet-plain", "vit-plain", "mixer-plain")
+TINY = replace(
+    RECORD,
+    task=replace(RECORD.task, data_options=MappingProxyType({**RECORD.task.data_options, "size": 16, "n_test": 200})),
+    size=16, classes=(0, 1, 2), members=MappingProxyType({name: f"tiny-{name}" for name in MEMBERS}),
+    verifiers=MappingProxyType({"natural": "tiny-verifier", "robust": "tiny-verifier-pgd"}), steps=1, copies=2,
+    ensembles=(1, 2, 32), tvs=(0.01, 1.0), trial_lrs=(0.1,), trial_tvs=(0.01, 1.0), trial_norms=(1e-5, 1e-2),
+    trial_batchnorms=(0.01, 1.0), pictured=(0, 2), each=2, seeds=(0, 1),
+)  # fmt: skip
+RESNET = {"architecture": "small_resnet", "options": {"width": 4}}
+CNN = {"architecture": "small_cnn", "options": {"width": 4}}
+MIXER = {"architecture": "small_mixer", "options": {"size": 16, "patch": 4, "width": 16, "depth": 1}}
+
+
+def recipe(name: str, seed: int) -> Recipe:
+    options = {"size": 16, "n_train": 40, "n_validation": 1, "n_test": 8}
+    kinds = {"resnet": RESNET, "vit": MIXER, "mixer": MIXER, "deit": MIXER}
+    kind = kinds.get(name.split("-")[1], CNN)
+    return Recipe(
+        title="A tiny network.", data="scenes.v1", data_options=options, **kind, method="natural", updates=4,
+        lr=0.05, eps=(), batch_size=8, seed=seed,
+    )  # fmt: skip
+
+
+def opinionated(load, images):
+    """``zoo.load`` with verifiers that answer one of the three inverted classes, now this and now that."""
+
+    def loaded(name, **knobs):
+        model = load(name, **knobs)
+        if "verifier" in name:
+            with torch.no_grad():
+                bias = anatomy.head(model).bias
+                bias -= model(images).mean(dim=0)
+                bias[:3] += 100
+        return model
+
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """The experiment with tiny settings, a zoo of tiny networks, and a folder of its own for shared work."""
+    folder = tmp_path_factory.mktemp("zoo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(making, "CHECKPOINTS", folder / "checkpoints")
+        for seed, name in enumerate([*TINY.members.values(), *TINY.verifiers.values()]):
+            patch.setitem(RECIPES, name, recipe(name, seed))
+            making.make(name, folder=folder, device="cpu")
+        patch.setattr(zoo, "FOLDER", folder)
+        splits = cache(lambda seed: load("scenes.v1", seed, **TINY.task.data_options))
+        patch.setattr(zoo, "load", opinionated(zoo.load, splits(0).test.x))
+        patch.setattr(inversion, "load", lambda name, seed, **options: splits(seed))
+        patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("runs")))
+        patch.setattr(inversion, "INVERSION", {"record": TINY})
+        yield inversion._experiment()
+
+
+@pytest.fixture(scope="module")
+def records(experiment):
+    return {cell: experiment.run(*cell, experiment.config) for cell in experiment.cells}
+
+
+@pytest.fixture(scope="module")
+def result(experiment, records):
+    return result_of(experiment, records)
+
+
+def result_of(experiment, records) -> Result:
+    """The records as a result file holds them."""
+    document = runner.empty_document(experiment)
+    document["cells"] = [runner._run_cell(lambda arm, seed, _: records[arm, seed], *cell, {}) for cell in records]
+    return Result(document)
+
+
+def timeless(cell):
+    return {**cell, "seconds": 0}
+
+
+# Arms
+
+
+def test_the_recorded_experiment_has_the_arms_of_the_chapters_claims():
+    recorded = find("inversion", "scenes")
+    assert set(recorded.arms) == set(catalog().chapters["inversion"].arms)
+    assert {arm.partition("@")[0] for arm in recorded.arms} <= set(arms_of(RECORD))
+    per_arm = len(RECORD.classes) * RECORD.each * len(RECORD.seeds)
+    assert per_arm >= 100
+    hours = sum(recorded.expected_seconds(arm) for arm, _ in recorded.cells) / 3600
+    assert 1 < hours < 5
+
+
+def test_the_record_has_the_weights_of_its_networks(experiment):
+    hashes = experiment.data_hashes()
+    assert set(hashes) == {"scenes.v1", *TINY.members.values(), *TINY.verifiers.values()}
+    assert hashes["tiny-vit"] == zoo.entry("tiny-vit").sha256
+
+
+def test_no_verifier_is_inverted_and_each_arm_has_its_own_network(experiment):
+    for s in INVERSION.values():
+        assert not set(s.members.values()) & set(s.verifiers.values())
+        assert len(set(s.members.values())) == len(s.members)
+        assert list(s.verifiers) == ["natural", "robust"]
+    world = World(0, TINY)
+    for name in TINY.members:
+        kept = zoo.load(f"tiny-{name}")
+        assert all(torch.equal(a, b) for a, b in zip(world.inverted(name).parameters(), kept.parameters(), strict=True))
+        assert not world.inverted(name).training
+
+
+def test_networks_of_timm_come_with_their_weights(monkeypatch):
+    asked, small = [], build("small_cnn", width=2, seed=0)
+    monkeypatch.setattr(inversion, "build", lambda name, **knobs: asked.append((name, knobs)) or small)
+    World(0, TINY).network("resnet10t.c3_in1k")
+    assert asked == [("resnet10t.c3_in1k", {"pretrained": True})]
+    assert inversion.fingerprint("resnet10t.c3_in1k") == "resnet10t.c3_in1k"
+
+
+@pytest.mark.bad_input
+def test_a_member_that_is_not_made_yet_is_named(experiment):
+    with pytest.raises(UnknownName, match="unknown zoo model 'tiny-resnetz': did you mean tiny-resnet"):
+        World(0, TINY).network("tiny-resnetz")
+
+
+class Asked(Exception):
+    """Stops an arm where it would begin to compute."""
+
+
+def knobs_of(arm, monkeypatch, settings=TINY):
+    """What an arm asks for: the function, the images' classes, and all knobs."""
+    what, _, name = arm.partition("@")
+
+    def asked(method):
+        def ask(model, classes, **knobs):
+            raise Asked(method, classes, knobs)
+
+        return ask
+
+    for method in ("plug_in_inversion", "invert_with_penalties"):
+        monkeypatch.setattr(inversion, method, asked(method))
+    monkeypatch.setattr(inversion, "_tried", lambda world, kind: [{"tv": 3.0, "validation": 1.0, "diverged": False}])
+    with pytest.raises(Asked) as stopped:
+        arms_of(settings)[what](World(1, settings), name)
+    return stopped.value.args
+
+
+def test_combinations_differ_in_what_they_are_named_after(experiment, monkeypatch):
+    asked = {name: knobs_of(f"{name}@resnet", monkeypatch) for name in combinations()}
+    whole = asked["pii"][2]
+    for name, (method, classes, knobs) in asked.items():
+        on = set(FACTORS if name == "pii" else name.split("+")) - {"none"}
+        assert (method, classes) == ("plug_in_inversion", [0, 0, 1, 1, 2, 2])
+        assert (knobs["color"], knobs["zoom"], knobs["center"]) == (float("color" in on), "zoom" in on, "center" in on)
+        assert knobs["copies"] == (2 if "color" in on else 1)
+        rest = {"color", "zoom", "center", "copies"}
+        assert {k: v for k, v in knobs.items() if k not in rest} == {k: v for k, v in whole.items() if k not in rest}
+    assert len(asked) == 8
+
+
+@pytest.mark.parametrize(
+    ("arm", "change"),
+    [
+        ("copies=1", {"copies": 1}),
+        ("copies=32", {"copies": 32}),
+        ("pii+tv", {"tv": TINY.added_tv}),
+        ("pii+bn", {"batchnorm": TINY.added_batchnorm}),
+        ("sweep+color", {"tv": TINY.tvs[0]}),
+        ("sweep", {"tv": TINY.tvs[0], "color": 0.0, "copies": 1}),
+    ],
+)
+def test_other_arms_of_the_method_change_one_thing(experiment, monkeypatch, tmp_path, arm, change):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    rest = {"zoom", "center"}  # where they are not named, both are in use
+    whole = {**knobs_of("pii@resnet", monkeypatch)[2], **change}
+    method, _, knobs = knobs_of(f"{arm}@resnet", monkeypatch)
+    assert method == "plug_in_inversion"
+    assert {**dict.fromkeys(rest, True), **knobs} == whole
+
+
+def test_inversions_without_the_method_make_as_many_steps_at_full_size(experiment, monkeypatch, tmp_path):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    method, classes, bare = knobs_of("ce@vit", monkeypatch)
+    assert (method, classes) == ("invert_with_penalties", [0, 0, 1, 1, 2, 2])
+    assert bare == {"size": 16, "steps": STAGES, "seed": bare["seed"], "progress": False}
+    assert bare["seed"] == knobs_of("pii@vit", monkeypatch)[2]["seed"]  # the same starts
+    assert knobs_of("tv+l2@vit", monkeypatch) == (method, classes, {**bare, "tv": 3.0})
+
+
+def test_without_color_shift_one_copy_stands_for_all():
+    model = build("small_resnet", n_classes=3, width=4, seed=0).eval()
+    knobs = {"size": 16, "steps": 2, "color": 0.0, "batchnorm": 0.1, "progress": False}
+    one, four = (plug_in_inversion(model, [0, 1, 2], copies=copies, **knobs) for copies in (1, 4))
+    assert torch.allclose(one.losses, four.losses, rtol=1e-4)
+    assert torch.allclose(one.images, four.images, atol=1e-3)
+    colored = plug_in_inversion(model, [0, 1, 2], copies=4, **{**knobs, "color": 1.0})
+    assert not torch.allclose(colored.images, one.images, atol=1e-3)
+
+
+# Records
+
+
+def test_the_miniature_is_not_all_alike(records):
+    v = {np.mean(cell["values"]["recognized"]) for cell in records.values()}
+    assert len(v) > 4
+    assert {bit for cell in records.values() for bit in cell["outcomes"]["right_robust"]} == {0, 1}
+    assert len({cell["scalars"]["kid"] for cell in records.values() if "kid" in cell["scalars"]}) > 70
+
+
+def test_a_cell_is_what_the_runner_asks_for(records, experiment):
+    n, steps = 6, STAGES * TINY.steps
+    copies = {"copies=1": 1, "copies=32": 32, **dict.fromkeys(("pii", "pii+tv", "pii+bn", "color", "color+zoom"), 2)}
+    copies |= {"color+center": 2, "sweep+color": 2}
+    for (arm, seed), cell in records.items():
+        assert (cell["arm"], cell["seed"]) == (arm, seed)
+        what = arm.partition("@")[0]
+        swept = what.startswith("sweep")
+        assert cell["n"] == (n * len(TINY.tvs) if swept else n)
+        for values in (*cell["outcomes"].values(), *cell["values"].values()):
+            assert len(values) == cell["n"]
+            assert np.isfinite(values).all()
+        votes = np.array([cell["outcomes"][f"right_{name}"] for name in ("natural", "robust")])
+        assert cell["values"]["recognized"] == votes.mean(axis=0).tolist()
+        if what == "real":
+            assert cell["budget"] == {}
+            continue
+        spent = cell["budget"]["inversion"]
+        assert spent["attacked"] == cell["n"]
+        assert spent["forward_images"] == spent["backward_images"] == cell["n"] * steps * copies.get(what, 1)
+
+
+def test_images_are_judged_by_both_verifiers_and_beside_as_many_real_ones(experiment, records):
+    world, cell = World(1, TINY), records["pii@vit", 1]
+    images = world.plugged("vit").images
+    y = torch.tensor([0, 0, 1, 1, 2, 2])
+    for name in ("natural", "robust"):
+        right = (zoo.load(TINY.verifiers[name])(images).argmax(dim=1) == y).long()
+        assert cell["outcomes"][f"right_{name}"] == right.tolist()
+    verifier = zoo.load("tiny-verifier")
+    regions = class_regions(verifier, images, y)
+    assert cell["values"]["regions"] == regions.tolist()
+    assert cell["outcomes"]["one_place"] == (regions == 1).long().tolist()
+    assert cell["values"]["high_frequency"] == pytest.approx(high_frequency_share(images).tolist(), abs=1e-6)
+    assert cell["scalars"]["kid"] == kid_of_images(verifier, images, world.real(1), classes=(y, y))
+    assert len(world.real(1)) == len(images)
+
+
+def test_arms_are_compared_on_the_same_targets_and_seeds_have_their_own(records):
+    groups = {}
+    for (arm, seed), cell in records.items():
+        groups.setdefault((seed, arm.startswith("sweep")), set()).add((cell["group"], cell["n"]))
+    assert all(len(found) == 1 for found in groups.values())
+    assert len(set.union(*groups.values())) == 4
+    assert records["pii@resnet", 0]["pictures"].keys() != records["pii@resnet", 1]["pictures"].keys()
+    assert not torch.equal(World(0, TINY).plugged("resnet").images, World(1, TINY).plugged("resnet").images)
+
+
+def test_a_cell_measured_again_from_nothing_is_the_same_in_any_order(experiment, records, monkeypatch, tmp_path):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    for arm in ("sweep@resnet-plain", "deep@resnet-plain", "tv+l2@mixer", "tv+l2@resnet", "pii@random", "ce@deit"):
+        assert timeless(experiment.run(arm, 1, experiment.config)) == timeless(records[arm, 1]), arm
+
+
+# Controls
+
+
+def test_real_images_are_of_the_inverted_classes_and_nobody_elses(experiment, records):
+    test = load("scenes.v1", 0, **TINY.task.data_options).test
+    seen = []
+    for seed in TINY.seeds:
+        for which in (0, 1):
+            images = World(seed, TINY).real(which)
+            place = [int((test.x == image).flatten(1).all(dim=1).nonzero()) for image in images]
+            assert test.y[place].tolist() == [0, 0, 1, 1, 2, 2]
+            seen += place
+    assert len(set(seen)) == len(seen) == 24
+    verifier = zoo.load("tiny-verifier")
+    right = (verifier(World(0, TINY).real(0)).argmax(dim=1) == torch.tensor([0, 0, 1, 1, 2, 2])).long()
+    assert records["real", 0]["outcomes"]["right_natural"] == right.tolist()
+
+
+def test_too_few_real_images_are_refused():
+    with pytest.raises(
+        ValueError, match=r"seed 30 needs 12\d test images of class 0, and there are \d+: enlarge n_test"
+    ):
+        World(30, TINY).real(0)
+
+
+def test_the_random_network_has_learned_nothing(experiment):
+    trained, (one, other) = zoo.load("tiny-resnet"), (World(seed, TINY).inverted("random") for seed in (0, 1))
+    assert [p.shape for p in one.parameters()] == [p.shape for p in trained.parameters()]
+    assert not one.training
+    for a, b in ((one, other), (one, trained)):
+        drawn = [(u, v) for u, v in zip(a.parameters(), b.parameters(), strict=True) if u.ndim > 1]
+        assert not any(torch.equal(u, v) for u, v in drawn)
+    again = World(0, TINY).inverted("random")
+    assert all(torch.equal(u, v) for u, v in zip(one.parameters(), again.parameters(), strict=True))
+    norms = [m for m in one.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert all((norm.running_mean == 0).all() for norm in norms)
+
+
+# Weights of total variation
+
+
+def test_a_weight_is_usable_where_its_images_are_recognized_often_enough():
+    assert usable([0.1, 0.8, 1.0, 0.79], 0.8) == 2
+    assert usable([0.5, 0.4, 0.1], 0.8) == 0
+    assert usable([0.3 * 0.8, 0.1], 0.8 * 0.3) == 1
+    assert usable([0.0, 0.0], 0.0) == 0
+
+
+def test_a_sweep_has_every_weight_and_counts_beside_its_other_half(experiment, records):
+    for network in ("resnet", "resnet-plain"):
+        for seed in TINY.seeds:
+            cells = {kind: records[f"{kind}@{network}", seed] for kind in ("sweep", "sweep+color")}
+            v = {kind: [value for _, value in cell["curves"]["V"]] for kind, cell in cells.items()}
+            for kind, cell in cells.items():
+                rows = np.array(cell["values"]["recognized"]).reshape(len(TINY.tvs), -1)
+                assert v[kind] == pytest.approx(rows.mean(axis=1).tolist())
+                assert [weight for weight, _ in cell["curves"]["kid"]] == list(TINY.tvs)
+                floor = 0.8 * max(*v["sweep"], *v["sweep+color"])
+                assert cell["scalars"]["floor"] == pytest.approx(floor)
+                assert cell["scalars"]["usable"] == usable(v[kind], floor)
+    world = World(0, TINY)
+    images = world.plugged("resnet", tv=TINY.tvs[1]).images
+    assert records["sweep+color@resnet", 0]["curves"]["kid"][1] == [TINY.tvs[1], world.kid(images)]
+
+
+def test_a_sweep_is_made_once(experiment, records, monkeypatch):
+    monkeypatch.setattr(inversion, "plug_in_inversion", None)
+    assert experiment.run("sweep+color@resnet", 0, experiment.config) == records["sweep+color@resnet", 0]
+
+
+def test_shared_work_is_told_apart_by_all_that_decides_it(experiment, monkeypatch):
+    def key(world=None, what=None, names=("resnet",)):
+        return digest((world or World(0, TINY)).about(what or {"sweep": "resnet"}, *names))
+
+    keys = [
+        key(),
+        key(World(1, TINY)),
+        key(World(0, replace(TINY, steps=2))),
+        key(World(0, replace(TINY, verifiers=MappingProxyType({"natural": "tiny-verifier"})))),
+        key(what={"sweep": "resnet", "colored": True}),
+        key(names=("resnet-plain",)),
+    ]
+    entry = zoo.entry
+    monkeypatch.setattr(zoo, "entry", lambda name: replace(entry(name), sha256="0"))  # trained again
+    keys.append(key())
+    assert len(set(keys)) == len(keys)
+
+
+# Penalties tuned on one network
+
+
+def test_both_penalties_get_as_many_trials():
+    tried = {kind: settings_tried(kind, RECORD) for kind in ("tv+l2", "deep")}
+    assert {kind: len(settings) for kind, settings in tried.items()} == {"tv+l2": 16, "deep": 16}
+    for settings in tried.values():
+        assert len({tuple(sorted(setting.items())) for setting in settings}) == 16
+    assert all("batchnorm" not in setting for setting in tried["tv+l2"])
+    assert {setting["batchnorm"] for setting in tried["deep"]} == set(RECORD.trial_batchnorms)
+    assert {setting["norm"] for setting in tried["deep"]} == {RECORD.trial_norms[0]}
+
+
+def test_the_best_trial_of_the_studied_network_is_applied_untouched(experiment, records):
+    for kind, arms in (("tv+l2", ("resnet", "vit", "mixer")), ("deep", ("resnet", "resnet-plain"))):
+        cells = [records[f"{kind}@{name}", 0] for name in arms]
+        trials, chosen = cells[0]["trials"], cells[0]["chosen"]
+        assert all((cell["trials"], cell["chosen"]) == (trials, chosen) for cell in cells)
+        tried = settings_tried(kind, TINY)
+        assert [{k: trial[k] for k in tried[0]} for trial in trials] == tried
+        best = max(trials, key=lambda trial: trial["validation"])
+        assert {k: best[k] for k in chosen} == chosen
+        world = World(0, TINY)
+        again = world.votes(world.penalized("resnet", trial=True, **chosen).images, TINY.each_trial)
+        assert best["validation"] == float(torch.stack(list(again.values())).mean())
+        judged = world.penalized(arms[-1], **chosen).images
+        assert cells[-1]["values"]["recognized"] == torch.stack(list(world.votes(judged).values())).mean(0).tolist()
+
+
+def test_trials_are_of_images_that_are_judged_nowhere(experiment):
+    world = World(0, TINY)
+    assert not torch.equal(world.penalized("resnet", trial=True).images, world.penalized("resnet").images)
+
+
+def test_a_trial_that_diverges_is_noted_and_never_chosen(experiment, tmp_path, monkeypatch):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    penalized = World.penalized
+
+    def some(self, name, **knobs):
+        if knobs.get("tv") == 0.01:
+            raise NonFiniteOutput("the loss is NaN")
+        return penalized(self, name, **knobs)
+
+    monkeypatch.setattr(World, "penalized", some)
+    found = arms_of(TINY)["tv+l2"](World(0, TINY), "vit").record
+    assert [trial["diverged"] for trial in found["trials"]] == [True, True, False, False]
+    assert found["chosen"]["tv"] == 1.0
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "other"))
+    monkeypatch.setattr(World, "penalized", lambda *a, **k: some(World(0, TINY), "vit", tv=0.01))
+    with pytest.raises(NonFiniteOutput, match="deep diverged with every setting: add milder ones to the profile"):
+        arms_of(TINY)["deep"](World(0, TINY), "resnet")
+
+
+# Claims
+
+
+def test_every_claim_can_be_judged_from_the_record(result):
+    claims = catalog().of("inversion")
+    assert len(claims) == 12
+    for claim in claims:
+        judged = judge_claim(claim, result)
+        assert judged.verdict is not Verdict.NOT_RUN, (claim.id, judged.reason)
+        assert "not recorded" not in judged.reported.values(), claim.id
+
+
+def value_of(result, name, number=0):
+    return judge_claim(catalog().claims[name], result).findings[number].interval.value
+
+
+def test_rules_say_what_the_claims_do(result):
+    v = {arm: np.mean([cell["values"]["recognized"] for cell in result.cells[arm].values()]) for arm in result.arms}
+    closed = v["pii@vit"] - v["ce@vit"] - 0.25 * (v["real"] - v["ce@vit"])
+    assert value_of(result, "pii-one-setting", 1) == pytest.approx(closed)
+    for number, factor in enumerate(FACTORS):
+        on = np.mean([v[f"{name}@resnet"] for name, has in combinations().items() if has[factor]])
+        off = np.mean([v[f"{name}@resnet"] for name, has in combinations().items() if not has[factor]])
+        assert value_of(result, "pii-factorial", number) == pytest.approx(on - off)
+        assert figures.main_effect(result, factor).value == pytest.approx(on - off)
+    assert value_of(result, "pii-ensemble") == pytest.approx(v["pii@resnet"] - v["copies=1@resnet"])
+    kids = {arm: np.mean(list(result.scalars("kid", arm).values())) for arm in ("pii@robust", "pii@resnet")}
+    assert value_of(result, "pii-robust-kid") == pytest.approx(kids["pii@resnet"] - kids["pii@robust"])
+
+
+# Pictures and figures
+
+
+def test_pictures_are_those_of_the_first_seed(experiment, records, result):
+    kept = {cell for cell, record in records.items() if record.get("pictures")}
+    assert kept == {
+        cell for cell in records if cell[1] == 0 and cell[0].split("@")[0] in ("real", "ce", *combinations())
+    }
+    shown, found = figures.recorded_pictures(result, "pii@resnet"), World(0, TINY).plugged("resnet")
+    assert list(shown) == ["class 0", "class 2", *(f"stage {k}" for k in range(1, STAGES))]
+    assert torch.equal(shown["class 2"], unpack_picture(pack_picture(found.images[4])))
+    assert [shown[f"stage {k}"].shape[-1] for k in range(1, STAGES)] == [4, 6, 8, 10, 12, 14]
+    for arm in ("sweep@resnet", "nothing"):
+        with pytest.raises(NotRecorded, match=f"no picture of {arm} was kept"):
+            figures.recorded_pictures(result, arm)
+
+
+def test_a_packed_picture_looks_like_the_image():
+    across = torch.linspace(0, 1, 64)
+    image = torch.stack([across.expand(64, 64), across.expand(64, 64).T, torch.full((64, 64), 0.3)])
+    text = pack_picture(image)
+    assert (unpack_picture(text) - image).abs().mean() < 0.02
+    assert len(text) < 1500
+    assert unpack_picture(pack_picture(image[:1])).shape == (3, 64, 64)
+
+
+WITH = {"label": "Figure 9.9", "caption": "A caption."}
+NETWORKS = {"resnet": "ResNet", "vit": "ViT"}
+SWEPT = {"resnet": "augmented", "resnet-plain": "plain"}
+FIGURES = {
+    "recognition": (lambda r: figures.recognition_figure(r, NETWORKS, **WITH), "pii@vit",
+                    r"ViT, cross-entropy alone: \d+%; ViT, Plug-In Inversion: \d+%; ViT, real images: \d+%"),
+    "transfer": (lambda r: figures.recognition_figure(r, NETWORKS, methods=("tv+l2", "deep", "pii"), **WITH),
+                 "pii@vit", r"ResNet, DeepInversion: \d+%; ResNet, Plug-In Inversion: \d+%; ViT, TV \+ ℓ₂: \d+%"),
+    "effects": (lambda r: figures.effects_figure(r, **WITH), "pii@resnet",
+                r"color \+ zoom: \d+%.*main effect of center: -?\d+ points"),
+    "weights": (lambda r: figures.weights_figure(r, SWEPT, **WITH), "sweep@resnet-plain",
+                r"plain, with ColorShift: \d\.\d of 2 weights usable, best \d+%; plain, without: "),
+    "copies": (lambda r: figures.copies_figure(r, {1: "copies=1@resnet", 2: "pii@resnet"}, **WITH), "pii@resnet",
+               r"copies\. 1: \d+%; 2: \d+%"),
+    "twins": (lambda r: figures.twins_figure(r, {"pii@resnet": "twin", "pii@robust": "robust"}, **WITH), "pii@robust",
+              r"robust, verifier adversarially trained: \d+%; robust: KID -?\d"),
+}  # fmt: skip
+
+
+def alt_of(shown) -> str:
+    (alt,) = re.findall(r'alt="([^"]*)"', shown.html)
+    return alt
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_say_what_they_show_also_while_arms_are_missing(name, result, experiment, records):
+    draw, arm, said = FIGURES[name]
+    assert re.search(said, alt_of(draw(result)))
+    partly = result_of(experiment, {cell: record for cell, record in records.items() if cell[0] != arm})
+    less = alt_of(draw(partly))
+    assert 0 < len(less) < len(alt_of(draw(result)))
+    empty = result_of(experiment, {cell: record for cell, record in records.items() if cell[0] == "ce@deit"})
+    with pytest.raises(
+        NotRecorded, match=r"is recorded in inversion\.scenes: measure them with `thesis-kit claims run"
+    ):
+        draw(empty)
+
+
+def test_figures_draw_from_a_single_seed(experiment, records):
+    one = result_of(experiment, {cell: record for cell, record in records.items() if cell[1] == 0})
+    for draw, _, said in FIGURES.values():
+        assert re.search(said, alt_of(draw(one)))
+
+
+def test_marks_are_where_the_numbers_are(result):
+    v = 100 * result.mean("recognized", "pii@vit").value
+    assert f"ViT, Plug-In Inversion: {v:.0f}%" in alt_of(FIGURES["recognition"][0](result))
+    usable_weights = np.mean(list(result.scalars("usable", "sweep@resnet").values()))
+    assert f"augmented, without: {usable_weights:.1f} of 2" in alt_of(FIGURES["weights"][0](result))
+
+
+def test_a_grid_of_pictures_has_rows_and_columns():
+    images = torch.rand(2, 3, 8, 8)
+    shown = figures.picture_grid({"one": images, "other": list(images)}, ["a", "b"], alt="Two rows.", **WITH)
+    assert alt_of(shown) == "Two rows."
+    for rows in ({}, {"one": images, "other": images[:1]}):
+        with pytest.raises(ValueError, match=r"every row needs 2 images, one a column, got \{"):
+            figures.picture_grid(rows, ["a", "b"], alt="Two rows.", **WITH)
+
+
+def test_stages_are_shown_in_their_sizes():
+    stages = [torch.rand(3, side, side) for side in (4, 8)]
+    assert alt_of(figures.stages_figure(stages, alt="Two stages.", **WITH)) == "Two stages."
+    with pytest.raises(ValueError, match="there is no stage to show"):
+        figures.stages_figure([], alt="None.", **WITH)
+
+
+def test_a_blind_grid_folds_its_answers_in_the_order_of_its_numbers():
+    images = torch.stack([torch.full((3, 4, 4), value) for value in (0.1, 0.5, 0.9)])
+    shown = figures.blind_grid(images, ["dark", "gray", "light"], columns=2, **WITH)
+    order = np.random.default_rng(0).permutation(3)
+    answers = re.findall(r"<dt[^>]*>(\d)</dt><dd[^>]*>(\w+)</dd>", shown.html)
+    assert answers == [(str(k), ["dark", "gray", "light"][place]) for k, place in enumerate(order, start=1)]
+    assert not {"dark", "gray", "light"} & set(re.findall(r"\w+", alt_of(shown)))
+    assert figures.blind_grid(images, ["dark", "gray", "light"], seed=3, **WITH).html != shown.html
+    with pytest.raises(ValueError, match="every image needs its answer, got 3 images and 2 answers"):
+        figures.blind_grid(images, ["dark", "gray"], **WITH)
