@@ -73,7 +73,7 @@ figures.picture_row(
 #
 # Earlier work therefore put into $\mathcal R$ what noise has and images have not. *Total variation* and the $\ell_2$ norm punish
 # differences between neighbors {cite:p}`mahendran2015`; *DeepInversion* asks that the statistics inside the network be those that its
-# BatchNorm layers remember from training {cite:p}`yin2020`. Both help, and both have a price: a weight for every
+# BatchNorm layers remember from training {cite:p}`yin2020deepinversion`. Both help, and both have a price: a weight for every
 # penalty, found by trial for every network; and transformers have no BatchNorm to ask.
 #
 # ## Change the question, not the loss
