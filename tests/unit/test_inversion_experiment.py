@@ -549,11 +549,15 @@ def test_a_grid_of_pictures_has_rows_and_columns():
             figures.picture_grid(rows, ["a", "b"], alt="Two rows.", **WITH)
 
 
-def test_stages_are_shown_in_their_sizes():
-    stages = [torch.rand(3, side, side) for side in (4, 8)]
-    assert alt_of(figures.stages_figure(stages, alt="Two stages.", **WITH)) == "Two stages."
-    with pytest.raises(ValueError, match="there is no stage to show"):
-        figures.stages_figure([], alt="None.", **WITH)
+def test_stages_are_a_slider_that_starts_at_the_last():
+    stages = [torch.rand(2, 3, side, side) for side in (4, 8, 12)]
+    shown = figures.stages_slider(stages, ["a", "b"], **WITH)
+    said = [shown.render(number)[1] for number in shown.values]
+    assert [text.split(": ")[1] for text in said] == [f"{side} × {side} pixels." for side in (4, 8, 12)]
+    assert shown.start == 2
+    for wrong in (stages[:1], [stages[0], stages[1][:1]]):
+        with pytest.raises(ValueError, match="every stage needs 2 images, one a name, got "):
+            figures.stages_slider(wrong, ["a", "b"], **WITH)
 
 
 def test_a_blind_grid_folds_its_answers_in_the_order_of_its_numbers():

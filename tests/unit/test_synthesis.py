@@ -322,6 +322,17 @@ def test_jitter_is_shared_before_the_ensemble_and_own_after_it():
         assert any(torch.equal(rolled, image.roll(shift, (-2, -1))) for shift in shifts)
 
 
+def test_a_preview_is_what_the_augmentations_make_of_an_image():
+    x = torch.rand(2, 3, 8, 8)
+    seen = synthesis.preview(x, [Jitter(2), Ensemble(3), ColorShift(1.0, 1.0)], seed=1)
+    assert seen.shape == (2, 3, 3, 8, 8)
+    assert not torch.equal(seen[:, 0], seen[:, 1])
+    assert torch.equal(seen[1:], synthesis.preview(x, [Jitter(2), Ensemble(3), ColorShift(1.0, 1.0)], seed=1)[1:])
+    rolled = synthesis.preview(x, [Jitter(2), Ensemble(3)], seed=1)
+    assert torch.equal(rolled[:, 0], rolled[:, 2])
+    assert torch.equal(rolled[:, 0].flatten(2).sort().values, x.flatten(2).sort().values)
+
+
 def test_jitter_is_thirty_two_pixels_at_224():
     assert [Jitter.for_size(size).limit for size in (224, 64, 32)] == [32, 9, 5]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from thesis_kit.checks import choose
 from thesis_kit.data.scenes import DISTRIBUTIONS
-from thesis_kit.experiments import certificates, regularization, transfer
+from thesis_kit.experiments import certificates, inversion, regularization, transfer
 from thesis_kit.models import Classifier, zoo
 from thesis_kit.profiles import Task
 from thesis_kit.session import Session
@@ -46,6 +46,20 @@ def regularized_network(session: Session, arm: str) -> Classifier:
         return zoo.load(f"cnn-digits-{members[arm]}").to(session.device).eval()
     settings = session.chapter("regularization")
     return regularization.World(session.seed, settings, device=session.device).made(arm).model
+
+
+def inverted_network(session: Session, name: str) -> Classifier:
+    """A network that chapter 4 inverts ("resnet", "vit", …; "random" has never been trained), in evaluation mode, on
+    the session's device."""
+    settings = session.chapter("inversion")
+    choose(name, [*settings.members, inversion.RANDOM], "inverted network")
+    return inversion.World(session.seed, settings, device=session.device).inverted(name)
+
+
+def verifying_networks(session: Session) -> dict[str, Classifier]:
+    """The networks that judge chapter 4's images and were never inverted, by how they were trained, on the session's
+    device."""
+    return inversion.World(session.seed, session.chapter("inversion"), device=session.device).verifiers
 
 
 def class_names(task: Task) -> tuple[str, ...]:

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from thesis_kit.inversion import FACTORS, combinations
 from thesis_kit.reporting.figures import COLORS, Shown, canvas, folded, present, style
+from thesis_kit.reporting.players import Slider, slider
 from thesis_kit.reporting.results import NotRecorded, Result
 from thesis_kit.reporting.statistics import Interval, items_interval
 
@@ -235,14 +237,15 @@ def twins_figure(recorded: Result, arms: Mapping[str, str], *, label: str, capti
 
 
 def _show(axis: Axes, image: Tensor) -> None:
-    axis.imshow(image.detach().cpu().permute(1, 2, 0).numpy(), interpolation="nearest", vmin=0, vmax=1, cmap="gray")
+    pixels = image.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
+    axis.imshow(pixels, interpolation="nearest", vmin=0, vmax=1, cmap="gray")
     axis.set_xticks([]), axis.set_yticks([]), axis.grid(False)
 
 
 def picture_grid(
     rows: Mapping[str, Sequence[Tensor] | Tensor], columns: Sequence[str], *, label: str, caption: str, alt: str
 ) -> Shown:
-    """Images (c, h, w) in [0, 1] in rows of a name each, under the columns' names.
+    """Images (c, h, w) in rows of a name each, under the columns' names; values outside [0, 1] are shown as its ends.
 
     It shows one class over networks, several classes over methods, or the combinations of augmentations.
 
@@ -265,21 +268,33 @@ def picture_grid(
     return present(figure, label=label, caption=caption, alt=alt)
 
 
-def stages_figure(stages: Sequence[Tensor], *, label: str, caption: str, alt: str) -> Shown:
-    """One image (c, h, w) at the end of every stage, each as large as it then was, side by side."""
-    if not len(stages):
-        raise ValueError("there is no stage to show: take the snapshots of a synthesis, or a recorded arm with stages")
-    largest = max(image.shape[-1] for image in stages)
-    with style():
-        figure, axes = canvas(1, len(stages), size=(1.35 * len(stages), 1.8), squeeze=False)
-        for number, (axis, image) in enumerate(zip(axes[0], stages, strict=True), start=1):
-            _show(axis, image)
-            margin = (largest - image.shape[-1]) / 2
-            axis.set_xlim(-0.5 - margin, image.shape[-1] - 0.5 + margin)
-            axis.set_ylim(image.shape[-2] - 0.5 + margin, -0.5 - margin)
-            axis.spines[:].set_visible(False)
-            axis.set_xlabel(f"{number}: {image.shape[-1]} px")
-    return present(figure, label=label, caption=caption, alt=alt)
+def stages_slider(
+    stages: Sequence[Float[Tensor, "n c h w"]], names: Sequence[str], *, label: str, caption: str
+) -> Slider:
+    """Images at the end of every stage, each as large as it then was: a slider over the stages.
+
+    Raises:
+        ValueError: there are fewer than two stages, or not one name an image.
+    """
+    if len(stages) < 2 or any(len(images) != len(names) for images in stages):
+        raise ValueError(f"every stage needs {len(names)} images, one a name, got {[len(images) for images in stages]}")
+    largest = max(images.shape[-1] for images in stages)
+
+    def render(number: float) -> tuple[Figure, str]:
+        images = stages[round(number) - 1]
+        side = images.shape[-1]
+        margin = (largest - side) / 2
+        with style():
+            figure, axes = canvas(1, len(names), size=(1.7 * len(names), 2.0), squeeze=False)
+            for axis, image, name in zip(axes[0], images, names, strict=True):
+                _show(axis, image)
+                axis.set_xlim(-0.5 - margin, side - 0.5 + margin), axis.set_ylim(side - 0.5 + margin, -0.5 - margin)
+                axis.spines[:].set_visible(False), axis.set_title(name)
+        return figure, f"After stage {round(number)} of {len(stages)}: {side} × {side} pixels."
+
+    numbers = tuple(range(1, len(stages) + 1))
+    return slider(render, numbers, start=len(stages) - 1, name="stage", label=label, caption=caption,
+                  alt=f"What {', '.join(names)} look like so far.")  # fmt: skip
 
 
 def blind_grid(

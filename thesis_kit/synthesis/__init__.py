@@ -14,6 +14,7 @@ from thesis_kit.synthesis.augmentations import (
     Jitter,
     Moment,
     Pad,
+    preview,
 )
 from thesis_kit.synthesis.engine import Adam, Stage, Synthesis, synthesize
 from thesis_kit.synthesis.objectives import (
@@ -36,5 +37,5 @@ __all__ = [
     "IMAGES", "LOGITS", "Adam", "Affine", "Blur", "ColorShift", "Crop", "Ensemble", "Fourier", "GaussianNoise",
     "Jitter", "Moment", "Objective", "Pad", "Parametrization", "Phases", "Pixels", "Stage", "Synthesis",
     "batchnorm_statistics", "channel", "cross_entropy", "direction", "l2", "layer", "logit", "mean_spectrum", "neuron",
-    "synthesize", "total_variation",
+    "preview", "synthesize", "total_variation",
 ]  # fmt: skip

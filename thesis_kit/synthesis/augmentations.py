@@ -43,6 +43,14 @@ def augment(x: Float[Tensor, "n c h w"], augmentations: Sequence[Augmentation], 
     return x
 
 
+def preview(
+    x: Float[Tensor, "n c h w"], augmentations: Sequence[Augmentation], *, seed: int = 0
+) -> Float[Tensor, "n e c h w"]:
+    """What a network sees of images in the first step of a synthesis with these augmentations: e copies of each."""
+    random = ImageRandom(seed, torch.arange(len(x), device=x.device))
+    return augment(x, augmentations, Moment(random.fork(0), random.fork(1), 0.0))
+
+
 @dataclass(frozen=True)
 class Ensemble:
     """``copies`` copies of every target, over whose losses the mean is taken."""
