@@ -31,17 +31,18 @@ import torch
 from IPython.display import Markdown
 
 from thesis_kit import evaluation, inversion, synthesis
+from thesis_kit.experiments.sources import class_names, inverted_network, verifying_networks
 from thesis_kit.reporting import inversion as figures
 from thesis_kit.reporting import results
 from thesis_kit.reporting.ledger import claims_table
 
 P = session.chapter("inversion")
-networks = {name: tk.zoo.load(member, device=session.device) for name, member in P.members.items()}
-verifiers = [tk.zoo.load(member, device=session.device) for member in P.verifiers]
-names = tk.zoo.entry(P.members["resnet"]).class_names
-test = session.splits("inversion").test
-CHOSEN = ["arrow", "cross", "star", "heart"]
-chosen = [names.index(name) for name in CHOSEN]
+CALLED = {"resnet": "ResNet", "vit": "ViT", "mixer": "MLP-Mixer", "convnext": "ConvNeXt", "robust": "robust ResNet"}
+networks = {name: inverted_network(session, name) for name in CALLED}
+test = session.splits("inversion", task="task").test
+names = class_names(P.task)
+chosen = [P.classes[place] for place in (14, 11, 1, 4)]
+CHOSEN = [names[place] for place in (14, 11, 1, 4)]
 
 # %% [markdown]
 # ## A network that draws
@@ -61,9 +62,10 @@ sure = networks["resnet"](plain.images).softmax(dim=1)[range(len(chosen)), chose
 print("the network's own confidence:", ", ".join(f"{p:.3f}" for p in sure.tolist()))
 
 # %% tags=["hide-input"]
-figures.picture_row(
-    plain.images, CHOSEN, label="Figure 4.1",
+figures.picture_grid(
+    {"ResNet": plain.images}, CHOSEN, label="Figure 4.1",
     caption="Four classes by the gradient of the cross-entropy alone. The network that was asked is certain of each.",
+    alt="Four squares of colored noise. No shape can be seen.",
 )
 
 # %% [markdown]
@@ -93,10 +95,14 @@ figures.picture_row(
 # Here is what they do to a scene:
 
 # %% tags=["hide-input"]
-figures.augmentations_figure(
-    test.x[:1], [synthesis.Jitter.for_size(P.size), synthesis.Ensemble(5), synthesis.ColorShift(1.0, 1.0)],
-    generator=session.generator(), label="Figure 4.2",
-    caption="A scene, and five copies of it as the network sees them in one step: rolled alike, recolored each in its own way.",
+seen = synthesis.preview(
+    test.x[:1], [synthesis.Jitter.for_size(P.size), synthesis.Ensemble(5), synthesis.ColorShift(1.0, 1.0)]
+)
+figures.picture_grid(
+    {"": [test.x[0], *seen[0]]}, ["scene", *(f"copy {k}" for k in range(1, 6))], label="Figure 4.2",
+    caption="A scene, and five copies of it as the network sees them in one step: rolled alike, recolored each in its own way. "
+    "What leaves the range of colors is cut off in print; the network sees it.",
+    alt="A scene and five copies, shifted by some pixels around the edges and in five quite different sets of colors.",
 )
 
 # %% [markdown]
@@ -117,12 +123,12 @@ figures.augmentations_figure(
 # It is one call, and takes any model from pixels in $[0, 1]$ to logits:
 
 # %%
-drawn = inversion.plug_in_inversion(networks["resnet"], chosen, size=P.size, steps=P.steps, copies=P.copies)
+drawn = inversion.plug_in_inversion(networks["resnet"], chosen, size=P.size, steps=P.steps, copies=P.copies, lr=P.lr)
 print(drawn)
 
 # %% tags=["hide-input"]
 figures.stages_slider(
-    drawn, CHOSEN, label="Figure 4.3",
+    [images for _, images in drawn.snapshots], CHOSEN, label="Figure 4.3",
     caption="Four classes at the end of each of seven stages, by Plug-In Inversion of the same network as in Figure 4.1.",
 )
 
@@ -136,14 +142,18 @@ figures.stages_slider(
 
 # %%
 many = {
-    name: inversion.plug_in_inversion(networks[name], chosen, size=P.size, steps=P.steps, copies=P.copies).images
-    for name in ("vit", "mixer", "convnext", "robust")
+    called: inversion.plug_in_inversion(
+        networks[name], chosen, size=P.size, steps=P.steps, copies=P.copies, lr=P.lr
+    ).images
+    for name, called in CALLED.items()
+    if name != "resnet"
 }
 
 # %% tags=["hide-input"]
 figures.picture_grid(
-    {"resnet": drawn.images, **many}, CHOSEN, label="Figure 4.4",
+    {"ResNet": drawn.images, **many}, CHOSEN, label="Figure 4.4",
     caption="Four classes as five networks draw them, by one setting. The last network was trained adversarially.",
+    alt=f"A row a network, {', '.join(CALLED.values())}; a column a class, {', '.join(CHOSEN)}.",
 )
 
 # %% [markdown]
@@ -152,17 +162,23 @@ figures.picture_grid(
 # Three of the augmentations can be left out one by one, which makes eight combinations. Here is one class through all eight:
 
 # %%
-switches = [(color, zoom, center) for color in (0.0, 1.0) for zoom in (False, True) for center in (False, True)]
 eight = {
-    (bool(color), zoom, center): inversion.plug_in_inversion(
-        networks["resnet"], chosen[:1], size=P.size, steps=P.steps, copies=P.copies, color=color, zoom=zoom, center=center
-    ).images
-    for color, zoom, center in switches
+    name: inversion.plug_in_inversion(
+        networks["resnet"], chosen[:1], size=P.size, steps=P.steps, copies=P.copies, lr=P.lr,
+        color=float(on["color"]), zoom=on["zoom"], center=on["center"],
+    ).images[0]
+    for name, on in inversion.combinations().items()
 }
 
 # %% tags=["hide-input"]
-figures.factorial_grid(
-    eight, label="Figure 4.5", caption="An arrow with each of color, zoom and centering on or off. Jitter and ensemble are always on.",
+ways = {"neither": ("none", "color"), "zoom": ("zoom", "color+zoom"), "center": ("center", "color+center"),
+        "both": ("zoom+center", "pii")}
+figures.picture_grid(
+    {"colors as they are": [eight[without] for without, _ in ways.values()],
+     "ColorShift": [eight[colored] for _, colored in ways.values()]},
+    list(ways), label="Figure 4.5",
+    caption=f"One class, {CHOSEN[0]}, with each of ColorShift, zoom and centering on or off. Jitter is always on.",
+    alt=f"Two rows, without and with ColorShift, and four columns, {', '.join(ways)}: eight drawings of one class.",
 )
 
 # %% [markdown]
@@ -173,7 +189,8 @@ figures.factorial_grid(
 # fool networks of all kinds. $V$ is the share of drawings that they name rightly.
 
 # %%
-everything = {"by cross-entropy alone": plain.images, "ResNet": drawn.images, **many}
+verifiers = list(verifying_networks(session).values())
+everything = {"cross-entropy alone": plain.images, "ResNet": drawn.images, **many}
 for name, images in everything.items():
     share = evaluation.recognized(verifiers, images, torch.tensor(chosen)).mean().item()
     fine = evaluation.high_frequency_share(images).mean().item()
@@ -183,10 +200,12 @@ for name, images in everything.items():
 # Four drawings say little; below are hundreds. But first judge for yourself:
 
 # %% tags=["hide-input"]
-blind = inversion.plug_in_inversion(networks["vit"], range(len(names)), size=P.size, steps=P.steps, copies=P.copies, seed=1)
+blind = inversion.plug_in_inversion(
+    networks["robust"], P.classes, size=P.size, steps=P.steps, copies=P.copies, lr=P.lr, seed=1
+)
 figures.blind_grid(
-    blind.images, range(len(names)), names, label="Figure 4.6",
-    caption="All sixteen classes as the Vision Transformer draws them, in an order that you do not know. Name them, then open the answers.",
+    blind.images, names, label="Figure 4.6",
+    caption="All classes as the robust network draws them, in an order that you do not know. Name them, then open the answers.",
 )
 
 # %% [markdown]
@@ -199,10 +218,10 @@ recorded = results.load_result("inversion.scenes")
 Markdown(f"*{recorded.provenance()}.*")
 
 # %% tags=["hide-input"]
-figures.architectures_figure(
-    recorded, label="Figure 4.7",
+figures.recognition_figure(
+    recorded, {**CALLED, "deit": "distilled ViT", "random": "random weights"}, label="Figure 4.7",
     caption="Share of drawings that independent networks name rightly, with 95% intervals: by cross-entropy alone, by Plug-In Inversion "
-    "with one setting, and real scenes beside them. The rightmost network has random weights.",
+    "with one setting, and real scenes beside them.",
 )
 
 # %% [markdown]
@@ -215,12 +234,13 @@ figures.architectures_figure(
 # %% tags=["hide-input"]
 figures.effects_figure(
     recorded, label="Figure 4.8",
-    caption="What each augmentation adds to the share of drawings that are named rightly, over the 2³ combinations, with 95% intervals.",
+    caption="Left: the share of drawings that are named rightly, for every combination. Right: what each augmentation adds, with 95% "
+    "intervals.",
 )
 
 # %% tags=["hide-input"]
 figures.copies_figure(
-    recorded, label="Figure 4.9",
+    recorded, {1: "copies=1@resnet", 8: "pii@resnet", 32: "copies=32@resnet"}, label="Figure 4.9",
     caption="The share of drawings that are named rightly against the number of copies in the ensemble.",
 )
 
@@ -231,8 +251,8 @@ figures.copies_figure(
 # released comparison changed the number of copies and the normalization together with ColorShift. Here only ColorShift changes:
 
 # %% tags=["hide-input"]
-figures.tv_figure(
-    recorded, label="Figure 4.10",
+figures.weights_figure(
+    recorded, {"resnet": "trained under other colors", "resnet-plain": "trained on scenes as they are"}, label="Figure 4.10",
     caption="The share of drawings that are named rightly against the weight of total variation, with and without ColorShift, at equal "
     "copies. Left for a network trained under changed colors, right for one that has seen colors as they are.",
 )
@@ -244,9 +264,22 @@ figures.tv_figure(
 # to another network as they were. Plug-In Inversion was not tuned.
 
 # %% tags=["hide-input"]
-figures.penalties_figure(
-    recorded, label="Figure 4.11",
-    caption="The share of drawings that are named rightly, where the penalties were tuned and elsewhere, beside Plug-In Inversion.",
+figures.recognition_figure(
+    recorded, {"resnet": "ResNet (tuned here)", "resnet-plain": "ResNet, plain", "vit": "ViT", "mixer": "MLP-Mixer"},
+    methods=("tv+l2", "deep", "pii", "real"), label="Figure 4.11",
+    caption="The share of drawings that are named rightly, where the penalties were tuned and elsewhere, beside Plug-In Inversion. "
+    "DeepInversion needs BatchNorm.",
+)
+
+# %% [markdown]
+# ### Robust networks
+
+# %% tags=["hide-input"]
+figures.twins_figure(
+    recorded, {"pii@resnet": "ResNet", "pii@robust": "robust ResNet", "ce@resnet": "ResNet, cross-entropy alone",
+               "ce@robust": "robust ResNet, cross-entropy alone", "real": "real scenes"}, label="Figure 4.12",
+    caption="What each of the two verifiers names rightly, and how far the drawings are from real scenes in features (KID; 0 is as near as "
+    "other real scenes).",
 )
 
 # %% [markdown]
