@@ -41,8 +41,8 @@ CALLED = {"resnet": "ResNet", "vit": "ViT", "mixer": "MLP-Mixer", "convnext": "C
 networks = {name: inverted_network(session, name) for name in CALLED}
 test = session.splits("inversion", task="task").test
 names = class_names(P.task)
-chosen = [P.classes[place] for place in (14, 11, 1, 4)]
-CHOSEN = [names[place] for place in (14, 11, 1, 4)]
+chosen = [P.classes[place] for place in (10, 11, 1, 4)]
+CHOSEN = [names[place] for place in (10, 11, 1, 4)]
 
 # %% [markdown]
 # ## A network that draws
