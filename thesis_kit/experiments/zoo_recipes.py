@@ -239,4 +239,88 @@ _REGULARIZED = {
     ),
 }
 
-RECIPES = register({**_SOURCES, **_SMOOTHED, **_BOUNDED, **_REGULARIZED})
+# The second half of the book: networks that name all sixteen shapes at 64 px, to be inverted and looked into. Those
+# that are compared see one stream and one curriculum, from large plain objects to the scenes that count, and have no
+# teacher. How many updates an architecture gets was chosen on validation images, so that all read about equally well.
+
+_SCENES_64 = {
+    "data": "scenes.v1",
+    "data_options": {"size": 64, "n_validation": 1000, "n_test": 2000},
+    "stages": (Stage(0.2, "scenes.v1-easy"), Stage(0.8)),
+    "optimizer": "adamw",
+    "lr": 0.002,
+    "weight_decay": 0.05,
+}
+_DISTURBED = {"augment": "disturb"}
+_VIT = "vit_tiny_patch16_224"
+_PATCHES = {"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3}
+_RESNET = {"architecture": "resnet18", "options": {"layers": [1, 1, 1, 1], "channels": [32, 64, 96, 128]}}
+_ROBUST = {"method": "pgd", "method_options": {"eps": 2.0, "steps": 3, "step_size": 1.0, "norm": "l2"}, "norm": "l2"}
+_COMPARED = {
+    "vit": (
+        "A small Vision Transformer",
+        {"architecture": _VIT, "options": _PATCHES, "updates": 5000},
+    ),
+    "mixer": ("A small MLP-Mixer", {"architecture": "small_mixer", "options": {"size": 64}, "updates": 3000}),
+    "resnet": ("A small ResNet", {**_RESNET, "updates": 2000}),
+    "convnext": (
+        "A small ConvNeXt",
+        {
+            "architecture": "convnext_atto",  # of stride 16, so that it can be given images of 16 px
+            "options": {"depths": [2, 2, 2, 2], "dims": [24, 48, 96, 128], "output_stride": 16},
+            "updates": 2000,
+        },
+    ),
+}
+_VISION = {
+    f"{name}-scenes64{suffix}": Recipe(
+        title=f"{kind} that names the shape in a scene, {said}.",
+        method="natural",
+        eps=(),
+        **{**_SCENES_64, **settings, **augmented},
+    )
+    for name, (kind, settings) in _COMPARED.items()
+    for suffix, said, augmented in (
+        ("", "trained under other colors, blur and noise", _DISTURBED),
+        ("-plain", "trained on scenes as they are", {}),
+    )
+} | {
+    "resnet-scenes64-pgd": Recipe(
+        title="A small ResNet that names the shape in a scene, made robust by PGD training with 3 steps.",
+        eps=(2.0,),
+        **{**_SCENES_64, **_RESNET, **_ROBUST, **_DISTURBED, "updates": 2000},
+    ),
+    "deit-scenes64": Recipe(
+        title="A small DeiT that names the shape in a scene, taught by a ResNet through a token of its own.",
+        architecture="deit_tiny_distilled_patch16_224",
+        options=_PATCHES,
+        method="hard-distillation",
+        method_options={"teacher": "resnet-scenes64"},
+        updates=3000,
+        eps=(),
+        **_SCENES_64,
+        **_DISTURBED,
+    ),
+    "verifier-scenes64": Recipe(
+        title="A residual network that judges what others draw, trained under other colors, blur and noise.",
+        architecture="small_resnet",
+        options={"width": 16},
+        method="natural",
+        updates=2000,
+        eps=(),
+        seed=1,
+        **_SCENES_64,
+        **_DISTURBED,
+    ),
+    "verifier-scenes64-pgd": Recipe(
+        title="A residual network that judges what others draw, made robust by PGD training with 3 steps.",
+        architecture="small_resnet",
+        options={"width": 16},
+        updates=2000,
+        eps=(2.0,),
+        seed=2,
+        **{**_SCENES_64, **_ROBUST, **_DISTURBED},
+    ),
+}
+
+RECIPES = register({**_SOURCES, **_SMOOTHED, **_BOUNDED, **_REGULARIZED, **_VISION})
