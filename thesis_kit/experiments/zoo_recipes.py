@@ -262,7 +262,7 @@ _COMPARED = {
         {"architecture": _VIT, "options": _PATCHES, "updates": 5000},
     ),
     "mixer": ("A small MLP-Mixer", {"architecture": "small_mixer", "options": {"size": 64}, "updates": 3000}),
-    "resnet": ("A small ResNet", {**_RESNET, "updates": 2000}),
+    "resnet": ("A small ResNet", {**_RESNET, "updates": 1000}),
     "convnext": (
         "A small ConvNeXt",
         {
