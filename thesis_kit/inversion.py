@@ -8,6 +8,7 @@ rolled (jitter) and with other colors (ColorShift). The same settings are meant 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -20,6 +21,7 @@ from thesis_kit.synthesis import (
     ColorShift,
     Ensemble,
     Jitter,
+    Objective,
     Stage,
     Synthesis,
     batchnorm_statistics,
@@ -82,15 +84,11 @@ def plug_in_inversion(
     Source: Ghiasi et al., ICML 2022, Algorithm 1, and the released code where it differs: stage sizes are (k + 1)/8 of
         the network's, and half of each stage's growth is border.
     """
-    objective = cross_entropy(classes)
-    if tv:
-        objective = objective + tv * total_variation()
-    if batchnorm:
-        objective = objective + batchnorm * batchnorm_statistics(model)
+    stages, objective = growing(size, steps, zoom=zoom, center=center), _objective(model, classes, tv, 0.0, batchnorm)
     colors = [ColorShift(color, color)] if color else []
     rolled = Jitter.for_size(size) if jitter is None else Jitter(jitter)
     return synthesize(
-        model, objective, stages=growing(size, steps, zoom=zoom, center=center), channels=channels,
+        model, objective, stages=stages, channels=channels,
         augmentations=[rolled, Ensemble(copies), *colors], optimizer=Adam(lr), seed=seed, ids=ids, batch=batch,
         precision=precision, checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
@@ -164,13 +162,27 @@ def invert_with_penalties(
     Source: Yin et al., CVPR 2020. Two things differ: there statistics are of a whole batch of images, here of each
         target's own, so that targets stay apart; and all steps are made at full size.
     """
-    objective = cross_entropy(classes)
-    for weight, penalty in ((tv, total_variation), (norm, l2), (batchnorm, lambda: batchnorm_statistics(model))):
-        if weight:
-            objective = objective + weight * penalty()
+    check_count(size, what="size")
+    objective = _objective(model, classes, tv, norm, batchnorm)
     rolled = Jitter(round(30 * size / 224) if jitter is None else jitter)
     return synthesize(
         model, objective, stages=[Stage(size, steps)], channels=channels, augmentations=[rolled],
         optimizer=Adam(lr, betas=(0.5, 0.9)), seed=seed, ids=ids, batch=batch, precision=precision,
         checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
+
+
+def _objective(model: nn.Module, classes: Sequence[int], tv: float, norm: float, batchnorm: float) -> Objective:
+    """The cross-entropy of classes, and penalties where their weights are not 0."""
+    objective = cross_entropy(classes)
+    penalties = {
+        "total variation": (tv, total_variation),
+        "the ℓ₂ norm": (norm, l2),
+        "BatchNorm statistics": (batchnorm, lambda: batchnorm_statistics(model)),
+    }
+    for name, (weight, penalty) in penalties.items():
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"the weight of {name} must be a finite number of at least 0, got {weight}")
+        if weight:
+            objective = objective + weight * penalty()
+    return objective

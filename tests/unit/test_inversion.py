@@ -92,3 +92,18 @@ def test_settings_that_cannot_be_meant(network):
         plug_in_inversion(network, [5], size=16, steps=1, progress=False)
     with pytest.raises(ValueError, match="no batch normalization"):
         invert_with_penalties(nn.Flatten(), [0], size=16, batchnorm=1.0)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("invert", [plug_in_inversion, invert_with_penalties])
+@pytest.mark.parametrize(
+    ("knobs", "sentence"),
+    [
+        ({"size": (16, 32)}, r"size must be a whole number of at least"),
+        ({"tv": -1.0}, "the weight of total variation must be a finite number of at least 0, got -1.0"),
+        ({"batchnorm": float("nan")}, "the weight of BatchNorm statistics must be a finite number"),
+    ],
+)
+def test_an_inversion_that_cannot_be_meant(network, invert, knobs, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        invert(network, [1], **{"size": 16, "steps": 1, "progress": False, **knobs})

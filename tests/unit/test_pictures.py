@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.evaluation import class_regions, high_frequency_share, kid, kid_of_images, recognized
 
 
@@ -78,7 +79,7 @@ def test_the_kernel_distance_by_class_agrees_with_the_plain_one_where_classes_do
     a, b = torch.randn(6, 4, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
     one = torch.zeros(6, dtype=torch.int64)
     assert kid(a, b, classes=(one, one)) == pytest.approx(kid(a, b), rel=1e-9)
-    with pytest.raises(ValueError, match="at least two images of every class"):
+    with pytest.raises(ValueError, match="equally many images of every class, and at least two"):
         kid(a, b, classes=(torch.tensor([0, 0, 0, 0, 0, 1]), one))
 
 
@@ -113,3 +114,26 @@ def test_separate_places_are_counted_apart():
     for knobs in ({"window": 1.0}, {"steps": 1}):
         with pytest.raises(ValueError):
             class_regions(Bright(), x, torch.ones(4, dtype=torch.int64), **knobs)
+
+
+@pytest.mark.bad_input
+def test_what_cannot_be_judged_is_refused():
+    x, y = torch.full((2, 3, 4, 4), 0.5), torch.tensor([0, 1])
+
+    class Broken(Bright):
+        def forward(self, x):
+            return super().forward(x) * math.nan
+
+    for judge in (lambda v, x, y: recognized([v], x, y), class_regions):
+        with pytest.raises(NonFiniteOutput, match="NaN or infinite logits"):
+            judge(Broken(), x, y)
+        with pytest.raises(ValueError, match=r"classes must lie in \[0, 1\], for the model has 2 outputs; got 1 to 7"):
+            judge(Bright(), x, torch.tensor([7, 1]))
+    with pytest.raises(NonFiniteOutput, match="features are NaN"):
+        kid(torch.full((4, 3), math.nan), torch.rand(4, 3))
+    balanced, not_balanced = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 0, 1])
+    for wrong, sentence in ((not_balanced, "equally many images of every class"), (balanced[:3], "must have shape")):
+        with pytest.raises(ValueError, match=sentence):
+            kid(torch.rand(4, 3), torch.rand(4, 3), classes=(wrong, balanced))
+    with pytest.raises(ValueError, match="pixels must lie in"):
+        kid_of_images(Bright(), 255 * x, x)

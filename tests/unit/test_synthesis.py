@@ -127,9 +127,149 @@ def test_a_killed_synthesis_goes_on_as_if_unbroken(network, tmp_path, monkeypatc
         made(network, batch=6, checkpoint=path, seed=5)
 
 
+def changed_statistics(network):
+    network.network[1].running_mean += 1
+    return {}
+
+
+def swapped_weights(network):
+    weight = network.network[0].weight
+    weight.data = weight.data.flip(0)  # the same numbers at other places
+    return {}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda network: {"classes": [1, 0]},
+        lambda network: {"seed": 5},
+        lambda network: {"batch": 3},
+        lambda network: {"parametrization": Fourier(decay=0.5)},
+        lambda network: {"start": torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)).flip(-1)},
+        changed_statistics,
+        swapped_weights,
+    ],
+    ids=["classes", "seed", "batch", "parametrization", "start", "statistics", "weights"],
+)
+def test_a_checkpoint_belongs_to_one_synthesis(network, tmp_path, changed):
+    start = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    asked = {"classes": [0, 1], "checkpoint": tmp_path / "synthesis.ckpt", "parametrization": Fourier(), "start": start}
+    whole = made(network, **asked)
+    assert torch.equal(made(network, **asked).images, whole.images)
+    with pytest.raises(ValueError, match="checkpoint of another synthesis, or of this one with other weights"):
+        made(network, **{**asked, **changed(network)})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (synthesis.channel("a", [1]), synthesis.channel("a", [2])),
+        (synthesis.channel("a", [1]), synthesis.channel("a", [1], channels_last=True)),
+        (synthesis.neuron("a", [1]), synthesis.neuron("a", [1], 3)),
+        (synthesis.direction("a", torch.eye(2)), synthesis.direction("a", torch.eye(2).flip(0))),
+        (synthesis.logit([1]), synthesis.logit([2])),
+        (synthesis.total_variation(), synthesis.total_variation("squares")),
+        (1e-7 * synthesis.l2(), 1.00000001e-7 * synthesis.l2()),
+        (synthesis.layer("a") + synthesis.layer("b"), synthesis.layer("a") - synthesis.layer("b")),
+    ],
+)
+def test_objectives_that_differ_say_so(one, other):
+    assert one.settings != other.settings
+
+
+def test_spectra_that_differ_say_so():
+    spectrum = torch.rand(3, 4, 3)
+    assert repr(Phases(spectrum)) == repr(Phases(spectrum.clone())) != repr(Phases(spectrum.flip(1)))
+
+
 def test_snapshots_on_the_way(network):
     found = made(network, snapshot_every=3)
     assert [step for step, _ in found.snapshots] == [3, 4, 6, 8]
+    shorter = made(network, stages=[Stage(8, 4), Stage(12, 4, border=2)][:1], snapshot_every=3)
+    assert torch.equal(found.snapshots[0][1], shorter.snapshots[0][1])
+    assert not torch.equal(found.snapshots[0][1], found.snapshots[1][1])
+
+
+def test_a_layer_is_read_before_what_follows_changes_it_in_place():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(64, 2)).eval()
+    x = torch.randn(2, 3, 4, 4)
+    with torch.no_grad(), Watcher(network, ["0", synthesis.LOGITS]).watching() as deep:
+        seen = deep(x)["0"]
+    with torch.no_grad(), Watcher(network, ["0"]).watching() as shallow:
+        assert torch.equal(seen, shallow(x)["0"])
+    assert seen.min() < 0
+
+
+def test_layers_may_keep_their_channels_last():
+    activation = torch.randn(2, 1, 5, 7, 3)  # (n, e, h, w, c)
+    index, first = torch.arange(2), {"a": activation.movedim(-1, 2)}
+    for make in (
+        lambda **last: synthesis.channel("a", [2, 0], **last),
+        lambda **last: synthesis.neuron("a", [2, 0], (4, 6), **last),
+        lambda **last: synthesis.neuron("a", [2, 0], **last),
+        lambda **last: synthesis.direction("a", torch.eye(3)[:2], **last),
+    ):
+        found = make(channels_last=True)({"a": activation}, index)
+        torch.testing.assert_close(found, make()(first, index))
+    assert synthesis.neuron("a", [2, 0], (4, 6), channels_last=True)({"a": activation}, index)[0] == activation[
+        0, 0, 4, 6, 2
+    ]  # fmt: skip
+
+
+def test_objectives_add_up_by_sum():
+    both = sum([synthesis.layer("a"), 2 * synthesis.layer("b")])
+    seen = {"a": torch.full((1, 1, 3), 2.0), "b": torch.full((1, 1, 3), 3.0)}
+    assert both(seen, torch.tensor([0])).tolist() == [4 + 2 * 9]
+
+
+def test_a_network_in_double_precision_gets_what_it_can_take(network):
+    found = made(network.double(), precision="float32")
+    torch.testing.assert_close(found.images, made(network.float()).images, rtol=0, atol=1e-4)
+
+
+def test_out_of_memory_stays_what_it_is(network):
+    class Full(nn.Module):
+        def forward(self, x):
+            raise torch.OutOfMemoryError("out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        made(Full())
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("ask", "error", "sentence"),
+    [
+        (lambda: synthesis.cross_entropy([1.7]), TypeError, "classes must be whole numbers, one a target, got [1.7]"),
+        (lambda: synthesis.cross_entropy(3), TypeError, "classes must be whole numbers, one a target, got 3"),
+        (lambda: synthesis.cross_entropy("3"), TypeError, "classes must be whole numbers, one a target, got '3'"),
+        (lambda: synthesis.logit([[0], [2]]), TypeError, "classes must be whole numbers"),
+        (lambda: synthesis.logit(torch.tensor([True, False])), TypeError, "classes must be whole numbers"),
+        (lambda: synthesis.channel("a", [0.5]), TypeError, "channels must be whole numbers"),
+        (lambda: synthesis.direction("a", torch.ones(8)), ValueError, "rows (targets, c), finite and not zero"),
+        (lambda: synthesis.direction("a", torch.zeros(1, 8)), ValueError, "rows (targets, c), finite and not zero"),
+        (lambda: synthesis.direction("a", torch.full((1, 8), math.nan)), ValueError, "finite and not zero"),
+        (lambda: Adam(math.inf), ValueError, "lr must be positive and finite, got inf"),
+    ],
+)
+def test_parts_that_cannot_be_meant(ask, error, sentence):
+    with pytest.raises(error, match=re.escape(sentence)):
+        ask()
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("knobs", "error", "sentence"),
+    [
+        ({"batch": 0}, ValueError, "batch must be a whole number of at least 1, got 0"),
+        ({"start": torch.full((4, 3, 8, 8), 5.0)}, ValueError, "pixels must lie in [0, 1], got [5, 5]"),
+        ({"start": torch.full((4, 3, 8, 8), math.nan)}, ValueError, "images contain NaN"),
+        ({"start": torch.zeros(4, 3, 8, 8, dtype=torch.uint8)}, TypeError, "must be a floating-point tensor"),
+    ],
+)
+def test_calls_that_cannot_be_meant(network, knobs, error, sentence):
+    with pytest.raises(error, match=re.escape(sentence)):
+        made(network, **knobs)
 
 
 def test_half_precision_comes_close(network):

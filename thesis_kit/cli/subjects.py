@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Annotated, Any
 
 import torch
@@ -16,6 +15,7 @@ from thesis_kit.checks import UnknownName, check_count, choose
 from thesis_kit.data import Part
 from thesis_kit.experiments.zoo import SOURCES
 from thesis_kit.models import build, zoo
+from thesis_kit.models.fingerprint import fingerprint
 
 Model = Annotated[str, typer.Argument(help="A member of the zoo (`zoo list`), or any model name that timm knows.")]
 Data = Annotated[str, typer.Option(help="Data set whose test images are taken, such as scenes.v1-a or cifar10.")]
@@ -47,11 +47,8 @@ def subject_of(name: str, data_name: str, images: int, size: int, pretrained: bo
     part = data.load(data_name, **options).test[:images]
     device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     model = model_of(name, pretrained, part.x.shape[1])
-    weights = sha256()
-    for key, tensor in sorted(model.state_dict().items()):
-        weights.update(key.encode() + tensor.cpu().numpy().tobytes())
     check_classes(name, model.eval(), data_name, part)
-    settings = {"model": name, "weights": weights.hexdigest(), "data": data_name, **options, "device": device.type}
+    settings = {"model": name, "weights": fingerprint(model), "data": data_name, **options, "device": device.type}
     return Subject(model.to(device).eval(), part.to(device), settings)
 
 

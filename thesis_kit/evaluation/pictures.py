@@ -17,7 +17,14 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thesis_kit.checks import check_count, check_images, check_labels, check_same_device
+from thesis_kit.checks import (
+    NonFiniteOutput,
+    check_count,
+    check_images,
+    check_labels,
+    check_logits,
+    check_same_device,
+)
 from thesis_kit.models.anatomy import features
 from thesis_kit.modes import evaluating
 
@@ -39,10 +46,17 @@ def recognized(
     for verifier in verifiers:
         check_same_device(verifier, x)
         with evaluating(verifier), torch.no_grad():
-            right = [verifier(some).argmax(dim=1) == label for some, label in zip(
-                x.split(batch_size), y.split(batch_size), strict=True)]  # fmt: skip
+            batches = zip(x.split(batch_size), y.split(batch_size), strict=True)
+            right = [_names(verifier, some, labels) for some, labels in batches]
         votes += torch.cat(right).double().cpu()
     return votes / len(verifiers)
+
+
+def _names(verifier: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Whether a verifier names each image's class, (n,) bool."""
+    logits = verifier(x)
+    check_logits(logits, len(x)), check_labels(y, len(x), logits.shape[1], what="classes")
+    return logits.argmax(dim=1) == y
 
 
 def kid(
@@ -61,7 +75,9 @@ def kid(
             pairs of one class and of two are weighed here as in free draws.
 
     Raises:
-        ValueError: fewer than two images, or than two of a class where classes are given; features of two lengths.
+        ValueError: fewer than two images; features of two lengths; classes of which a set has not equally many images,
+            or fewer than two.
+        NonFiniteOutput: features are NaN or infinite.
 
     Source: Bińkowski, Sutherland, Arbel and Gretton, ICLR 2018, eq. 4; weighing by class is ours.
     """
@@ -70,6 +86,8 @@ def kid(
             f"the distance needs at least two images on each side with features of one length, got {tuple(ours.shape)} "
             f"and {tuple(theirs.shape)}"
         )
+    if not (torch.isfinite(ours).all() and torch.isfinite(theirs).all()):
+        raise NonFiniteOutput("features are NaN or infinite: look at the verifier's weights and precision")
     a, b = ours.double(), theirs.double()
     of_a, of_b = classes or (None, None)
     return float(_within(_cubic(a, a), of_a) + _within(_cubic(b, b), of_b) - 2 * _cubic(a, b).mean())
@@ -84,9 +102,11 @@ def _within(k: Tensor, classes: Tensor | None) -> Tensor:
     apart = ~torch.eye(len(k), dtype=torch.bool, device=k.device)
     if classes is None:
         return k[apart].mean()
+    check_labels(classes, len(k), what="classes")
     same = (classes[:, None] == classes).to(k.device)
-    if (same.sum(dim=1) < 2).any():
-        raise ValueError("the distance by class needs at least two images of every class: make more of each")
+    counts = same.sum(dim=1)
+    if (counts < 2).any() or (counts != counts[0]).any():
+        raise ValueError("the distance by class needs equally many images of every class, and at least two")
     share = same.double().mean()  # of pairs, an image with itself included: how often two free draws are of one class
     others = k[~same].mean() if (~same).any() else 0.0
     return share * k[same & apart].mean() + (1 - share) * others
@@ -97,6 +117,9 @@ def kid_of_images(
     classes: tuple[Int[Tensor, " n"], Int[Tensor, " m"]] | None = None,
 ) -> float:  # fmt: skip
     """KID between images and real images in a verifier's penultimate features; compare only at equal numbers."""
+    for images in (ours, real):
+        check_images(images), check_same_device(verifier, images)
+    check_count(batch_size, what="batch_size")
     with evaluating(verifier), torch.no_grad():
         sides = [torch.cat([features(verifier, some) for some in x.split(batch_size)]) for x in (ours, real)]
     return kid(*sides, classes=classes)
@@ -135,7 +158,8 @@ def class_regions(
         steps: places along each side.
         surroundings: the gray outside.
     """
-    check_images(x), check_labels(y, len(x)), check_count(steps, what="steps", least=2)
+    check_images(x), check_labels(y, len(x)), check_same_device(verifier, x)
+    check_count(steps, what="steps", least=2)
     if not 0 < window < 1:
         raise ValueError(f"window must be a share of the side between 0 and 1, got {window}")
     height, width = x.shape[-2:]
@@ -148,5 +172,5 @@ def class_regions(
             for j, left in enumerate(lefts):
                 cut = x[..., top : top + tall, left : left + wide]
                 borders = (left, width - left - wide, top, height - top - tall)
-                seen[:, i, j] = (verifier(F.pad(cut, borders, value=surroundings)).argmax(dim=1) == y).cpu()
-    return torch.tensor([ndimage.label(places.numpy())[1] for places in seen])
+                seen[:, i, j] = _names(verifier, F.pad(cut, borders, value=surroundings), y).cpu()
+    return torch.tensor([ndimage.label(places.numpy())[1] for places in seen], dtype=torch.int64)

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,8 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thesis_kit.attacks.objective import frozen
-from thesis_kit.checks import NonFiniteOutput, check_count, choose
+from thesis_kit.checks import NonFiniteOutput, check_count, check_images, choose
 from thesis_kit.files import only_writer, seal, unseal, write_atomic
+from thesis_kit.models.fingerprint import fingerprint
 from thesis_kit.modes import evaluating
 from thesis_kit.passes import Passes
 from thesis_kit.progress import Bar, track
@@ -86,8 +88,8 @@ class Adam:
 
     def __post_init__(self) -> None:
         choose(self.schedule, SCHEDULES, "schedule")
-        if not self.lr > 0:
-            raise ValueError(f"lr must be positive, got {self.lr}")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr must be positive and finite, got {self.lr}")
 
     def rate(self, progress: float) -> float:
         """The learning rate when a share of the stage is done."""
@@ -157,7 +159,8 @@ def synthesize(
         batch: images a pass, copies counted; some 64 on a CPU and 256 on a GPU unless given. Does not change results.
         precision: of the network's passes: "float32", "bfloat16" or "float16".
         snapshot_every: keep images every so many steps too, not only at the ends of stages.
-        checkpoint: a file to write at most every ``checkpoint_seconds`` and to resume from if it exists.
+        checkpoint: a file to write at most every ``checkpoint_seconds`` and to resume from if it exists. It belongs to
+            these weights, settings and batch; parts of your own are told apart by their ``repr``.
         progress: show a bar; None follows the session.
 
     Returns:
@@ -178,17 +181,20 @@ def synthesize(
     ids = torch.arange(n) if ids is None else torch.as_tensor(ids, dtype=torch.int64)
     if ids.shape != (n,):
         raise ValueError(f"ids must be {n} numbers, one a target, got shape {tuple(ids.shape)}")
-    if start is not None and start.shape != (n, channels, *stages[0].sides):
-        raise ValueError(f"start must have shape {(n, channels, *stages[0].sides)}, got {tuple(start.shape)}")
-    if snapshot_every is not None:
-        check_count(snapshot_every, what="snapshot_every")
+    if start is not None:
+        check_images(start)
+        if start.shape != (n, channels, *stages[0].sides):
+            raise ValueError(f"start must have shape {(n, channels, *stages[0].sides)}, got {tuple(start.shape)}")
+    for value, what in ((snapshot_every, "snapshot_every"), (batch, "batch")):
+        if value is not None:
+            check_count(value, what=what)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     plan = _Plan(
         model, objective, stages, channels, parametrization or Pixels(), tuple(augmentations), optimizer or Adam(),
-        seed, ids, start, device, precision, snapshot_every,
+        seed, ids, start, device, precision, snapshot_every, batch or (256 if device.type == "cuda" else 64),
     )  # fmt: skip
     store = _Store(None if checkpoint is None else Path(checkpoint), checkpoint_seconds, plan)
-    rows = torch.arange(n).split(max(1, (batch or (256 if device.type == "cuda" else 64)) // plan.copies))
+    rows = torch.arange(n).split(plan.targets_a_pass)
     began, total = time.monotonic(), sum(stage.steps for stage in stages)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -235,6 +241,12 @@ class _Plan:
     device: torch.device
     precision: str
     snapshot_every: int | None
+    batch: int
+
+    @property
+    def targets_a_pass(self) -> int:
+        """Targets that go through the network together."""
+        return max(1, self.batch // self.copies)
 
     @property
     def copies(self) -> int:
@@ -245,13 +257,13 @@ class _Plan:
         """Random numbers of some targets, for one purpose."""
         return ImageRandom(mix_seed(self.seed, *stream), self.ids[rows].to(self.device))
 
+    @cached_property
     def signature(self) -> str:
-        """A hash of what decides the result, as far as it can be told: a changed objective shows by its name only."""
-        start = None if self.start is None else self.start.double().sum().item()
-        weights = [float(p.detach().double().sum()) for p in self.model.parameters()]
-        said = [self.objective.name, self.stages, self.channels, type(self.parametrization).__name__,
-                self.augmentations, self.optimizer, self.seed, self.ids.tolist(), start, weights, self.precision,
-                self.snapshot_every]  # fmt: skip
+        """A hash of everything that decides the result, as far as it can be told."""
+        start = None if self.start is None else self.start.tolist()
+        said = [self.objective.settings, self.stages, self.channels, self.parametrization, self.augmentations,
+                self.optimizer, self.seed, self.ids.tolist(), start, fingerprint(self.model), self.precision,
+                self.snapshot_every, self.targets_a_pass]  # fmt: skip
         return sha256(repr(said).encode()).hexdigest()
 
 
@@ -289,7 +301,8 @@ def _run(plan: _Plan, rows: Tensor, store: _Store, number: int, bar: Bar) -> _St
                 state.stored, state.adam = leaf.detach(), adam.state_dict()
                 made, last = len(state.losses), state.step == stage.steps
                 if last or (plan.snapshot_every and made % plan.snapshot_every == 0):
-                    state.snapshots.append((made, plan.parametrization.image(leaf).detach().cpu()))
+                    image = plan.parametrization.image(leaf).detach()
+                    state.snapshots.append((made, image.to("cpu", copy=True)))  # the leaf goes on changing
                 if not last:
                     store.save()
                 bar.advance()
@@ -353,9 +366,12 @@ def _seen(plan: _Plan, watcher: Watcher, x: Tensor) -> dict[str, Tensor]:
     """What the objective reads, with targets and copies as the first two dimensions."""
     dtype = PRECISIONS[plan.precision]
     cast = torch.autocast(plan.device.type, dtype) if dtype else nullcontext()
+    own = next((p.dtype for p in plan.model.parameters() if p.is_floating_point()), x.dtype)
     try:
         with cast:
-            seen = watcher(x.flatten(0, 1))
+            seen = watcher(x.flatten(0, 1).to(own))
+    except torch.OutOfMemoryError:
+        raise
     except (AssertionError, RuntimeError) as error:
         raise ValueError(
             f"the model cannot take images of shape {tuple(x.shape[2:])} ({error}): choose other sizes or channels, or "
@@ -401,7 +417,7 @@ class _Store:
     def _write(self) -> None:
         states = {number: {**vars(s), "passes": vars(s.passes)} for number, s in self.states.items()}
         buffer = io.BytesIO()
-        torch.save({"signature": self.plan.signature(), "states": states}, buffer)
+        torch.save({"signature": self.plan.signature, "states": states}, buffer)
         write_atomic(self.path, seal(buffer.getvalue()))
         self._saved = time.monotonic()
 
@@ -410,8 +426,11 @@ class _Store:
             return
         payload = unseal(self.path.read_bytes(), self.path)
         held = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-        if held["signature"] != self.plan.signature():
-            raise ValueError(f"{self.path} is the checkpoint of another synthesis: remove it or name another file")
+        if held["signature"] != self.plan.signature:
+            raise ValueError(
+                f"{self.path} is the checkpoint of another synthesis, or of this one with other weights, settings or "
+                "batch: remove it or name another file"
+            )
         self.states = {
             number: _State(**{**kept, "passes": Passes(**kept["passes"])}) for number, kept in held["states"].items()
         }

@@ -33,13 +33,17 @@ class Objective:
         name: for messages.
         targets: how many targets the objective was made for; None fits any number.
         couples_copies: whether a target's copies act on one another in it (statistics over copies).
+        settings: what decides its values, as text: two objectives with equal settings may share a checkpoint. The name
+            and the layers unless given.
     """
 
     def __init__(
-        self, layers: Sequence[str], read: Read, name: str, *, targets: int | None = None, couples_copies: bool = False
-    ):
+        self, layers: Sequence[str], read: Read, name: str, *, targets: int | None = None, couples_copies: bool = False,
+        settings: str | None = None,
+    ):  # fmt: skip
         self.layers, self.read, self.name = tuple(dict.fromkeys(layers)), read, name
         self.targets, self.couples_copies = targets, couples_copies
+        self.settings = f"{name} {self.layers}" if settings is None else settings
 
     def __call__(self, seen: Seen, index: Tensor) -> Tensor:
         value = self.read(seen, index)
@@ -57,12 +61,16 @@ class Objective:
             self.layers + other.layers, lambda seen, index: self(seen, index) + other(seen, index),
             f"{self.name} + {other.name}", targets=counts.pop() if counts else None,
             couples_copies=self.couples_copies or other.couples_copies,
+            settings=f"({self.settings}) + ({other.settings})",
         )  # fmt: skip
+
+    def __radd__(self, nothing: int) -> Objective:
+        return self if nothing == 0 else NotImplemented  # where ``sum`` begins
 
     def __mul__(self, factor: float) -> Objective:
         return Objective(
             self.layers, lambda seen, index: factor * self(seen, index), f"{factor:g} · {self.name}",
-            targets=self.targets, couples_copies=self.couples_copies,
+            targets=self.targets, couples_copies=self.couples_copies, settings=f"{float(factor)!r} ({self.settings})",
         )  # fmt: skip
 
     __rmul__ = __mul__
@@ -79,7 +87,7 @@ class Objective:
 
 def cross_entropy(classes: Sequence[int]) -> Objective:
     """−log softmax(z)_c of each target's class, the loss of class inversion."""
-    wanted = torch.as_tensor(classes, dtype=torch.int64)
+    wanted = _whole(classes, "classes")
 
     def read(seen: Seen, index: Tensor) -> Tensor:
         logits = seen[LOGITS]  # (n, e, k)
@@ -87,12 +95,14 @@ def cross_entropy(classes: Sequence[int]) -> Objective:
         _check_classes(y, logits.shape[-1])
         return F.cross_entropy(logits.flatten(0, 1).float(), y, reduction="none").view(logits.shape[:2]).mean(dim=1)
 
-    return Objective([LOGITS], read, "cross-entropy", targets=len(wanted))
+    return Objective(
+        [LOGITS], read, "cross-entropy", targets=len(wanted), settings=f"cross-entropy {wanted.tolist()}"
+    )
 
 
 def logit(classes: Sequence[int]) -> Objective:
     """The logit of each target's class."""
-    wanted = torch.as_tensor(classes, dtype=torch.int64)
+    wanted = _whole(classes, "classes")
 
     def read(seen: Seen, index: Tensor) -> Tensor:
         logits = seen[LOGITS]
@@ -100,44 +110,67 @@ def logit(classes: Sequence[int]) -> Objective:
         _check_classes(y, logits.shape[-1])
         return logits.gather(2, y[:, None, None].expand(-1, logits.shape[1], 1))[..., 0].mean(dim=1)
 
-    return Objective([LOGITS], read, "logit", targets=len(wanted))
+    return Objective([LOGITS], read, "logit", targets=len(wanted), settings=f"logit {wanted.tolist()}")
 
 
-def channel(layer: str, channels: Sequence[int]) -> Objective:
-    """Mean activation of each target's channel over positions: of maps (c, h, w), tokens (t, c) or vectors (c,)."""
-    wanted = torch.as_tensor(channels, dtype=torch.int64)
+def channel(layer: str, channels: Sequence[int], *, channels_last: bool = False) -> Objective:
+    """Mean activation of each target's channel over positions: of maps (c, h, w), tokens (t, c) or vectors (c,).
+
+    ``channels_last`` reads maps as (h, w, c), as Swin Transformers give them.
+    """
+    wanted = _whole(channels, "channels")
 
     def read(seen: Seen, index: Tensor) -> Tensor:
-        return _positions(seen[layer], _of(wanted, index, seen[layer]), layer).mean(dim=(1, 2))
+        return _positions(_last(seen[layer], channels_last), wanted, index, layer).mean(dim=(1, 2))
 
-    return Objective([layer], read, f"channel of {layer}", targets=len(wanted))
+    return Objective(
+        [layer], read, f"channel of {layer}", targets=len(wanted),
+        settings=f"channel of {layer} {wanted.tolist()} {channels_last}",
+    )  # fmt: skip
 
 
-def neuron(layer: str, channels: Sequence[int], position: int | tuple[int, int] | None = None) -> Objective:
+def neuron(
+    layer: str, channels: Sequence[int], position: int | tuple[int, int] | None = None, *, channels_last: bool = False
+) -> Objective:
     """Activation of each target's channel at one position: (row, column) of a map or number of a token; the middle
-    unless given."""
-    wanted = torch.as_tensor(channels, dtype=torch.int64)
+    unless given. ``channels_last`` as in ``channel``."""
+    wanted = _whole(channels, "channels")
 
     def read(seen: Seen, index: Tensor) -> Tensor:
         activation = seen[layer]
-        rows = _positions(activation, _of(wanted, index, activation), layer)  # (n, e, positions)
-        return rows[:, :, _place(activation, position)].mean(dim=1)
+        rows = _positions(_last(activation, channels_last), wanted, index, layer)  # (n, e, positions)
+        return rows[:, :, _place(activation, position, channels_last)].mean(dim=1)
 
-    return Objective([layer], read, f"neuron of {layer}", targets=len(wanted))
+    return Objective(
+        [layer], read, f"neuron of {layer}", targets=len(wanted),
+        settings=f"neuron of {layer} {wanted.tolist()} {position} {channels_last}",
+    )  # fmt: skip
 
 
-def direction(layer: str, vectors: Tensor) -> Objective:
-    """Mean over positions of the activation along each target's direction, a row of ``vectors`` (targets, c)."""
-    wanted = vectors / vectors.norm(dim=1, keepdim=True)
+def direction(layer: str, vectors: Tensor, *, channels_last: bool = False) -> Objective:
+    """Mean over positions of the activation along each target's direction, a row of ``vectors`` (targets, c), whose
+    length does not matter. ``channels_last`` as in ``channel``.
+
+    Raises:
+        ValueError: vectors of another shape, or one that has no direction.
+    """
+    vectors = vectors.detach()
+    lengths = vectors.norm(dim=-1, keepdim=True)
+    if vectors.ndim != 2 or not ((lengths > 0) & torch.isfinite(lengths)).all():
+        raise ValueError(f"directions must be rows (targets, c), finite and not zero, got shape {tuple(vectors.shape)}")
+    wanted = vectors / lengths
 
     def read(seen: Seen, index: Tensor) -> Tensor:
-        features = _last(seen[layer])  # (n, e, positions, c)
+        features = _last(seen[layer], channels_last)  # (n, e, positions, c)
         rows = _of(wanted, index, features).to(features.dtype)
         if rows.shape[1] != features.shape[-1]:
             raise ValueError(f"{layer} has {features.shape[-1]} channels, the directions have {rows.shape[1]}")
         return torch.einsum("nepc,nc->nep", features, rows).mean(dim=(1, 2))
 
-    return Objective([layer], read, f"direction in {layer}", targets=len(wanted))
+    return Objective(
+        [layer], read, f"direction in {layer}", targets=len(wanted),
+        settings=f"direction in {layer} {wanted.tolist()} {channels_last}",
+    )  # fmt: skip
 
 
 def layer(name: str) -> Objective:
@@ -169,7 +202,7 @@ def total_variation(form: str = "planes") -> Objective:
         planes = [(_moved(x, *shift) - _still(x, *shift)).flatten(3).norm(dim=3) for shift in _SHIFTS]  # (n, e, c)
         return sum(planes).mean(dim=(1, 2)) * x.shape[-1] * x.shape[-2] / 224**2
 
-    return Objective([IMAGES], read, "total variation")
+    return Objective([IMAGES], read, "total variation", settings=f"total variation of {form}")
 
 
 def l2() -> Objective:
@@ -213,7 +246,10 @@ def batchnorm_statistics(model: nn.Module, *, first: float = 10.0) -> Objective:
             total = total + (first if place == 0 else 1.0) * gap
         return total
 
-    return Objective([_input(name) for name in norms], read, "BatchNorm statistics", couples_copies=True)
+    return Objective(
+        [_input(name) for name in norms], read, "BatchNorm statistics", couples_copies=True,
+        settings=f"BatchNorm statistics {first!r}",
+    )  # fmt: skip
 
 
 def _input(layer: str) -> str:
@@ -226,32 +262,44 @@ def _of(values: Tensor, index: Tensor, like: Tensor) -> Tensor:
     return values.to(like.device)[index]
 
 
+def _whole(values: Sequence[int], what: str) -> Tensor:
+    """One whole number a target, (targets,)."""
+    try:
+        found = torch.as_tensor(values)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{what} must be whole numbers, one a target, got {values!r}") from error
+    whole = not (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool) or len(found) == 0
+    if found.ndim != 1 or not whole:
+        raise TypeError(f"{what} must be whole numbers, one a target, got {values!r}")
+    return found.to(torch.int64)
+
+
 def _check_classes(y: Tensor, n_classes: int) -> None:
     if len(y) and not 0 <= int(y.min()) <= int(y.max()) < n_classes:
         seen = y.unique().tolist()
         raise ValueError(f"classes must lie in [0, {n_classes - 1}], for the model has {n_classes} outputs; got {seen}")
 
 
-def _last(activation: Tensor) -> Tensor:
+def _last(activation: Tensor, channels_last: bool) -> Tensor:
     """Positions and then channels, whatever the layer gives: (n, e, c, h, w), (n, e, t, c) or (n, e, c)."""
     if activation.ndim == 5:
-        return activation.flatten(3).transpose(2, 3)
+        return activation.flatten(2, 3) if channels_last else activation.flatten(3).transpose(2, 3)
     return activation if activation.ndim == 4 else activation[:, :, None]
 
 
-def _positions(activation: Tensor, channels: Tensor, layer: str) -> Tensor:
-    """Each target's channel at all positions: (n, e, positions)."""
-    features = _last(activation)
+def _positions(features: Tensor, wanted: Tensor, index: Tensor, layer: str) -> Tensor:
+    """Each target's channel at all positions: (n, e, positions, c) -> (n, e, positions)."""
+    channels = _of(wanted, index, features)
     if len(channels) and not 0 <= int(channels.min()) <= int(channels.max()) < features.shape[-1]:
         raise ValueError(f"{layer} has {features.shape[-1]} channels, got {channels.tolist()[:8]}")
     wanted = channels.view(-1, 1, 1, 1).expand(-1, *features.shape[1:3], 1)
     return features.gather(3, wanted)[..., 0].float()
 
 
-def _place(activation: Tensor, position: int | tuple[int, int] | None) -> int:
+def _place(activation: Tensor, position: int | tuple[int, int] | None, channels_last: bool) -> int:
     """A position as the number of it in (h · w) or t."""
     if activation.ndim == 5:
-        height, width = activation.shape[-2:]
+        height, width = activation.shape[2:4] if channels_last else activation.shape[3:5]
         row, column = (height // 2, width // 2) if position is None else position
         if not (0 <= row < height and 0 <= column < width):
             raise ValueError(f"the map is {height} × {width}, got the position {position}")

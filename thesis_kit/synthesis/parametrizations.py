@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from hashlib import sha256
 
 import torch
 from jaxtyping import Float
@@ -167,6 +168,10 @@ class Phases(Parametrization):
                 f"magnitudes must have shape (c, h, w/2 + 1) and none be negative, got {tuple(magnitudes.shape)}"
             )
         self.magnitudes = magnitudes
+
+    def __repr__(self) -> str:
+        numbers = self.magnitudes.detach().cpu().double().numpy()
+        return f"Phases({' × '.join(map(str, numbers.shape))}, {sha256(numbers.tobytes()).hexdigest()[:16]})"
 
     def start(self, random: ImageRandom, channels: int, size: Size, *, like: Tensor) -> Tensor:
         """Uniform phases."""

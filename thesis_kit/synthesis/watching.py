@@ -83,6 +83,9 @@ class Watcher:
     def _note(self, name: str, value: object) -> None:
         if not isinstance(value, Tensor):
             raise ValueError(f"{name} gives {type(value).__name__}, not one tensor: choose a layer inside it")
-        self._seen.setdefault(name, value)
+        if name in self._seen:
+            return
+        self._seen[name] = value
         if LOGITS not in self.names and not self._waiting():
             raise _Enough
+        self._seen[name] = value.clone()  # what comes next may work in place, as a ReLU or a residual sum does
