@@ -21,7 +21,7 @@
 # %% [markdown]
 # ## One call
 #
-# The model here reads digits and was trained with [logit squeezing on noisy images](zoo.md#zoo-cnn-digits-squeezed). The twin is another
+# The model here reads digits and was trained with [logit squeezing on noisy images](zoo.md). The twin is another
 # network for the same task, trained in the ordinary way: examples that fool it are tried on the model. (Without one at hand,
 # `training.natural_twin(model, train_data)` makes it.)
 
@@ -35,9 +35,11 @@ report = evaluation.masking_report(model, test, eps=0.15, twin=twin)
 print(report)
 
 # %% [markdown]
-# Above stand the attacks, each tried on all images, with 95% intervals and what it cost. In the middle what was looked for, whether it was
-# found, and the numbers. Below the conclusion. The number to quote is the worst case. Quote it with $\varepsilon$, with the attacks
-# and with the number of images.
+# At the top stand the attacks, each tried on all images, with 95% intervals and what it cost. Then what was looked for, whether it was
+# found, and the numbers behind it. Then one attack on the same network with its logits multiplied by a number: no answer of the
+# network changes, so whatever changes in this line is the attack's doing. Last the conclusion.
+#
+# The number to quote is the worst case. Quote it with $\varepsilon$, with the attacks and with the number of images.
 #
 # ## What the signs mean
 #
@@ -46,12 +48,13 @@ print(report)
 # | no gradients | a part of the model has slope zero, or is detached | attack a version without it; it is no defense |
 # | unbounded attack fails | with $\varepsilon = 1$ any image can become any other, so 0% must be reached | the attack is broken, not the model good |
 # | transfer wins | another network's gradients are better guides to this model than its own | its own are masked |
-# | search without gradients wins | the same, without another network | as above |
+# | gradient-free search wins | the same, without another network | as above |
 # | random points win | there are errors all around that the gradient misses | as above |
 # | gradient leads nowhere | a random step does as much as a step along the gradient | look for noise or rounding in the model |
 # | loss matters | cross-entropy hides what the margin shows | do not judge by cross-entropy |
 # | more effort helps | weak attacks flatter; not masking by itself | report the strong one |
 # | random answers | the model draws random numbers | judged by its mean answer |
+# | constant answers | all images get the same logits | nothing to attack; look for a fault |
 #
 # The thresholds are ours; they stand with their reasons in `thesis_kit/evaluation/masking.py`.
 #

@@ -207,12 +207,12 @@ def test_gradients_that_mislead_are_found_though_they_are_there_and_the_accuracy
     assert report.as_given > 0.9
     assert report.robust.robust_accuracy < min(following) - 0.2
     signs = {name for name, found in found(report).items() if found and name in SIGNS}
-    assert signs >= {"transfer wins", "search without gradients wins", "gradient leads nowhere"}
+    assert signs >= {"transfer wins", "gradient-free search wins", "gradient leads nowhere"}
     assert report["no gradients"].found is False
     blind = report_on("sawtooth")
     assert blind["transfer wins"].found is None
     assert blind["transfer wins"].evidence == "no twin was given"
-    assert blind["search without gradients wins"].found
+    assert blind["gradient-free search wins"].found
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_gradients_that_mislead_are_found_though_they_are_there_and_the_accuracy
         ("backwards", "unbounded attack fails"),
         ("backwards", "gradient leads nowhere"),
         ("withheld", "random points win"),
-        ("withheld", "search without gradients wins"),
+        ("withheld", "gradient-free search wins"),
         ("squashed", "loss matters"),
     ],
 )
@@ -403,11 +403,12 @@ def test_the_record_is_json_and_the_text_holds_the_conclusion(kind):
     assert worst["low"] <= worst["value"] <= worst["high"]
     assert worst["value"] <= min(one["accuracy"] for one in record["attacks"].values())
     assert record["attacks"]["Square"]["attacked"] == 60
-    text = str(report)
-    assert " ".join(report.conclusion.split()) in " ".join(text.split())
+    assert max(map(len, str(report).splitlines())) <= 78
+    text = " ".join(str(report).split())
+    assert text.endswith(report.conclusion)
     for finding in report.findings:
-        word = {True: "yes", False: "no", None: "not looked at"}[finding.found]
-        assert re.search(rf"^{re.escape(finding.name)} +{word} +{re.escape(finding.evidence)}$", text, re.MULTILINE)
+        word = {True: "yes", False: "no", None: "?"}[finding.found]
+        assert f" {finding.name} {word} {finding.evidence} " in text
     assert f"{100 * report.robust.robust_accuracy:.1f}%" in text
 
 

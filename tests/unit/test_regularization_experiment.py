@@ -388,7 +388,7 @@ WITH = {"label": "Figure 9.9", "caption": "A caption."}
 
 def test_the_slider_lets_fewer_survive_as_attacks_grow_stronger(result):
     rungs = {"one step": "One step", "weak": "A weak attack", "worst": "The worst case"}
-    slider = figures.strength_slider(result, rungs, CHOSEN, **WITH)
+    slider = figures.strength_slider(result, rungs, CHOSEN, since="weak", **WITH)
     texts = [slider.render(value)[1] for value in slider.values]
     assert [text.split(".")[0] for text in texts] == list(rungs.values())
     for text in texts:
@@ -400,7 +400,7 @@ def test_the_slider_lets_fewer_survive_as_attacks_grow_stronger(result):
 
     assert best(texts[0]) >= best(texts[1]) >= best(texts[2])
     survivors = np.mean(np.logical_and(*(result.per_image(m, "noise")[0] for m in ("one step", "weak"))))
-    _, text = figures.strength_slider(result, rungs, ["noise"], **WITH).render(1)
+    _, text = figures.strength_slider(result, rungs, ["noise"], since="weak", **WITH).render(1)
     assert f"noise {100 * survivors:.0f}%" in text
     assert slider.render(0.6)[1] == texts[1]
 
@@ -422,6 +422,21 @@ def test_figures_say_in_numbers_what_they_show(result, draw, said):
     assert "A caption." in html
     (alt,) = alt_texts(html)
     assert re.search(said, alt)
+
+
+def test_gains_are_differences_to_the_control(result):
+    html = figures.gains_figure(result, {"pgd-7": "natural", "lsq+noise": "noise"}, **WITH).html
+    (alt,) = alt_texts(html)
+    said = re.findall(r"([^.;]+?) (by a weak attack|in the worst case of all): ([+-]\d+) points", alt)
+    assert [(who.strip(), how) for who, how, _ in said] == [
+        (who, how)
+        for who in ("PGD-7 training over ordinary training", "squeezing + noise over noise")
+        for how in ("by a weak attack", "in the worst case of all")
+    ]
+    pairs = [(m, *arms) for arms in (("pgd-7", "natural"), ("lsq+noise", "noise")) for m in ("weak", "worst")]
+    for (measure, arm, control), (_, _, gain) in zip(pairs, said, strict=True):
+        mean = [np.mean([np.mean(x) for x in result.per_image(measure, a).values()]) for a in (arm, control)]
+        assert float(gain) == pytest.approx(100 * (mean[0] - mean[1]), abs=0.51)
 
 
 def test_the_sweep_says_the_best_mean_over_seeds(result):

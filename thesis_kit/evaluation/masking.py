@@ -53,13 +53,13 @@ ASTRAY = 0.25  # share of images for which a random direction does as well as th
 UNBOUNDED = 0.02  # share of images that may withstand an attack without bound
 DRAWS = 16  # passes averaged where answers are random (expectation over transformation)
 UNGUIDED = ("Square", "random points", "transfer")  # attacks that ask the model for no gradient
-_WIDTH = 100  # of printed text
+_WIDTH = 78  # of printed text, as many columns as a page of the book has
 _NOISES = 100  # random points tried in the ball
 SIGNS = {
     "no gradients": "the gradient is zero or missing on many images",
     "unbounded attack fails": "an attack without any bound should turn every image and does not",
     "transfer wins": "examples made on another network turn more images than those made on this one",
-    "search without gradients wins": "an attack that asks for no gradient turns more images than one that follows it",
+    "gradient-free search wins": "an attack that asks for no gradient turns more images than one that follows it",
     "random points win": "random points of the ball turn more images than the gradient does",
     "gradient leads nowhere": "a random direction raises the loss as much as the gradient's",
     "loss matters": "attacks on another loss turn far more images than those on cross-entropy",
@@ -134,6 +134,8 @@ class MaskingReport:
         if signs:
             said.append(f"Signs of masked gradients: {'; '.join(finding.meaning for finding in signs)}.")
             said.append("Expect better attacks to lower the number further.")
+        elif self["more effort helps"].found:
+            said.append("No sign of masked gradients was found; it takes a strong attack to see how far they lead.")
         else:
             said.append("No sign of masked gradients was found.")
         if self["no gradients"].found:
@@ -148,12 +150,12 @@ class MaskingReport:
 
     def __str__(self) -> str:
         width = max(len(finding.name) for finding in self.findings)
-        words = {True: "yes", False: "no", None: "not looked at"}
-        rows = [f"{f.name:<{width}}  {words[f.found]:<13}  {f.evidence}" for f in self.findings]
+        words = {True: "yes", False: "no", None: "?"}
+        rows = [_wrapped(f"{f.name:<{width}}  {words[f.found]:<3}  ", f.evidence) for f in self.findings]
         scales = [f"{scale:g}: {accuracy:.0%}" for scale, accuracy in self.by_scale.items()]
         if scales:
-            rows += ["", f"PGD-20 on cross-entropy, logits times  {'  '.join(scales)}"]
-        return "\n".join([str(self.robust), "", *rows, "", textwrap.fill(self.conclusion, _WIDTH)])
+            rows += ["", _wrapped("PGD-20 on cross-entropy, logits times  ", "  ".join(scales))]
+        return "\n".join([str(self.robust), "", *rows, "", _wrapped("", self.conclusion)])
 
     def record(self) -> dict:
         """Everything but the images' loss surface, as JSON has it."""
@@ -174,6 +176,13 @@ class MaskingReport:
             "masked": self.masked,
             "conclusion": self.conclusion,
         }
+
+
+def _wrapped(head: str, text: str) -> str:
+    """The text after a head, on as many lines as it takes, all of them to the right of the head."""
+    indent = " " * len(head)
+    lines = textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    return head + "\n".join(lines).removeprefix(indent)
 
 
 def _attack_record(outcome: AttackOutcome) -> dict:
@@ -427,7 +436,7 @@ def _findings(
         no_gradient,
         Finding("unbounded attack fails", unbounded > UNBOUNDED, f"{unbounded:.1%} of the images withstand it"),
         _ahead("transfer wins", robust, ["transfer"], single),
-        _ahead("search without gradients wins", robust, ["Square"], guide),
+        _ahead("gradient-free search wins", robust, ["Square"], guide),
         _ahead("random points win", robust, ["random points"], guide),
         _astray_finding(astray),
         _ahead("loss matters", robust, ["PGD margin", "PGD DLR"], single, by=LOSSES),

@@ -38,11 +38,12 @@ _LOOK = {
 
 
 def strength_slider(
-    recorded: Result, rungs: Mapping[str, str], arms: Sequence[str], *, label: str, caption: str, start: int = 0
+    recorded: Result, rungs: Mapping[str, str], arms: Sequence[str], *, since: str, label: str, caption: str
 ) -> Slider:
     """A slider over attacks of growing strength: how many images of each arm survive everything tried so far.
 
-    ``rungs`` maps recorded measures, from weak to strong, to what the attack is called.
+    ``rungs`` maps recorded measures, from weak to strong, to what the attack is called. The slider stands at the
+    strongest first; a pale line shows what has been lost ``since`` one of them.
     """
     measures = list(rungs)
 
@@ -55,7 +56,7 @@ def strength_slider(
 
     def render(upto: float) -> tuple[Figure, str]:
         upto = round(upto)
-        found = {arm: survivors(arm, upto) for arm in arms}
+        found, before = ({arm: survivors(arm, at) for arm in arms} for at in (upto, min(measures.index(since), upto)))
         order = sorted(arms, key=lambda arm: -found[arm][0])
         with style():
             figure, axis = canvas(size=(7, 0.42 * len(arms) + 1.2))
@@ -63,6 +64,7 @@ def strength_slider(
                 value, low, high = found[arm]
                 color, marker = _LOOK[arm]
                 sides = [[value - low], [high - value]]
+                axis.plot([value, before[arm][0]], [row, row], color=COLORS[color], linewidth=6, alpha=0.25)
                 axis.errorbar(value, row, xerr=sides, fmt=marker, color=COLORS[color], capsize=3, markersize=8)
             axis.set_yticks(range(len(order)), [NAMES[arm] for arm in order]), axis.invert_yaxis()
             axis.set_xlim(-2, 102), axis.set_xlabel("images that survive everything so far (%)")
@@ -70,8 +72,38 @@ def strength_slider(
         return figure, f"{rungs[measures[upto]]}. In front: {best}."
 
     alt = "Share of images that survive, a row a way to train, the best on top."
-    return slider(render, tuple(range(len(rungs))), start=start, name="strength of the attack", label=label,
+    return slider(render, tuple(range(len(rungs))), start=len(rungs) - 1, name="strength of the attack", label=label,
                   caption=caption, alt=alt)  # fmt: skip
+
+
+def gains_figure(recorded: Result, gains: Mapping[str, str], *, label: str, caption: str) -> Shown:
+    """What each arm has over its control, by the weak attack and in the worst case: arm → control, a row an arm."""
+
+    def gain(measure: str, arm: str) -> tuple[float, float, float]:
+        mine, theirs = recorded.per_image(measure, arm), recorded.per_image(measure, gains[arm])
+        seeds = sorted(mine)
+        groups = [recorded.cells[arm][seed]["group"] for seed in seeds]
+        differences = [100.0 * np.asarray(mine[seed]) - 100.0 * np.asarray(theirs[seed]) for seed in seeds]
+        found = items_interval(groups, differences)
+        return found.value, found.low, found.high
+
+    with style():
+        figure, axis = canvas(size=(7, 0.5 * len(gains) + 1.4))
+        said = []
+        for row, arm in enumerate(gains):
+            for offset, measure, color, marker, name in (
+                (-0.14, "weak", "orange", "^", "by a weak attack"),
+                (0.14, "worst", "blue", "D", "in the worst case of all"),
+            ):
+                value, low, high = gain(measure, arm)
+                axis.errorbar(value, row + offset, xerr=[[value - low], [high - value]], fmt=marker, capsize=3,
+                              color=COLORS[color], markersize=8, label="_" * bool(row) + name)  # fmt: skip
+                said.append(f"{NAMES[arm]} over {NAMES[gains[arm]]} {name}: {value:+.0f} points")
+        rows = [f"{NAMES[arm]}\nover {NAMES[control]}" for arm, control in gains.items()]
+        axis.set_yticks(range(len(rows)), rows), axis.set_ylim(len(rows) - 0.5, -0.5)
+        axis.axvline(0, color="#A0A0A0", linewidth=1), axis.set_xlabel("images gained (points)")
+        figure.legend(loc="outside lower center", ncols=2)
+    return present(figure, label=label, caption=caption, alt=f"What each way to train gains. {'; '.join(said)}.")
 
 
 def attacks_figure(reports: Mapping[str, MaskingReport], *, label: str, caption: str) -> Shown:
