@@ -307,6 +307,18 @@ for line in claims_table("regularization").verdict_lines():
     print(line)
 
 # %% [markdown]
+# Two things were expected and did not come.
+#
+# *Squeezing does not even look as robust as PGD training.* It is not for want of trials, which were equal, nor of strength: the best
+# settings lie inside the grids of Figure 3.3, and stronger noise or stronger penalties do worse. Noise of σ = 0.3 is already twice ε in
+# every pixel, and the network reads clean digits as well as before. Random directions are not what an attack takes, and to
+# withstand the one does not teach the other.
+#
+# *Masking does not show in transfer.* Examples made on an ordinary network fool the squeezed one less than its own gradient does, so
+# its gradient leads somewhere. What flattered it was not a broken gradient but a lazy attack, one start and ten small steps, and
+# the same attack flatters noise alone by nearly as much. To call every fall from a weak attack to a strong one *masking* would be
+# wrong; to publish the weak number would be too.
+#
 # ## Since the thesis
 #
 # **Logit squeezing was broken soon.** {cite:t}`mosbach2018pairing` attacked it with more steps and more restarts. On MNIST (ε = 0.3) a squeezed
