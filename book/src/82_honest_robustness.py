@@ -3,8 +3,8 @@
 #
 # **You have a classifier that seems robust. You would like to know before somebody else tells you.**
 #
-# Most defenses that were ever published were broken by an attack their authors had not tried. The reason is nearly always the
-# same: the attack followed gradients that led nowhere. This page shows the one call that looks for it, how to read what it says,
+# Many published defenses were broken by an attack that their authors had not tried {cite:p}`athalye2018`. The usual reason:
+# their own attack followed gradients that led nowhere. This page shows the one call that looks for it, how to read what it says,
 # and what to do then. The story behind it is [the chapter on regularization](03_regularization.ipynb).
 #
 # :::{admonition} What you need
@@ -63,6 +63,8 @@ print(report)
 # Rounding pixels to nine levels looks like a defense: PGD finds nothing. It has no slope.
 
 # %%
+import textwrap
+
 import torch
 
 
@@ -77,15 +79,17 @@ class Rounded(torch.nn.Module):
 
 natural = tk.zoo.load("cnn-digits-natural", device=session.device)
 hiding = Rounded(natural)
-print(evaluation.robust_accuracy(hiding, test, evaluation.reference_attack(0.15)))
+pgd20 = evaluation.reference_attack(0.15)
+print(evaluation.robust_accuracy(hiding, test, pgd20))
 
 # %%
 report = evaluation.masking_report(hiding, test, eps=0.15, twin=natural)
-print(report.conclusion)
+print(textwrap.fill(report.conclusion, 78))
 
 # %% tags=["nbval-check-output"]
 print("masked:", report.masked)
-print("found:", ", ".join(finding.name for finding in report.findings if finding.found))
+found = [finding.name for finding in report.findings if finding.found]
+print("found:", ", ".join(found))
 
 # %% [markdown]
 # The twin did it: for a model with a part that cannot be differentiated, the best twin is the model *without* that part.
@@ -93,7 +97,8 @@ print("found:", ", ".join(finding.name for finding in report.findings if finding
 # ## From the command line
 #
 # ```bash
-# thesis-kit attack report cnn-digits-squeezed --data digits --eps 0.15 --twin cnn-digits-natural --out report.json
+# thesis-kit attack report cnn-digits-squeezed --data digits --eps 0.15 \
+#     --twin cnn-digits-natural --out report.json
 # ```
 #
 # takes a member of the [zoo](zoo.md) or any name that timm knows, and writes the same diagnosis as JSON. `--twin train` trains a twin first.
