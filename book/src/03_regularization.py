@@ -264,7 +264,7 @@ figures.gains_figure(
 
 # %% tags=["hide-input"]
 figures.tangent_figure(
-    recorded, ["noise", "lsq+noise", "pgd-7"], eps=P.eps, label="Figure 3.6",
+    recorded, ["natural", "noise", "lsq+noise", "pgd-7"], eps=P.eps, label="Figure 3.6",
     caption="Distance to the border, a dot for each test image of one seed: by the tangent (across) and found by an attack (up). On the line "
     "the tangent is right; below it, it promised too much. The dotted line is the ε of this chapter.",
 )

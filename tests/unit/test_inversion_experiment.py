@@ -145,7 +145,7 @@ def test_networks_of_timm_come_with_their_weights(monkeypatch):
     monkeypatch.setattr(inversion, "build", lambda name, **knobs: asked.append((name, knobs)) or small)
     World(0, TINY).network("resnet10t.c3_in1k")
     assert asked == [("resnet10t.c3_in1k", {"pretrained": True})]
-    assert inversion.fingerprint("resnet10t.c3_in1k") == "resnet10t.c3_in1k"
+    assert inversion.weights_hash("resnet10t.c3_in1k") == "resnet10t.c3_in1k"
 
 
 @pytest.mark.bad_input

@@ -133,7 +133,7 @@ class World:
         """What tells shared work apart: what it is, seed, settings, and the weights of all networks in it."""
         s = self.settings
         members = [s.members[name] for name in names] + list(s.verifiers.values())
-        weights = {member: fingerprint(member) for member in members}
+        weights = {member: weights_hash(member) for member in members}
         return {"what": dict(what), "seed": self.seed, "settings": plain(s), "weights": weights}
 
 
@@ -144,7 +144,7 @@ def is_member(name: str) -> bool:
     return name in zoo.names() or not timm.is_model(name.split(".")[0])
 
 
-def fingerprint(name: str) -> str:
+def weights_hash(name: str) -> str:
     """The SHA-256 of a member's weights; of a network of timm its name, which its weights belong to."""
     return zoo.entry(name).sha256 if is_member(name) else name
 
@@ -382,7 +382,7 @@ def _experiment() -> Experiment:
 
 def _hashes(s: Settings) -> dict[str, str]:
     """What the runs rest on beside code: the data, and the weights of all networks."""
-    networks = {name: fingerprint(name) for name in (*s.members.values(), *s.verifiers.values())}
+    networks = {name: weights_hash(name) for name in (*s.members.values(), *s.verifiers.values())}
     return {s.task.data: DISTRIBUTIONS[s.task.data].data_hash(), **networks}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -155,19 +156,27 @@ def surfaces_figure(surfaces: Mapping[str, Surface], *, images: int, eps: float,
 def tangent_figure(recorded: Result, arms: Sequence[str], *, eps: float, label: str, caption: str) -> Shown:
     """For every test image, where the tangent says the border is against where an attack really crosses it."""
     with style():
-        figure, axes = canvas(1, len(arms), size=(2.6 * len(arms), 3.1), sharex=True, sharey=True, squeeze=False)
+        columns = min(len(arms), 2 + len(arms) % 2)
+        rows = math.ceil(len(arms) / columns)
+        size = 7, 7 / columns * rows + 0.4
+        figure, axes = canvas(rows, columns, size=size, sharex=True, sharey=True, squeeze=False)
         said, top = [], 3.2 * eps
-        for axis, arm in zip(axes[0], arms, strict=True):
+        for axis, arm in zip(axes.flat, arms, strict=False):
             seed = min(recorded.cells[arm])
             tangent, found = (np.asarray(recorded.per_image(name, arm)[seed]) for name in ("margin", "distance"))
             axis.plot([0, top], [0, top], color="#A0A0A0", linewidth=1)
             axis.axhline(eps, color="#A0A0A0", linewidth=1, linestyle=":")
             color = COLORS[_LOOK[arm][0]]
             axis.plot(tangent.clip(0, top), found.clip(0, top), ".", color=color, markersize=3, alpha=0.7)
-            axis.set_title(NAMES[arm]), axis.set_xlabel("by the tangent (ε)"), axis.set_aspect("equal")
+            axis.set_title(NAMES[arm]), axis.set_aspect("equal")
             axis.set_xlim(0, top), axis.set_ylim(0, top)
             said.append(f"{NAMES[arm]}: median {np.median(tangent):.2f} by the tangent, {np.median(found):.2f} found")
-        axes[0, 0].set_ylabel("found by PGD (ε)")
+        for axis in axes.flat[len(arms) :]:
+            axis.set_visible(False)
+        for axis in axes[-1]:
+            axis.set_xlabel("by the tangent (ε)")
+        for axis in axes[:, 0]:
+            axis.set_ylabel("found by PGD (ε)")
     alt = f"Distance to the border, a dot an image. {'; '.join(said)}."
     return present(figure, label=label, caption=caption, alt=alt)
 
