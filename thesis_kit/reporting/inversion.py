@@ -269,7 +269,7 @@ def picture_grid(
 
 
 def stages_slider(
-    stages: Sequence[Float[Tensor, "n c h w"]], names: Sequence[str], *, label: str, caption: str
+    stages: Sequence[Float[Tensor, "n c _ _"]], names: Sequence[str], *, label: str, caption: str
 ) -> Slider:
     """Images at the end of every stage, each as large as it then was: a slider over the stages.
 
