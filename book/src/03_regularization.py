@@ -10,7 +10,8 @@
 #
 # The measured robustness was striking. Later work found that much of it was in the measuring {cite:p}`mosbach2018pairing`. This
 # chapter does both: the method as it was meant, and the judgment as one would pass it today. The answer it comes to, in its small
-# world: a penalty alone is nearly all look, noise is real and does most of the work, and attacking while learning does more.
+# world: half of what a penalty alone seems to give is look, noise is real and does most of the work, and attacking while learning
+# does more.
 #
 # :::{admonition} What you will see, and how long it takes
 # :class: tip
@@ -140,7 +141,6 @@ for name in ("squeezing", "noise"):
 # The noise alone comes within a few points of both together. And squeezing alone? It looks better than ordinary training by far.
 # Remember that number.
 #
-# %% [markdown]
 # ## The same networks under better attacks
 #
 # What follows runs many attacks on all five networks, marks what the weak one says, and what is left when all have tried.
@@ -174,7 +174,6 @@ print(reports["squeezing"])
 # case; more starts help, another loss helps, and a search that asks for no gradient at all does better than most that follow one. How to
 # run this on a network of your own, and how to read it, is [a page of its own](82_honest_robustness.ipynb).
 #
-# %% [markdown]
 # ## What the surface looks like
 #
 # An attack walks on a surface. Here is the margin around four images, on a plane: upwards along the sign of the gradient, sideways along
@@ -256,7 +255,6 @@ figures.gains_figure(
 # to noise, no penalty moves the worst case by more than a few points. So in this world the thesis is right that noise is needed, and the
 # reason is plain: it is the noise that defends.
 #
-# %% [markdown]
 # ### Tangents
 #
 # Why does squeezing look so good in theory? Equation {eq}`eq-ratio` says how far the border is by the tangent. An attack can say how
@@ -311,8 +309,8 @@ for line in claims_table("regularization").verdict_lines():
 #
 # *Squeezing does not even look as robust as PGD training.* It is not for want of trials, which were equal, nor of strength: the best
 # settings lie inside the grids of Figure 3.3, and stronger noise or stronger penalties do worse. Noise of σ = 0.3 is already twice ε in
-# every pixel, and the network reads clean digits as well as before. Random directions are not what an attack takes, and to
-# withstand the one does not teach the other.
+# every pixel, and the network reads clean digits as well as before. But random directions are not what an attack takes, and to
+# withstand them teaches only part of the rest.
 #
 # *Masking does not show in transfer.* Examples made on an ordinary network fool the squeezed one less than its own gradient does, so
 # its gradient leads somewhere. What flattered it was not a broken gradient but a lazy attack, one start and ten small steps, and
@@ -323,7 +321,8 @@ for line in claims_table("regularization").verdict_lines():
 #
 # **Logit squeezing was broken soon.** {cite:t}`mosbach2018pairing` attacked it with more steps and more restarts. On MNIST (ε = 0.3) a squeezed
 # network fell from 70.6% under the baseline attack to 5.0%, on CIFAR-10 (ε = 16/255) from 27.0% to 1.7%; adversarial training from 95.2% to
-# 88.0% and from 16.0% to 6.7%. Clean logit pairing {cite:p}`kannan2018pairing` fared no better.
+# 88.0% and from 16.0% to 6.7%. Clean logit pairing {cite:p}`kannan2018pairing` fared no better. Their
+# code squeezes without noise unless told otherwise: the arm of ours that falls farthest too.
 #
 # **Label smoothing too.** {cite:t}`fu2020smoothing` find robustness of up to 75% under PGD on CIFAR-10, volatile, and gone when
 # examples are transferred from an ordinary network. The likely mechanism has a name: *imbalanced gradients*, where one part of the
