@@ -82,7 +82,8 @@ def plug_in_inversion(
         ValueError: a class that the model does not have, images that it cannot take, settings that cannot be meant.
 
     Source: Ghiasi et al., ICML 2022, Algorithm 1, and the released code where it differs: stage sizes are (k + 1)/8 of
-        the network's, and half of each stage's growth is border.
+        the network's, and half of each stage's growth is border. Ours is that the first stage starts from fresh noise
+        of its own size, where the released code shrinks noise of full size.
     """
     stages, objective = growing(size, steps, zoom=zoom, center=center), _objective(model, classes, tv, 0.0, batchnorm)
     colors = [ColorShift(color, color)] if color else []
@@ -96,6 +97,8 @@ def plug_in_inversion(
 
 def growing(size: int, steps: int, *, zoom: bool = True, center: bool = True) -> list[Stage]:
     """The seven stages of Plug-In Inversion: sizes 2/8 to 8/8, each step of growth split between zoom and border.
+
+    Where 8 does not divide the size, the first is larger by what remains, so that every growth is the same.
 
     With one of the two alone all growth is of that kind. With neither, seven stages of full size that go on from one
     another, so that the number of steps is the same.
@@ -146,8 +149,8 @@ def invert_with_penalties(
     """Class inversion as it was before: cross-entropy and penalties, at full size, one copy an image.
 
     With every weight 0 it is cross-entropy alone. ``tv`` and ``norm`` make it the inversion of DeepDream's kind, and
-    ``batchnorm`` DeepInversion, whose released defaults are 1e-4, 1e-5 and 0.05 with a jitter of 30 at 224 and Adam at
-    0.2 with betas (0.5, 0.9).
+    ``batchnorm`` one of DeepInversion's, with its jitter (30 at 224) and its Adam (0.2, betas (0.5, 0.9)). The released
+    weights, 1e-4, 1e-5 and 0.05, belong to other units than ours (see below): choose weights by trial.
 
     Args:
         tv: weight of total variation. norm: weight of the images' ℓ₂ norm. batchnorm: weight of BatchNorm statistics,
@@ -159,8 +162,11 @@ def invert_with_penalties(
     Raises:
         ValueError: as ``plug_in_inversion``; BatchNorm statistics asked of a model without BatchNorm.
 
-    Source: Yin et al., CVPR 2020. Two things differ: there statistics are of a whole batch of images, here of each
-        target's own, so that targets stay apart; and all steps are made at full size.
+    Source: Yin et al., CVPR 2020, with differences. There, statistics are of a whole batch of images; here of each
+        target's own, so that targets stay apart. There, images are optimized in normalized space from normal noise,
+        flipped at random, with a warm-up of 100 steps, and total variation is the unscaled norm over the batch; here,
+        pixels in [0, 1] from uniform noise, no flips, no warm-up, and total variation of ``synthesis.total_variation``.
+        All steps are made at full size.
     """
     check_count(size, what="size")
     objective = _objective(model, classes, tv, norm, batchnorm)

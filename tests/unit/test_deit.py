@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.data import Part, load
 from thesis_kit.models import build
 from thesis_kit.training import HardDistillation, LogitSqueezing, train
@@ -84,3 +85,38 @@ def test_terms_are_added():
     train(without, some(), HardDistillation(Always(0)), **ONE)
     train(squeezed, some(), HardDistillation(Always(0)), terms=[LogitSqueezing(0.5)], **ONE)
     assert not torch.equal(without.network.head.weight, squeezed.network.head.weight)
+
+
+def test_a_term_may_ask_the_model_again():
+    """A term of weight zero changes nothing, also if it shows the model other images."""
+    without, again = student(), student()
+    train(without, some(), HardDistillation(Always(0)), **ONE)
+    term = lambda model, x, y, logits: 0.0 * model(1 - x).sum()  # noqa: E731
+    train(again, some(), HardDistillation(Always(0)), terms=[term], **ONE)
+    for (name, mine), other in zip(again.named_parameters(), without.parameters(), strict=True):
+        assert torch.allclose(mine, other, atol=1e-6), name
+
+
+class Says(nn.Module):
+    """A teacher with the same logits for all images."""
+
+    def __init__(self, *logits: float):
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(logits, dtype=torch.float32))
+
+    def forward(self, x):
+        return self.logits.expand(len(x), -1)
+
+
+def test_a_teacher_that_cannot_teach_is_refused():
+    with pytest.raises(NonFiniteOutput, match="NaN or infinite logits"):
+        train(student(), some(), HardDistillation(Says(*[float("nan")] * 10)), **ONE)
+    with pytest.raises(ValueError, match="the teacher has 3 classes, the model 10"):
+        train(student(), some(), HardDistillation(Says(0.0, 1.0, 2.0)), **ONE)
+
+
+def test_a_run_with_another_teacher_is_another_run(tmp_path):
+    asked = {**ONE, "checkpoint": tmp_path / "run.ckpt"}
+    train(student(), some(), HardDistillation(Says(*range(10))), **asked)
+    with pytest.raises(ValueError, match="method was"):
+        train(student(), some(), HardDistillation(Says(*range(10, 0, -1))), **asked)

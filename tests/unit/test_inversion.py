@@ -9,6 +9,8 @@ from torch import nn
 import thesis_kit as tk
 from thesis_kit.inversion import STAGES, combinations, growing, invert_with_penalties, plug_in_inversion
 from thesis_kit.models import Classifier
+from thesis_kit.randomness import ImageRandom, mix_seed
+from thesis_kit.synthesis import Pixels
 
 
 @pytest.fixture
@@ -44,6 +46,48 @@ def test_combinations_are_named_after_what_is_in_use():
         in_use = {"none": "", "pii": "color+zoom+center"}.get(name, name)
         assert {factor for factor, there in on.items() if there} == set(filter(None, in_use.split("+")))
         assert set(on) == {"color", "zoom", "center"}
+
+
+def slow_inversion(network, wanted, size, steps, lr, zoom, center):
+    """Plug-In Inversion of one image without colors, jitter and copies, as Algorithm 1 says it."""
+    stages = growing(size, steps, zoom=zoom, center=center)
+    growth, image, losses = size // 8, None, []
+    for number, stage in enumerate(stages):
+        random = ImageRandom(mix_seed(0, 0, number), torch.arange(1))
+        fresh = Pixels().start(random, 3, stage.sides, like=torch.zeros(()))
+        if image is not None:
+            border = {(True, True): growth // 2, (False, True): growth}.get((zoom, center), 0)
+            inner = stage.size - border
+            at = slice(border // 2, border // 2 + inner)
+            fresh[..., at, at] = nn.functional.interpolate(image, (inner, inner), mode="bilinear")
+        image = fresh.requires_grad_()
+        adam = torch.optim.Adam([image], lr=lr, betas=(0.5, 0.99))
+        rate = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+        for _ in range(steps):
+            loss = nn.functional.cross_entropy(network(image), torch.tensor([wanted]))
+            losses.append(loss.item())
+            adam.zero_grad(), loss.backward(), adam.step(), rate.step()
+            image.data.clamp_(0, 1)
+        image = image.detach()
+    return image, losses
+
+
+@pytest.mark.parametrize("zoom", [True, False])
+@pytest.mark.parametrize("center", [True, False])
+def test_an_inversion_is_algorithm_1(network, zoom, center):
+    network.eval()
+    images, losses = slow_inversion(network, 2, 32, 5, 0.05, zoom, center)
+    found = plug_in_inversion(
+        network, [2], size=32, steps=5, copies=1, color=0, jitter=0, lr=0.05, zoom=zoom, center=center, progress=False
+    )
+    torch.testing.assert_close(found.losses[:, 0], torch.tensor(losses), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.images, images, rtol=0, atol=1e-4)
+
+
+def test_penalties_see_rolled_images_unless_told_otherwise(network):
+    asked = {"size": 32, "steps": 3, "lr": 0.05, "progress": False}
+    rolled, still = (invert_with_penalties(network, [1], **asked, jitter=jitter).images for jitter in (None, 0))
+    assert not torch.equal(rolled, still)
 
 
 def test_an_inversion_is_what_the_network_takes_for_its_class():

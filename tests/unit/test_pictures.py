@@ -137,3 +137,8 @@ def test_what_cannot_be_judged_is_refused():
             kid(torch.rand(4, 3), torch.rand(4, 3), classes=(wrong, balanced))
     with pytest.raises(ValueError, match="pixels must lie in"):
         kid_of_images(Bright(), 255 * x, x)
+
+
+@pytest.mark.parametrize(("value", "side"), [(0.7, 30), (0.3, 224), (0.1, 7)])
+def test_a_flat_image_has_no_frequencies(value, side):
+    assert high_frequency_share(torch.full((1, 3, side, side), value)).tolist() == [0.0]

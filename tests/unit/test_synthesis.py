@@ -216,6 +216,75 @@ def test_layers_may_keep_their_channels_last():
     ]  # fmt: skip
 
 
+def test_a_step_without_a_number_is_counted_through_all_stages(network):
+    def failing(x, moment):
+        return x * (math.nan if x.shape[-1] == 12 else 1.0)
+
+    with pytest.raises(NonFiniteOutput, match="NaN or infinite at step 5"):
+        synthesize(network, -synthesis.channel("0", [0]), stages=STAGES, augmentations=[failing], progress=False)
+
+
+def test_a_checkpoint_knows_what_is_not_among_the_weights(network, tmp_path):
+    path = tmp_path / "synthesis.ckpt"
+    other = Classifier(network.network, mean=[0.5] * 3, std=[0.5] * 3)
+    smooth = Classifier(nn.Sequential(*(nn.GELU() if isinstance(m, nn.ReLU) else m for m in network.network)))
+    made(network, checkpoint=path)
+    for changed in (other, smooth, Classifier(network.network, size=16)):
+        with pytest.raises(ValueError, match="checkpoint of another synthesis"):
+            made(changed, checkpoint=path)
+
+
+def test_a_resumed_synthesis_says_what_all_runs_took(network, tmp_path):
+    path = tmp_path / "synthesis.ckpt"
+    first = made(network, checkpoint=path)
+    assert made(network, checkpoint=path).seconds >= first.seconds > 0
+
+
+def test_images_are_read_before_a_network_normalizes_them_in_place():
+    class InPlace(nn.Module):
+        def forward(self, x):
+            return x.sub_(0.5).flatten(1)[:, :2]
+
+    x = torch.rand(2, 3, 4, 4)
+    with torch.no_grad(), Watcher(InPlace(), [synthesis.IMAGES, synthesis.LOGITS]).watching() as watcher:
+        assert torch.equal(watcher(x.clone())[synthesis.IMAGES], x)
+
+
+def test_targets_that_normalize_one_another_are_warned_of():
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    with pytest.warns(UserWarning, match="targets of a pass act on one another"):
+        made(network, [0, 1])
+
+
+def test_images_in_frequencies_start_faint_at_every_size():
+    form, random = Fourier(), ImageRandom(0, torch.arange(4))
+    for side in (16, 64, 224):
+        image = form.image(form.start(random, 3, (side, side), like=torch.zeros(())))
+        assert 0.0005 < image.std() < 0.01, side
+
+
+def test_a_border_that_cannot_be_halved_does_not_drift(network):
+    """Seven stages that grow by one pixel each leave the first one's middle in the middle."""
+    stages = [Stage(8 + k, 1, border=int(k > 0)) for k in range(7)]
+    start = torch.zeros(1, 3, 8, 8)
+    start[..., 3:5, 3:5] = 1.0
+    found = made(network, [0], stages=stages, start=start, optimizer=Adam(1e-9), augmentations=[]).images
+    assert torch.equal(found[..., 6:8, 6:8], torch.ones(1, 3, 2, 2))
+
+
+def test_shifts_of_color_are_their_formula_and_each_copys_own():
+    x = torch.full((2, 3, 3, 1, 1), 0.5)
+    multiplied, divided = (ColorShift(1.0, 0.0, form=form)(x, moment()) for form in ("multiply", "divide"))
+    torch.testing.assert_close(multiplied - 0.5, 0.5 - divided)  # x + μ and x − μ
+    scaled, shrunk = (ColorShift(0.0, 1.0, form=form)(x, moment()) for form in ("multiply", "divide"))
+    torch.testing.assert_close(scaled * shrunk, torch.full_like(x, 0.25))  # x σ and x / σ
+    assert len(multiplied.unique()) == multiplied.numel()
+    rolled = Jitter(3)(torch.rand(2, 3, 1, 8, 8)[:, :1].repeat(1, 4, 1, 1, 1), moment())
+    assert not torch.equal(rolled[:, 0], rolled[:, 1])  # behind an ensemble each copy is rolled its own way
+
+
 def test_objectives_add_up_by_sum():
     both = sum([synthesis.layer("a"), 2 * synthesis.layer("b")])
     seen = {"a": torch.full((1, 1, 3), 2.0), "b": torch.full((1, 1, 3), 3.0)}
@@ -444,7 +513,7 @@ def test_widths_and_channels_that_frequencies_cannot_have():
             form.start(ImageRandom(0, torch.arange(1)), 3, (8, 7), like=torch.zeros(()))
     with pytest.raises(ValueError, match="3 channels, the images 1"):
         Phases(torch.rand(3, 8, 5)).start(ImageRandom(0, torch.arange(1)), 1, (8, 8), like=torch.zeros(()))
-    with pytest.raises(ValueError, match="none be negative"):
+    with pytest.raises(ValueError, match="be finite and not negative"):
         Phases(-torch.rand(3, 8, 5))
 
 
@@ -535,7 +604,7 @@ def test_settings_that_cannot_be_meant(network):
     for knobs, said in (
         ({"stages": []}, "at least one stage"),
         ({"stages": STAGES, "targets": 2}, "different numbers of targets"),
-        ({"stages": STAGES, "ids": [1, 2]}, "ids must be 1 numbers"),
+        ({"stages": STAGES, "ids": [1, 2]}, "ids must be 1 different numbers"),
         ({"stages": STAGES, "start": torch.rand(1, 3, 5, 5)}, "start must have shape"),
         ({"stages": STAGES, "precision": "int4"}, "unknown precision"),
         ({"stages": STAGES, "channels": 1}, "cannot take images of shape"),
@@ -568,7 +637,7 @@ def test_what_has_no_gradient_or_no_number_is_refused(network):
     with pytest.raises(ValueError, match="does not depend on the images in a differentiable way"):
         synthesize(Detached(), synthesis.cross_entropy([0]), stages=[Stage(8, 1)], progress=False)
     nn.init.constant_(network.network[7].bias, math.nan)
-    with pytest.raises(NonFiniteOutput, match="NaN or infinite at step 1"):
+    with pytest.raises(NonFiniteOutput, match="returned NaN or infinite logits"):
         synthesize(network, synthesis.cross_entropy([0]), stages=[Stage(8, 1)], progress=False)
 
 

@@ -10,12 +10,14 @@ import torch
 import typer
 from torchvision.utils import make_grid, save_image
 
+from thesis_kit import __version__
 from thesis_kit.checks import UnknownName, choose
 from thesis_kit.cli.pages import out as console
 from thesis_kit.cli.subjects import Pretrained, Seed, model_of
 from thesis_kit.files import write_atomic
 from thesis_kit.inversion import plug_in_inversion
 from thesis_kit.models import zoo
+from thesis_kit.models.fingerprint import fingerprint
 
 Model = Annotated[str, typer.Option(help="A member of the zoo (`zoo list`), or any model name that timm knows.")]
 Classes = Annotated[str, typer.Option(help="Classes by number or, for a member of the zoo, by name: 0,3,heart.")]
@@ -36,6 +38,9 @@ def invert(
     resume: Annotated[Path | None, typer.Option(help="Keep the state here; the same command then goes on.")] = None,
 ) -> None:  # fmt: skip
     """Show what classes look like to a model, by Plug-In Inversion."""
+    if sheet.suffix != ".png" or sheet.is_dir():
+        raise ValueError(f"the contact sheet is a PNG: give --sheet a name that ends in .png, not {sheet}")
+    sheet.parent.mkdir(parents=True, exist_ok=True)
     names = zoo.entry(model).class_names if model in zoo.names() else None
     channels, side = _shape(model, size)
     network = model_of(model, pretrained, channels).eval()
@@ -45,10 +50,11 @@ def invert(
     found = plug_in_inversion(network, wanted, channels=channels, precision=precision, checkpoint=resume, **knobs)
     with torch.no_grad():
         sure = network(found.images.to(next(network.parameters()).device)).softmax(dim=1).cpu()
-    sheet.parent.mkdir(parents=True, exist_ok=True)
-    save_image(make_grid(found.images, nrow=max(each, min(8, len(wanted)))), sheet)
+    save_image(make_grid(found.images, nrow=each * max(1, 8 // each)), sheet)  # the images of a class in one row
     record = {
         "model": model,
+        "weights": fingerprint(network),
+        "version": __version__,
         "settings": {**knobs, "classes": wanted, "precision": precision, "pretrained": pretrained},
         "images": [
             {
@@ -89,7 +95,7 @@ def _shape(model: str, size: int | None) -> tuple[int, int]:
 
 def _class(word: str, names: tuple[str, ...] | None) -> int:
     """A class's number, from its number or name."""
-    if word.isdigit():
+    if word.isdecimal():
         return int(word)
     if names is None:
         raise UnknownName(f"{word!r} is not a number: only classes of a member of the zoo have names here")

@@ -28,6 +28,8 @@ from thesis_kit.checks import (
 from thesis_kit.models.anatomy import features
 from thesis_kit.modes import evaluating
 
+_FLAT = 1e-7  # standard deviation of pixels below which an image is of one color but for rounding
+
 
 def recognized(
     verifiers: Sequence[nn.Module], x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], *, batch_size: int = 256
@@ -39,6 +41,8 @@ def recognized(
         x, y: images and the classes they were made for.
         batch_size: images a pass.
     """
+    if isinstance(verifiers, nn.Module):
+        raise TypeError("verifiers must be a list of networks: put the one into brackets")
     if not verifiers:
         raise ValueError("there is no verifier to ask: give at least one network")
     check_images(x), check_labels(y, len(x)), check_count(batch_size, what="batch_size")
@@ -81,7 +85,8 @@ def kid(
 
     Source: Bińkowski, Sutherland, Arbel and Gretton, ICLR 2018, eq. 4; weighing by class is ours.
     """
-    if min(len(ours), len(theirs)) < 2 or ours.shape[1:] != theirs.shape[1:]:
+    features_fit = ours.ndim == theirs.ndim == 2 and ours.shape[1] == theirs.shape[1] > 0
+    if not features_fit or min(len(ours), len(theirs)) < 2:
         raise ValueError(
             f"the distance needs at least two images on each side with features of one length, got {tuple(ours.shape)} "
             f"and {tuple(theirs.shape)}"
@@ -116,7 +121,17 @@ def kid_of_images(
     verifier: nn.Module, ours: Float[Tensor, "n c h w"], real: Float[Tensor, "m c h w"], *, batch_size: int = 256,
     classes: tuple[Int[Tensor, " n"], Int[Tensor, " m"]] | None = None,
 ) -> float:  # fmt: skip
-    """KID between images and real images in a verifier's penultimate features; compare only at equal numbers."""
+    """KID between images and real images in a verifier's penultimate features.
+
+    Args:
+        verifier: pixels in [0, 1] to logits.
+        ours, real: images. The estimate is unbiased at any number, and scatters less with more.
+        batch_size: images a pass.
+        classes: of both sets, as in ``kid``.
+
+    Raises:
+        ValueError, TypeError: images that are none, and as ``kid``.
+    """
     for images in (ours, real):
         check_images(images), check_same_device(verifier, images)
     check_count(batch_size, what="batch_size")
@@ -127,14 +142,15 @@ def kid_of_images(
 
 def high_frequency_share(x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
     """Share of each image's spectral energy, its mean left out, above half the Nyquist frequency (0.25 cycles a
-    pixel)."""
+    pixel); 0 where an image is flat but for rounding."""
     check_images(x)
-    energy = torch.fft.fft2(x.double()).abs().square()
-    energy[..., 0, 0] = 0
+    deviations = x.double() - x.double().mean(dim=(2, 3), keepdim=True)
+    energy = torch.fft.fft2(deviations).abs().square()
     rows, columns = (torch.fft.fftfreq(side, dtype=torch.float64, device=x.device) for side in x.shape[-2:])
     high = torch.hypot(rows[:, None], columns[None, :]) > 0.25
     total = energy.sum(dim=(1, 2, 3))
-    return torch.where(total > 0, (energy * high).sum(dim=(1, 2, 3)) / total.clamp_min(1e-30), 0.0)
+    told = deviations.square().mean(dim=(1, 2, 3)) > _FLAT**2
+    return torch.where(told, (energy * high).sum(dim=(1, 2, 3)) / total.clamp_min(1e-300), 0.0)
 
 
 def class_regions(
@@ -145,6 +161,7 @@ def class_regions(
     window: float = 0.5,
     steps: int = 9,
     surroundings: float = 0.5,
+    batch_size: int = 256,
 ) -> Int[Tensor, " n"]:
     """In how many separate places a verifier sees each image's class.
 
@@ -157,11 +174,15 @@ def class_regions(
         window: side of the window as a share of the image's.
         steps: places along each side.
         surroundings: the gray outside.
+        batch_size: images a pass.
     """
     check_images(x), check_labels(y, len(x)), check_same_device(verifier, x)
     check_count(steps, what="steps", least=2)
+    check_count(batch_size, what="batch_size")
     if not 0 < window < 1:
         raise ValueError(f"window must be a share of the side between 0 and 1, got {window}")
+    if not 0 <= surroundings <= 1:
+        raise ValueError(f"surroundings must be a pixel in [0, 1], got {surroundings}")
     height, width = x.shape[-2:]
     tall, wide = max(1, round(window * height)), max(1, round(window * width))
     tops = torch.linspace(0, height - tall, steps).round().int().tolist()
@@ -172,5 +193,7 @@ def class_regions(
             for j, left in enumerate(lefts):
                 cut = x[..., top : top + tall, left : left + wide]
                 borders = (left, width - left - wide, top, height - top - tall)
-                seen[:, i, j] = _names(verifier, F.pad(cut, borders, value=surroundings), y).cpu()
+                laid = F.pad(cut, borders, value=surroundings)
+                batches = zip(laid.split(batch_size), y.split(batch_size), strict=True)
+                seen[:, i, j] = torch.cat([_names(verifier, some, labels) for some, labels in batches]).cpu()
     return torch.tensor([ndimage.label(places.numpy())[1] for places in seen], dtype=torch.int64)

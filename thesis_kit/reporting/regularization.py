@@ -226,14 +226,18 @@ def scales_figure(recorded: Result, arms: Sequence[str], *, label: str, caption:
 
 
 def gap_lines(recorded: Result, arms: Sequence[str]) -> str:
-    """Medians over all test images, a line an arm: logit gap, gradient gap, their ratio, and what an attack found."""
+    """Medians over all test images, a line an arm: logit gap, gradient gap, their ratio, and what an attack found.
+
+    Where the attack had not crossed the border at the largest radius tried, that is "beyond".
+    """
     width = max(len(NAMES[arm]) for arm in arms)
-    lines = [f"{'':<{width}}  logit gap  gradient gap  tangent  found"]
+    lines = [f"{'':<{width}}    gap  slope  tangent   found"]  # narrow, for phones
     for arm in arms:
         columns = {
             name: np.concatenate(list(recorded.per_image(name, arm).values()))
             for name in ("logit_gap", "log_gradient_gap", "margin", "distance")
         }
         logit, slope, tangent, found = (float(np.median(column)) for column in columns.values())
-        lines.append(f"{NAMES[arm]:<{width}}  {logit:9.2f}  {np.exp(slope):12.1f}  {tangent:7.3f}  {found:5.3f}")
+        border = f"{found:.3f}" if found < 1 else "beyond"  # recorded as 1, for no pixel can move further
+        lines.append(f"{NAMES[arm]:<{width}}  {logit:5.2f}  {np.exp(slope):5.1f}  {tangent:7.3f}  {border:>6}")
     return "\n".join(lines)

@@ -111,7 +111,7 @@ class ColorShift:
     every: str = "step"
 
     def __post_init__(self) -> None:
-        if min(self.alpha, self.beta) < 0:
+        if not all(0 <= range_ < math.inf for range_ in (self.alpha, self.beta)):
             raise ValueError(f"alpha and beta must be at least 0, got {self.alpha} and {self.beta}")
         choose(self.form, _FORMS, "form of ColorShift")
         choose(self.every, _EVERY, "moment of drawing")
@@ -140,7 +140,7 @@ class GaussianNoise:
     per: str = "pixel"
 
     def __post_init__(self) -> None:
-        if min(self.start, self.start if self.end is None else self.end) < 0:
+        if not all(0 <= spread < math.inf for spread in (self.start, self.end or 0.0)):
             raise ValueError(f"standard deviations must be at least 0, got {self.start} and {self.end}")
         choose(self.per, _PER, "unit of noise")
 
@@ -231,7 +231,7 @@ class Blur:
     end: float | None = None
 
     def __post_init__(self) -> None:
-        if min(self.sigma, self.sigma if self.end is None else self.end) < 0:
+        if not all(0 <= spread < math.inf for spread in (self.sigma, self.end or 0.0)):
             raise ValueError(f"standard deviations must be at least 0, got {self.sigma} and {self.end}")
 
     def __call__(self, x: Float[Tensor, "n e c h w"], moment: Moment) -> Float[Tensor, "n e c h w"]:

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from thesis_kit.attacks.objective import frozen
 from thesis_kit.checks import NonFiniteOutput, check_count, check_images, choose
@@ -34,7 +35,7 @@ from thesis_kit.passes import Passes
 from thesis_kit.progress import Bar, track
 from thesis_kit.randomness import ImageRandom, mix_seed
 from thesis_kit.synthesis.augmentations import Augmentation, Ensemble, Moment, augment
-from thesis_kit.synthesis.objectives import Objective
+from thesis_kit.synthesis.objectives import Objective, whole_numbers
 from thesis_kit.synthesis.parametrizations import Parametrization, Pixels, Size
 from thesis_kit.synthesis.watching import Watcher
 
@@ -52,7 +53,8 @@ class Stage:
         size: (height, width), or one number for a square.
         steps: of the optimizer, which starts anew with each stage.
         border: the images of the stage before are resized to ``size`` minus ``border`` and laid in the middle of fresh
-            noise: 0 only enlarges (zoom), and the whole difference of the sizes only adds noise around (centering).
+            noise: 0 only enlarges (zoom), and the whole difference of the sizes only adds noise around (centering). Not
+            used in the first stage.
     """
 
     size: int | tuple[int, int]
@@ -60,6 +62,8 @@ class Stage:
     border: int = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.size, tuple) and len(self.size) != 2:
+            raise ValueError(f"the size of a stage is (height, width) or one number, got {self.size}")
         for side in self.sides:
             check_count(side, what="size of a stage")
         check_count(self.steps, what="steps of a stage")
@@ -70,7 +74,7 @@ class Stage:
     @property
     def sides(self) -> Size:
         """Height and width."""
-        return (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+        return self.size if isinstance(self.size, tuple) else (self.size, self.size)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,8 @@ class Synthesis:
 
     ``images`` (n, c, h, w) in [0, 1], on the CPU; ``losses`` (steps, n) through all stages; ``snapshots``: stage by
     stage the images at its end (and, where asked for, on the way) with the number of steps made; ``passes`` and
-    ``seconds`` are the cost, ``peak_bytes`` the accelerator's largest allocation (None on a CPU).
+    ``seconds`` are the cost, of all runs if it was resumed, ``peak_bytes`` the accelerator's largest allocation in the
+    last run (None on a CPU).
     """
 
     images: Tensor
@@ -154,8 +159,8 @@ def synthesize(
         optimizer: ``Adam()`` unless given.
         start: images to begin with, of the first stage's size; drawn by the parametrization unless given.
         seed: of all random numbers.
-        ids: (n,) numbers that tell the targets apart; with the seed they decide a target's random numbers. 0, 1, …
-            unless given.
+        ids: (n,) different whole numbers that tell the targets apart; with the seed they decide a target's random
+            numbers. 0, 1, … unless given.
         batch: images a pass, copies counted; some 64 on a CPU and 256 on a GPU unless given. Does not change results.
         precision: of the network's passes: "float32", "bfloat16" or "float16".
         snapshot_every: keep images every so many steps too, not only at the ends of stages.
@@ -172,15 +177,18 @@ def synthesize(
         UnknownName: a layer does not exist.
 
     Warns:
-        UserWarning: the objective has no gradient for some targets, with its likely cause.
+        UserWarning: the objective has no gradient for some targets, with its likely cause; BatchNorm has no running
+            statistics, so that targets of a pass depend on one another.
     """
+    if torch.is_inference_mode_enabled():
+        raise ValueError("a synthesis needs gradients: leave torch.inference_mode()")
     choose(precision, PRECISIONS, "precision")
     stages, n = tuple(stages), _count(objective, targets, start)
     if not stages:
         raise ValueError("a synthesis needs at least one stage")
-    ids = torch.arange(n) if ids is None else torch.as_tensor(ids, dtype=torch.int64)
-    if ids.shape != (n,):
-        raise ValueError(f"ids must be {n} numbers, one a target, got shape {tuple(ids.shape)}")
+    ids = torch.arange(n) if ids is None else whole_numbers(ids, "ids")
+    if len(ids) != n or len(ids.unique()) != n:
+        raise ValueError(f"ids must be {n} different numbers, one a target, got {ids.tolist()[:8]}")
     if start is not None:
         check_images(start)
         if start.shape != (n, channels, *stages[0].sides):
@@ -188,6 +196,11 @@ def synthesize(
     for value, what in ((snapshot_every, "snapshot_every"), (batch, "batch")):
         if value is not None:
             check_count(value, what=what)
+    if any(isinstance(m, _BatchNorm) and m.running_mean is None for m in model.modules()):
+        warnings.warn(
+            "the model has batch normalization without running statistics: targets of a pass act on one another, and "
+            "`batch` decides results", stacklevel=2,
+        )  # fmt: skip
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     plan = _Plan(
         model, objective, stages, channels, parametrization or Pixels(), tuple(augmentations), optimizer or Adam(),
@@ -195,7 +208,7 @@ def synthesize(
     )  # fmt: skip
     store = _Store(None if checkpoint is None else Path(checkpoint), checkpoint_seconds, plan)
     rows = torch.arange(n).split(plan.targets_a_pass)
-    began, total = time.monotonic(), sum(stage.steps for stage in stages)
+    total = sum(stage.steps for stage in stages)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with evaluating(model), frozen(model), store.held(), track("synthesis", total * len(rows), progress) as bar:
@@ -206,7 +219,7 @@ def synthesize(
         losses=torch.cat([torch.stack(state.losses) for state in states], dim=1),
         snapshots=list(zip([step for step, _ in states[0].snapshots], images, strict=True)),
         passes=sum((state.passes for state in states), Passes()),
-        seconds=time.monotonic() - began,
+        seconds=store.seconds,
         peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     )
 
@@ -260,7 +273,7 @@ class _Plan:
     @cached_property
     def signature(self) -> str:
         """A hash of everything that decides the result, as far as it can be told."""
-        start = None if self.start is None else self.start.tolist()
+        start = None if self.start is None else sha256(self.start.cpu().double().numpy().tobytes()).hexdigest()
         said = [self.objective.settings, self.stages, self.channels, self.parametrization, self.augmentations,
                 self.optimizer, self.seed, self.ids.tolist(), start, fingerprint(self.model), self.precision,
                 self.snapshot_every, self.targets_a_pass]  # fmt: skip
@@ -322,7 +335,8 @@ def _begin(plan: _Plan, rows: Tensor, state: _State) -> Tensor:
         return fresh
     last = form.image(state.stored.to(plan.device))
     inner = [side - stage.border for side in stage.sides]
-    top, left = ((side - part) // 2 for side, part in zip(stage.sides, inner, strict=True))
+    odd = state.stage % 2  # a border that cannot be halved is larger now on one side, now on the other
+    top, left = ((side - part + odd) // 2 for side, part in zip(stage.sides, inner, strict=True))
     images = form.image(fresh)
     images[..., top : top + inner[0], left : left + inner[1]] = F.interpolate(last, inner, mode="bilinear")
     return form.store(images)
@@ -350,7 +364,7 @@ def _descend(
     leaf.grad = gradient / scale
     if not (torch.isfinite(losses).all() and torch.isfinite(leaf.grad).all()):
         raise NonFiniteOutput(
-            f"the loss or its gradient became NaN or infinite at step {state.step} ({plan.objective.name})"
+            f"the loss or its gradient became NaN or infinite at step {len(state.losses) + 1} ({plan.objective.name})"
         )
     if not state.losses:
         _warn_of_zero_gradients(plan, rows, leaf.grad)
@@ -374,8 +388,8 @@ def _seen(plan: _Plan, watcher: Watcher, x: Tensor) -> dict[str, Tensor]:
         raise
     except (AssertionError, RuntimeError) as error:
         raise ValueError(
-            f"the model cannot take images of shape {tuple(x.shape[2:])} ({error}): choose other sizes or channels, or "
-            "let tk.Classifier(network, size=…) resize them"
+            f"the model cannot take images of shape {tuple(x.shape[2:])} ({error}): where that is for their size or "
+            "channels, choose others, or let tk.Classifier(network, size=…) resize them"
         ) from error
     return {name: value.unflatten(0, x.shape[:2]) for name, value in seen.items()}
 
@@ -386,7 +400,7 @@ def _warn_of_zero_gradients(plan: _Plan, rows: Tensor, gradient: Tensor) -> None
         warnings.warn(
             f"{plan.objective.name} has no gradient at the start of targets {dead[:8]}: what it reads is constant "
             "there, as behind a ReLU that is off; read the layer before the ReLU, or start from other images",
-            stacklevel=4,
+            stacklevel=5,
         )  # fmt: skip
 
 
@@ -394,9 +408,14 @@ class _Store:
     """Keeps the states of all targets in a file, now and then, under a lock; without a path it keeps nothing."""
 
     def __init__(self, path: Path | None, seconds: float, plan: _Plan):
-        self.path, self.seconds, self.plan = path, seconds, plan
+        self.path, self.plan = path, plan
         self.states: dict[int, _State] = {}
-        self._saved = time.monotonic()
+        self._every, self._saved, self._began, self._before = seconds, time.monotonic(), time.monotonic(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long the synthesis has taken, earlier runs included."""
+        return self._before + time.monotonic() - self._began
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -411,13 +430,13 @@ class _Store:
 
     def save(self) -> None:
         """Write if it is time."""
-        if self.path is not None and time.monotonic() - self._saved > self.seconds:
+        if self.path is not None and time.monotonic() - self._saved > self._every:
             self._write()
 
     def _write(self) -> None:
         states = {number: {**vars(s), "passes": vars(s.passes)} for number, s in self.states.items()}
         buffer = io.BytesIO()
-        torch.save({"signature": self.plan.signature, "states": states}, buffer)
+        torch.save({"signature": self.plan.signature, "seconds": self.seconds, "states": states}, buffer)
         write_atomic(self.path, seal(buffer.getvalue()))
         self._saved = time.monotonic()
 
@@ -431,6 +450,7 @@ class _Store:
                 f"{self.path} is the checkpoint of another synthesis, or of this one with other weights, settings or "
                 "batch: remove it or name another file"
             )
+        self._before = held["seconds"]
         self.states = {
             number: _State(**{**kept, "passes": Passes(**kept["passes"])}) for number, kept in held["states"].items()
         }

@@ -54,6 +54,8 @@ class Objective:
         return value
 
     def __add__(self, other: Objective) -> Objective:
+        if not isinstance(other, Objective):
+            return NotImplemented
         counts = {count for count in (self.targets, other.targets) if count is not None}
         if len(counts) > 1:
             raise ValueError(f"{self.name} is for {self.targets} targets and {other.name} for {other.targets}")
@@ -68,6 +70,8 @@ class Objective:
         return self if nothing == 0 else NotImplemented  # where ``sum`` begins
 
     def __mul__(self, factor: float) -> Objective:
+        if isinstance(factor, Objective):
+            return NotImplemented
         return Objective(
             self.layers, lambda seen, index: factor * self(seen, index), f"{factor:g} · {self.name}",
             targets=self.targets, couples_copies=self.couples_copies, settings=f"{float(factor)!r} ({self.settings})",
@@ -87,7 +91,7 @@ class Objective:
 
 def cross_entropy(classes: Sequence[int]) -> Objective:
     """−log softmax(z)_c of each target's class, the loss of class inversion."""
-    wanted = _whole(classes, "classes")
+    wanted = whole_numbers(classes, "classes")
 
     def read(seen: Seen, index: Tensor) -> Tensor:
         logits = seen[LOGITS]  # (n, e, k)
@@ -102,7 +106,7 @@ def cross_entropy(classes: Sequence[int]) -> Objective:
 
 def logit(classes: Sequence[int]) -> Objective:
     """The logit of each target's class."""
-    wanted = _whole(classes, "classes")
+    wanted = whole_numbers(classes, "classes")
 
     def read(seen: Seen, index: Tensor) -> Tensor:
         logits = seen[LOGITS]
@@ -118,7 +122,7 @@ def channel(layer: str, channels: Sequence[int], *, channels_last: bool = False)
 
     ``channels_last`` reads maps as (h, w, c), as Swin Transformers give them.
     """
-    wanted = _whole(channels, "channels")
+    wanted = whole_numbers(channels, "channels")
 
     def read(seen: Seen, index: Tensor) -> Tensor:
         return _positions(_last(seen[layer], channels_last), wanted, index, layer).mean(dim=(1, 2))
@@ -134,7 +138,7 @@ def neuron(
 ) -> Objective:
     """Activation of each target's channel at one position: (row, column) of a map or number of a token; the middle
     unless given. ``channels_last`` as in ``channel``."""
-    wanted = _whole(channels, "channels")
+    wanted = whole_numbers(channels, "channels")
 
     def read(seen: Seen, index: Tensor) -> Tensor:
         activation = seen[layer]
@@ -262,7 +266,7 @@ def _of(values: Tensor, index: Tensor, like: Tensor) -> Tensor:
     return values.to(like.device)[index]
 
 
-def _whole(values: Sequence[int], what: str) -> Tensor:
+def whole_numbers(values: Sequence[int], what: str) -> Tensor:
     """One whole number a target, (targets,)."""
     try:
         found = torch.as_tensor(values)
@@ -300,6 +304,8 @@ def _place(activation: Tensor, position: int | tuple[int, int] | None, channels_
     """A position as the number of it in (h · w) or t."""
     if activation.ndim == 5:
         height, width = activation.shape[2:4] if channels_last else activation.shape[3:5]
+        if isinstance(position, int):
+            raise ValueError(f"the map is {height} × {width}: give a position as (row, column), not {position}")
         row, column = (height // 2, width // 2) if position is None else position
         if not (0 <= row < height and 0 <= column < width):
             raise ValueError(f"the map is {height} × {width}, got the position {position}")

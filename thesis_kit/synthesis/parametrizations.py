@@ -127,10 +127,9 @@ class Fourier(Parametrization):
         return torch.sigmoid(logits)
 
     def _scale(self, size: Size, like: Tensor) -> Tensor:
-        """(max(f, 1/longest side))^−decay, in units in which the mean frequency counts as one: (h, w/2 + 1)."""
+        """¼ max(f, 1/longest side)^−decay, (h, w/2 + 1), as lucid scales: images of all sizes start equally faint."""
         radius = frequencies(size, device=like.device)
-        scale = radius.clamp_min(1 / max(size)) ** -self.decay
-        return (scale / scale.mean()).to(like.dtype) * math.sqrt(size[0] * size[1]) / 4
+        return (0.25 * radius.clamp_min(1 / max(size)) ** -self.decay).to(like.dtype)
 
 
 def frequencies(size: Size, *, device: torch.device | str = "cpu") -> Float[Tensor, "h half"]:
@@ -163,9 +162,10 @@ class Phases(Parametrization):
     """
 
     def __init__(self, magnitudes: Float[Tensor, "c h half"]):
-        if magnitudes.ndim != 3 or magnitudes.min() < 0:
+        if magnitudes.ndim != 3 or not ((magnitudes >= 0) & torch.isfinite(magnitudes)).all():
             raise ValueError(
-                f"magnitudes must have shape (c, h, w/2 + 1) and none be negative, got {tuple(magnitudes.shape)}"
+                "magnitudes must have shape (c, h, w/2 + 1), be finite and not negative, got shape "
+                f"{tuple(magnitudes.shape)}"
             )
         self.magnitudes = magnitudes
 
@@ -176,14 +176,14 @@ class Phases(Parametrization):
     def start(self, random: ImageRandom, channels: int, size: Size, *, like: Tensor) -> Tensor:
         """Uniform phases."""
         height, width = _even(size)
-        if channels != len(self.magnitudes):
-            raise ValueError(f"the magnitudes have {len(self.magnitudes)} channels, the images {channels}")
+        self._check_channels(channels)
         turns = random.uniform(channels, height, width // 2 + 1, dtype=torch.float64)
         return (math.pi * (2 * turns - 1)).to(like)
 
     def store(self, images: Float[Tensor, "n c h w"]) -> Tensor:
         """The phases of these images."""
         _even(images.shape[-2:])
+        self._check_channels(images.shape[1])
         return torch.fft.rfft2(images, norm="ortho").angle()
 
     def image(self, stored: Tensor) -> Float[Tensor, "n c h w"]:
@@ -193,6 +193,10 @@ class Phases(Parametrization):
         phase = torch.where(frequencies(size, device=stored.device) == 0, 0.0, stored)  # a mean has no phase
         image = torch.fft.irfft2(torch.polar(magnitudes.expand_as(phase), phase), s=size, norm="ortho")
         return image + (image.clamp(0, 1) - image).detach()  # clipped, with the gradient of what was not
+
+    def _check_channels(self, channels: int) -> None:
+        if channels != len(self.magnitudes):
+            raise ValueError(f"the magnitudes have {len(self.magnitudes)} channels, the images {channels}")
 
     def _resampled(self, size: Size, like: Tensor) -> Tensor:
         """Magnitudes for images of another size, by their frequency in cycles a pixel."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from thesis_kit.checks import choose
+from thesis_kit.checks import check_logits, choose
 from thesis_kit.models.classifier import Classifier
 from thesis_kit.synthesis.objectives import IMAGES, LOGITS
 
@@ -21,7 +21,8 @@ class _Enough(Exception):
 class Watcher:
     """Runs a model and returns what was asked for: a layer by name, "input of" a layer, ``LOGITS`` or ``IMAGES``.
 
-    A layer's name is that of ``named_modules()``, of the model or of the network in a ``Classifier``. Where the logits
+    A layer's name is that of ``named_modules()``, of the model or of the network in a ``Classifier``; where both have
+    it, the model's counts. Where the logits
     are not asked for, the pass ends as soon as everything else has been seen, so that layers behind the deepest one
     asked for cost nothing. A layer that runs several times in one pass is seen the first time.
 
@@ -48,7 +49,7 @@ class Watcher:
         try:
             for name, module in self._modules.items():
                 if name.startswith(_PREFIX):
-                    handles.append(module.register_forward_pre_hook(self._taker(name)))
+                    handles.append(module.register_forward_pre_hook(self._taker(name), with_kwargs=True))
                 else:
                     handles.append(module.register_forward_hook(self._keeper(name)))
             yield self
@@ -61,8 +62,9 @@ class Watcher:
         self._seen = {IMAGES: x} if IMAGES in self.names else {}
         if self._waiting():
             try:
-                logits = self.model(x)
+                logits = self.model(x.clone() if IMAGES in self.names else x)  # some normalize in place
                 if LOGITS in self.names:
+                    check_logits(logits, len(x))
                     self._seen[LOGITS] = logits
             except _Enough:
                 pass
@@ -78,7 +80,7 @@ class Watcher:
         return lambda module, inputs, output: self._note(name, output)
 
     def _taker(self, name: str):
-        return lambda module, inputs: self._note(name, inputs[0])
+        return lambda module, inputs, named: self._note(name, [*inputs, *named.values()][0])
 
     def _note(self, name: str, value: object) -> None:
         if not isinstance(value, Tensor):

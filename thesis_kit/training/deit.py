@@ -14,8 +14,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thesis_kit.checks import check_logits, check_same_device
 from thesis_kit.models import zoo
 from thesis_kit.models.classifier import Classifier
+from thesis_kit.models.fingerprint import fingerprint
 from thesis_kit.modes import evaluating
 from thesis_kit.training.methods import Natural
 from thesis_kit.training.run import Run
@@ -31,22 +33,30 @@ class HardDistillation(Natural):
     Terms of the loss are added, as to any method's.
 
     Args:
-        teacher: the name of a zoo model, or a network from pixels in [0, 1] to logits of the same classes. Its own
-            passes, in evaluation mode, are not counted.
+        teacher: the name of a zoo model, or a network from pixels in [0, 1] to logits of the same classes, on the same
+            device. Its own passes, in evaluation mode, are not counted.
+
+    Raises:
+        ValueError: a model without the two heads; a teacher of other classes.
+        NonFiniteOutput: the teacher's logits are NaN or infinite.
 
     Source: Touvron et al. 2021, section 4, "hard-label distillation".
     """
 
     teacher: str | nn.Module
+    weights: str | None = field(default=None, init=False)  # of a teacher that has no name
     _network: nn.Module | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.weights = None if isinstance(self.teacher, str) else fingerprint(self.teacher)
 
     def minibatch(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], run: Run) -> None:
         """Descend at x, towards labels and teacher."""
-        heads, decided, seen = _heads(run.model), self._decisions(x), {}
+        heads, taught, seen = _heads(run.model), self._decisions(x), {}
 
         def loss(x: Tensor, y: Tensor) -> Tensor:
             hooks = [
-                head.register_forward_hook(lambda module, inputs, logits, name=name: seen.update({name: logits}))
+                head.register_forward_hook(lambda module, inputs, logits, name=name: seen.setdefault(name, logits))
                 for name, head in heads.items()
             ]
             try:
@@ -54,20 +64,25 @@ class HardDistillation(Natural):
             finally:
                 for hook in hooks:
                     hook.remove()
-            said, taught = (seen[name].float() for name in _HEADS)
-            ours = (F.cross_entropy(said, y) + F.cross_entropy(taught, decided)) / 2
-            return usual + ours - F.cross_entropy((said + taught) / 2, y)
+            own, other = (seen[name].float() for name in _HEADS)
+            if taught.shape[1] != other.shape[1]:
+                raise ValueError(f"the teacher has {taught.shape[1]} classes, the model {other.shape[1]}")
+            ours = (F.cross_entropy(own, y) + F.cross_entropy(other, taught.argmax(dim=1))) / 2
+            return usual + ours - F.cross_entropy((own + other) / 2, y)
 
         run.descend(x, y, loss=loss)
 
     @torch.no_grad()
     def _decisions(self, x: Tensor) -> Tensor:
-        """The teacher's classes (n,)."""
+        """The teacher's logits (n, k)."""
         if self._network is None:
-            self._network = zoo.load(self.teacher) if isinstance(self.teacher, str) else self.teacher
-            self._network.to(x.device)
+            named = isinstance(self.teacher, str)
+            self._network = zoo.load(self.teacher).to(x.device) if named else self.teacher
+        check_same_device(self._network, x)
         with evaluating(self._network):
-            return self._network(x).argmax(dim=1)
+            logits = self._network(x)
+        check_logits(logits, len(x))
+        return logits
 
 
 def _heads(model: nn.Module) -> dict[str, nn.Module]:
