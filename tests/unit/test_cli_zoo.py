@@ -12,7 +12,7 @@ from thesis_kit import cli
 from thesis_kit.experiments import zoo as making
 from thesis_kit.experiments.zoo_recipes import RECIPES, Recipe
 from thesis_kit.models import zoo
-from thesis_kit.reporting.zoo_page import zoo_page
+from thesis_kit.reporting.zoo_page import percent, zoo_page
 
 NAME = "digits-linear"
 RECIPE = Recipe(title="A tiny network for [digits].", data="digits", architecture="small_cnn", options={"width": 4},
@@ -177,3 +177,11 @@ def test_a_wrong_name_is_one_red_sentence(trained, fails, words, sentence):
     assert code == 2
     assert said.startswith(sentence)
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.974, "97.4%"), (1.0, "100.0%"), (0.9995, "99.95%"), (0.9999, "99.99%"), (0.0, "0.0%"), (0.0002, "0.02%")],
+)
+def test_all_and_none_are_said_of_all_and_none_only(share, said):
+    assert percent(share) == said

@@ -114,8 +114,11 @@ def _knobs(options: Mapping[str, Any]) -> str:
 
 
 def percent(share: float) -> str:
-    """A share of one as a percentage: "97.4%"."""
-    return f"{100 * share:.1f}%"
+    """A share of one as a percentage: "97.4%". One image short of all is not all: 0.9995 is "99.95%"."""
+    digits = 1
+    while 0 < share < 1 and float(f"{100 * share:.{digits}f}") in (0, 100):
+        digits += 1
+    return f"{100 * share:.{digits}f}%"
 
 
 def size_text(count: int) -> str:
