@@ -37,8 +37,9 @@ TINY = replace(
     task=replace(RECORD.task, data_options=MappingProxyType({**RECORD.task.data_options, "size": 16, "n_test": 200})),
     size=16, classes=(0, 1, 2), members=MappingProxyType({name: f"tiny-{name}" for name in MEMBERS}),
     verifiers=MappingProxyType({"natural": "tiny-verifier", "robust": "tiny-verifier-pgd"}), steps=1, copies=2,
-    ensembles=(1, 2, 32), tvs=(0.01, 1.0), trial_lrs=(0.1,), trial_tvs=(0.01, 1.0), trial_norms=(1e-5, 1e-2),
-    trial_batchnorms=(0.01, 1.0), pictured=(0, 2), each=2, seeds=(0, 1),
+    ensembles=(1, 2, 32), few_seeds=MappingProxyType({"published": 1}), tvs=(0.01, 1.0), trial_lrs=(0.1,),
+    trial_tvs=(0.01, 1.0), trial_norms=(1e-5, 1e-2), trial_batchnorms=(0.01, 1.0), pictured=(0, 2), each=2,
+    each_trial=1, seeds=(0, 1),
 )  # fmt: skip
 RESNET = {"architecture": "small_resnet", "options": {"width": 4}}
 CNN = {"architecture": "small_cnn", "options": {"width": 4}}
@@ -85,6 +86,7 @@ def experiment(tmp_path_factory):
         patch.setattr(inversion, "load", lambda name, seed, **options: splits(seed))
         patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("runs")))
         patch.setattr(inversion, "INVERSION", {"record": TINY})
+        patch.setattr(inversion, "PUBLISHED", {"steps": 3, "lr": 0.01})
         yield inversion._experiment()
 
 
@@ -122,10 +124,15 @@ def test_the_recorded_experiment_has_the_arms_of_the_chapters_claims():
     assert 1 < hours < 5
 
 
-def test_the_record_has_the_weights_of_its_networks(experiment):
-    hashes = experiment.data_hashes()
-    assert set(hashes) == {"scenes.v1", *TINY.members.values(), *TINY.verifiers.values()}
-    assert hashes["tiny-vit"] == zoo.entry("tiny-vit").sha256
+def test_an_arm_rests_on_the_weights_of_its_networks(experiment):
+    assert set(experiment.data_hashes()) == {"scenes.v1"}
+    judges = set(TINY.verifiers.values())
+    for arm, names in {
+        "real": set(), "pii@random": set(), "pii@vit": {"tiny-vit"}, "sweep+color@resnet-plain": {"tiny-resnet-plain"},
+        "tv+l2@vit": {"tiny-vit", "tiny-resnet"}, "deep@resnet": {"tiny-resnet"},
+    }.items():  # fmt: skip
+        found = experiment.networks(arm)
+        assert found == {name: zoo.entry(name).sha256 for name in judges | names}, arm
 
 
 def test_no_verifier_is_inverted_and_each_arm_has_its_own_network(experiment):
@@ -194,6 +201,7 @@ def test_combinations_differ_in_what_they_are_named_after(experiment, monkeypatc
     [
         ("copies=1", {"copies": 1}),
         ("copies=32", {"copies": 32}),
+        ("published", {"steps": 3, "lr": 0.01}),
         ("pii+tv", {"tv": TINY.added_tv}),
         ("pii+bn", {"batchnorm": TINY.added_batchnorm}),
         ("sweep+color", {"tv": TINY.tvs[0]}),
@@ -213,9 +221,11 @@ def test_inversions_without_the_method_make_as_many_steps_at_full_size(experimen
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     method, classes, bare = knobs_of("ce@vit", monkeypatch)
     assert (method, classes) == ("invert_with_penalties", [0, 0, 1, 1, 2, 2])
-    assert bare == {"size": 16, "steps": STAGES, "seed": bare["seed"], "progress": False}
+    assert bare == {"size": 16, "steps": STAGES, "jitter": 0, "seed": bare["seed"], "progress": False}
+    jittered = {key: value for key, value in bare.items() if key != "jitter"}  # as much as DeepInversion has
+    assert knobs_of("ce+jitter@vit", monkeypatch) == (method, classes, jittered)
     assert bare["seed"] == knobs_of("pii@vit", monkeypatch)[2]["seed"]  # the same starts
-    assert knobs_of("tv+l2@vit", monkeypatch) == (method, classes, {**bare, "tv": 3.0})
+    assert knobs_of("tv+l2@vit", monkeypatch) == (method, classes, {**jittered, "tv": 3.0})
 
 
 def test_without_color_shift_one_copy_stands_for_all():
@@ -240,8 +250,8 @@ def test_the_miniature_is_not_all_alike(records):
 
 def test_a_cell_is_what_the_runner_asks_for(records, experiment):
     n, steps = 6, STAGES * TINY.steps
-    copies = {"copies=1": 1, "copies=32": 32, **dict.fromkeys(("pii", "pii+tv", "pii+bn", "color", "color+zoom"), 2)}
-    copies |= {"color+center": 2, "sweep+color": 2}
+    copies = {"copies=1": 1, "copies=32": 32, **dict.fromkeys(("pii", "pii+tv", "pii+bn", "color"), 2)}
+    copies |= dict.fromkeys(("color+zoom", "color+center", "published", "sweep+color"), 2)
     for (arm, seed), cell in records.items():
         assert (cell["arm"], cell["seed"]) == (arm, seed)
         what = arm.partition("@")[0]
@@ -255,9 +265,9 @@ def test_a_cell_is_what_the_runner_asks_for(records, experiment):
         if what == "real":
             assert cell["budget"] == {}
             continue
-        spent = cell["budget"]["inversion"]
+        spent, made = cell["budget"]["inversion"], 3 * STAGES if what == "published" else steps
         assert spent["attacked"] == cell["n"]
-        assert spent["forward_images"] == spent["backward_images"] == cell["n"] * steps * copies.get(what, 1)
+        assert spent["forward_images"] == spent["backward_images"] == cell["n"] * made * copies.get(what, 1)
 
 
 def test_images_are_judged_by_both_verifiers_and_beside_as_many_real_ones(experiment, records):
@@ -395,7 +405,7 @@ def test_both_penalties_get_as_many_trials():
 
 def test_the_best_trial_of_the_studied_network_is_applied_untouched(experiment, records):
     for kind, arms in (("tv+l2", ("resnet", "vit", "mixer")), ("deep", ("resnet", "resnet-plain"))):
-        cells = [records[f"{kind}@{name}", 0] for name in arms]
+        cells = [records[f"{kind}@{name}", seed] for name in arms for seed in (1, 0)]  # one choice for all
         trials, chosen = cells[0]["trials"], cells[0]["chosen"]
         assert all((cell["trials"], cell["chosen"]) == (trials, chosen) for cell in cells)
         tried = settings_tried(kind, TINY)
@@ -468,11 +478,12 @@ def test_rules_say_what_the_claims_do(result):
 
 def test_pictures_are_those_of_the_first_seed(experiment, records, result):
     kept = {cell for cell, record in records.items() if record.get("pictures")}
-    assert kept == {
-        cell for cell in records if cell[1] == 0 and cell[0].split("@")[0] in ("real", "ce", *combinations())
-    }
+    methods = ("real", "ce", "ce+jitter", "tv+l2", "deep", *combinations())
+    assert kept == {cell for cell in records if cell[1] == 0 and cell[0].split("@")[0] in methods}
     shown, found = figures.recorded_pictures(result, "pii@resnet"), World(0, TINY).plugged("resnet")
-    assert list(shown) == ["class 0", "class 2", *(f"stage {k}" for k in range(1, STAGES))]
+    assert list(shown) == ["class 0", "class 1", "class 2", *(f"stage {k}" for k in range(1, STAGES))]
+    assert list(figures.recorded_pictures(result, "real")) == ["class 0", "class 1", "class 2"]
+    assert list(figures.recorded_pictures(result, "color@resnet")) == ["class 0", "class 2"]
     assert torch.equal(shown["class 2"], unpack_picture(pack_picture(found.images[4])))
     assert [shown[f"stage {k}"].shape[-1] for k in range(1, STAGES)] == [4, 6, 8, 10, 12, 14]
     for arm in ("sweep@resnet", "nothing"):

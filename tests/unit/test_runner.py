@@ -125,6 +125,29 @@ def test_restart_forgets_only_what_is_measured_again(tiny, recorded):
     assert {row["arm"] for row in result.document["summary"]} == {"free-8", "pgd-7"}
 
 
+def rests_on(tiny, **weights):
+    """The experiment, its arms resting on shipped networks."""
+    experiment = tiny.experiment()
+    object.__setattr__(experiment, "networks", lambda arm: {arm: weights.get(arm.partition("-")[0], "old")})
+    return experiment
+
+
+def test_an_arm_whose_network_was_trained_again_is_measured_again_alone_and_only_when_asked(tiny, tmp_path):
+    run_experiment(rests_on(tiny), only_arms=["natural", "free-8"], folder=tmp_path)
+    before = measured(tmp_path)
+    assert {cell["networks"][arm] for (arm, _), cell in before.items()} == {"old"}
+    newer = rests_on(tiny, free="new")
+    assert cells_left(newer, ["natural"], folder=tmp_path) == ([], 0.0)
+    for ask in (cells_left, lambda e, arms, folder: run_experiment(e, only_arms=arms, folder=folder)):
+        with pytest.raises(OutdatedResult, match=r"json has free-8 with other weights of .* add --restart"):
+            ask(newer, ["natural", "free-8"], folder=tmp_path)
+    assert measured(tmp_path) == before
+    run_experiment(newer, only_arms=["free-8"], restart=True, folder=tmp_path)
+    after = measured(tmp_path)
+    assert {after["free-8", seed]["networks"]["free-8"] for seed in range(4)} == {"new"}
+    assert all(after["natural", seed] == before["natural", seed] for seed in range(4))
+
+
 def test_a_failed_run_is_named_and_the_others_are_kept(tiny, tmp_path):
     with pytest.raises(CellFailed, match=r"free-8, seed 0 failed \(RuntimeError: the loss was NaN\)"):
         run_experiment(tiny.experiment(seeds=1, fails=["free-8", 0]), folder=tmp_path)

@@ -407,6 +407,17 @@ def test_other_settings_cannot_come_out_the_same(tiny, folder, change):
         verify_experiment(experiment, folder=folder)
 
 
+def test_a_network_trained_again_cannot_come_out_the_same(tiny, tmp_path):
+    experiment, weights = tiny.experiment(), {"natural": "old", "free-8": "old", "pgd-7": "old"}
+    object.__setattr__(experiment, "networks", lambda arm: {"a network": weights[arm]})
+    run_experiment(experiment, folder=tmp_path)
+    assert verify_experiment(experiment, folder=tmp_path).agrees
+    weights["free-8"] = "new"
+    with pytest.raises(OutdatedResult, match="has free-8 with other weights of their networks than now"):
+        verify_experiment(experiment, folder=tmp_path)
+    assert verify_experiment(experiment, cells=[("natural", 0)], folder=tmp_path).agrees
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, CellFailed])
 def test_an_interruption_leaves_the_file(tiny, folder, monkeypatch, stop):
     whole = runner.execute

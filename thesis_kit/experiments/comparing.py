@@ -18,7 +18,7 @@ from thesis_kit.reporting.results import Result, unpack
 from thesis_kit.reporting.statistics import LEVEL, prediction_interval
 
 _TIME = re.compile(r"(.*_)?seconds")
-_ORIGIN = ("arm", "seed", "machine", "modules")
+_ORIGIN = ("arm", "seed", "machine", "modules", "networks")
 _NOTHING = object()
 
 

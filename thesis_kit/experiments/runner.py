@@ -49,6 +49,11 @@ class CellFailed(RuntimeError):
     """A cell could not be finished; the sentence names arm and seed, the cause is attached."""
 
 
+def _no_networks(arm: str) -> dict[str, str]:
+    """What arms rest on that make all their networks themselves."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A chapter's recorded runs in one arena.
@@ -57,7 +62,8 @@ class Experiment:
     module, returns one cell: ``group`` (name of its test set), ``n``, ``outcomes`` (measure → one 0 or 1 an
     image), and as wanted ``values`` (measure → one number an image), ``scalars``, ``curves``, ``budget``,
     ``chosen``, ``trials``, ``seconds``. ``config`` holds all settings, as JSON can. ``data_hashes()`` names the
-    data with their SHA-256; ``expected_seconds(arm)`` guesses a cell's time on one core.
+    data with their SHA-256; ``networks(arm)`` names the shipped networks that an arm rests on with that of their
+    weights; ``expected_seconds(arm)`` guesses a cell's time on one core.
     """
 
     name: str
@@ -67,6 +73,7 @@ class Experiment:
     cells: tuple[Cell, ...]
     run: Callable[[str, int, dict[str, Any]], dict[str, Any]]
     expected_seconds: Callable[[str], float]
+    networks: Callable[[str], dict[str, str]] = _no_networks
     profile: str = "record"
     device: str = "cpu"
 
@@ -105,7 +112,8 @@ def run_experiment(
         folder: where result files lie, the package's own folder unless given.
 
     Raises:
-        OutdatedResult: the file was made by other code or another configuration, and ``restart`` is not set.
+        OutdatedResult: the file was made by other code or another configuration, or one of these arms with other
+            weights, and ``restart`` is not set.
         CellFailed: a cell raised or its process died; the other cells are kept.
     """
     check_count(jobs, what="jobs")
@@ -116,9 +124,10 @@ def run_experiment(
     with only_writer(path):
         document = _open(experiment, path, arms, restart)
         todo, here = _missing(experiment, document, arms), _origin(experiment)
+        networks = {arm: experiment.networks(arm) for arm in arms}
         announce = _announcer(experiment, document, todo, jobs, say)
         for done, cell in enumerate(execute(experiment, todo, jobs, announce), start=1):
-            _add(document, cell, here)
+            _add(document, cell, here, networks[cell["arm"]])
             write_document(path, document)
             left = duration(expected_time(experiment, document, todo[done:], jobs))
             rest = f", about {left} left" if done < len(todo) else ""
@@ -193,6 +202,12 @@ def _open(experiment: Experiment, path: Path, arms: Iterable[str], restart: bool
             f"{path.name} was recorded with {' and '.join(changed)} than now: "
             f"{verify}add --restart to forget it and measure again"
         )
+    other = [] if changed or restart else other_weights(experiment, document, arms)
+    if other:
+        raise OutdatedResult(
+            f"{path.name} has {', '.join(other)} with other weights of their networks than now: "
+            "add --restart to forget and measure them again"
+        )
     dropped = set(arms) if restart else set()
     for key in ("cells", "summary"):
         document[key] = [entry for entry in document[key] if entry["arm"] not in dropped]
@@ -210,6 +225,12 @@ def changes(document: dict[str, Any], fresh: dict[str, Any]) -> list[str]:
         "other data": document["data"] != fresh["data"],
     }
     return [change for change, has in happened.items() if has]
+
+
+def other_weights(experiment: Experiment, document: dict[str, Any], arms: Iterable[str]) -> list[str]:
+    """Those of the arms that were recorded with other weights of their networks than there are now."""
+    recorded = {cell["arm"]: cell.get("networks", {}) for cell in document["cells"]}
+    return [arm for arm in arms if arm in recorded and recorded[arm] != experiment.networks(arm)]
 
 
 def _missing(experiment: Experiment, document: dict[str, Any], arms: list[str]) -> list[Cell]:
@@ -250,10 +271,14 @@ def _origin(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _add(document: dict[str, Any], cell: dict[str, Any], here: dict[str, Any]) -> None:
-    """Put a finished cell into the document, with its origin where that is another, and bring its arm's summary up."""
+def _add(document: dict[str, Any], cell: dict[str, Any], here: dict[str, Any], networks: dict[str, str]) -> None:
+    """Put a finished cell into the document and bring its arm's summary up.
+
+    With it go the networks that it rests on, and its origin where that is another than the document's.
+    """
     usual = {"machine": document["machine"], "modules": document["code"]["modules"]}
-    document["cells"].append({**cell, **{key: value for key, value in here.items() if value != usual[key]}})
+    other = {key: value for key, value in here.items() if value != usual[key]}
+    document["cells"].append({**cell, **({"networks": networks} if networks else {}), **other})
     others = [row for row in document["summary"] if row["arm"] != cell["arm"]]
     document["summary"] = others + summarize(Result(document), cell["arm"])
     document["seconds"] = sum(cell["seconds"] for cell in document["cells"])

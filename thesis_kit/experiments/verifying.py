@@ -131,7 +131,7 @@ def verify_experiment(
     Raises:
         NotRecorded: there is no result, or not of one of the cells. ValueError: ``cells`` is empty.
         DamagedFile: the file was altered.
-        OutdatedResult: data or configuration have changed, so that nothing can come out the same.
+        OutdatedResult: data, configuration or an arm's networks have changed, so that nothing can come out the same.
         CellFailed: a cell raised or its process died.
     """
     check_count(jobs, what="jobs")
@@ -141,6 +141,7 @@ def verify_experiment(
         result, fresh = load_recorded(experiment, folder), runner.empty_document(experiment)
         _check_settings(path, result, fresh)
         todo = _recorded_cells(path, result, choose_cells(experiment, result) if cells is None else cells)
+        _check_networks(experiment, path, result, todo)
         with tempfile.TemporaryDirectory() as nothing, runner.environment(**{memory.FOLDER_VARIABLE: nothing}):
             found = tuple(_measure_again(experiment, result, todo, jobs, say))
         if not found:
@@ -156,6 +157,15 @@ def _check_settings(path: Path, result: Result, fresh: dict[str, Any]) -> None:
         raise OutdatedResult(
             f"{path.name} was recorded with {' and '.join(changed)} than now, so its runs cannot come out the same: "
             "measure again with `thesis-kit claims run --restart`"
+        )
+
+
+def _check_networks(experiment: Experiment, path: Path, result: Result, cells: list[Cell]) -> None:
+    other = runner.other_weights(experiment, result.document, dict.fromkeys(arm for arm, _ in cells))
+    if other:
+        raise OutdatedResult(
+            f"{path.name} has {', '.join(other)} with other weights of their networks than now, which cannot come out "
+            "the same: measure them again with `thesis-kit claims run --restart`"
         )
 
 

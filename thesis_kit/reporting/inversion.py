@@ -27,6 +27,7 @@ from thesis_kit.reporting.statistics import Interval, items_interval
 
 METHODS = {  # as arms say before the @, with a look
     "ce": ("cross-entropy alone", "gray", "s"),
+    "ce+jitter": ("cross-entropy and jitter", "sky", "P"),
     "tv+l2": ("TV + ℓ₂", "orange", "^"),
     "deep": ("DeepInversion", "vermilion", "v"),
     "pii": ("Plug-In Inversion", "blue", "o"),
