@@ -355,9 +355,9 @@ class Inversion:
     verifiers: MappingProxyType = field(
         default_factory=lambda: MappingProxyType({"natural": "verifier-scenes64", "robust": "verifier-scenes64-pgd"})
     )
-    steps: int = 60
+    steps: int = 40
     copies: int = 8
-    lr: float = 0.067
+    lr: float = 0.1
     each: int = 1
     ensembles: tuple[int, ...] = (1, 8, 32)
     tvs: tuple[float, ...] = (5e-4, 5e-3, 5e-2, 5e-1, 5.0, 50.0)
@@ -376,7 +376,7 @@ class Inversion:
 
 INVERSION = MappingProxyType(
     {
-        "small": Inversion(steps=40, copies=4, lr=0.1),
+        "small": Inversion(copies=4),
         "record": Inversion(each=2, seeds=(0, 1, 2, 3)),
         "full": Inversion(
             task=Task("imagenette", 10, MappingProxyType({"size": 224, "n_test": 500})),

@@ -157,7 +157,7 @@ def test_an_interrupted_inversion_goes_on_where_it_was(tmp_path, monkeypatch):
         (["--model", MEMBER, "--classes", "8"], "classes must lie in [0, 7], for the model has 8 outputs; got [8]"),
         (["--model", "resnet10t", "--classes", "dog"], "'dog' is not a number: only classes of a member of the zoo"),
         (["--model", MEMBER, "--classes", 0, "--size", 8], "size must be a whole number of at least 16"),
-        (["--model", MEMBER, "--classes", 0, "--lr", 0], "lr must be positive and finite, got 0"),
+        (["--model", MEMBER, "--classes", 0, "--lr", 0], "lr must be a positive, finite number, got 0"),
         (["--model", MEMBER, "--classes", 0, "--color", -1], "alpha and beta must be at least 0, got -1"),
         (
             ["--model", MEMBER, "--classes", 0, "--precision", "float8"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -318,7 +319,9 @@ def test_out_of_memory_stays_what_it_is(network):
         (lambda: synthesis.direction("a", torch.ones(8)), ValueError, "rows (targets, c), finite and not zero"),
         (lambda: synthesis.direction("a", torch.zeros(1, 8)), ValueError, "rows (targets, c), finite and not zero"),
         (lambda: synthesis.direction("a", torch.full((1, 8), math.nan)), ValueError, "finite and not zero"),
-        (lambda: Adam(math.inf), ValueError, "lr must be positive and finite, got inf"),
+        (lambda: Adam(math.inf), ValueError, "lr must be a positive, finite number, got inf"),
+        (lambda: Adam("0.1"), ValueError, "lr must be a positive, finite number, got '0.1'"),
+        (lambda: made("resnet"), TypeError, "model must be a torch.nn.Module, got 'resnet': tk.build(name) makes one"),
     ],
 )
 def test_parts_that_cannot_be_meant(ask, error, sentence):
@@ -339,6 +342,24 @@ def test_parts_that_cannot_be_meant(ask, error, sentence):
 def test_calls_that_cannot_be_meant(network, knobs, error, sentence):
     with pytest.raises(error, match=re.escape(sentence)):
         made(network, **knobs)
+
+
+def test_an_objective_that_is_none_is_refused(network):
+    with pytest.raises(TypeError, match=r"objective must be one of synthesis's, .* got 'cross-entropy'"):
+        synthesize(network, "cross-entropy", targets=1, stages=[Stage(8, 1)])
+
+
+def test_a_single_stage_and_augmentation_need_no_list_and_numbers_may_be_numpys(network):
+    knobs = {"seed": 3, "progress": False}
+    listed = synthesize(
+        network, synthesis.cross_entropy([0, 1]), stages=[Stage(8, 2)], augmentations=[synthesis.Ensemble(2)], batch=2,
+        **knobs,
+    )  # fmt: skip
+    single = synthesize(
+        network, synthesis.cross_entropy([0, 1]), stages=Stage(np.int64(8), np.int64(2)),
+        augmentations=synthesis.Ensemble(np.int64(2)), batch=np.int64(2), **knobs,
+    )  # fmt: skip
+    assert torch.equal(listed.images, single.images)
 
 
 def test_half_precision_comes_close(network):

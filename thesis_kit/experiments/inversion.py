@@ -424,8 +424,8 @@ def _experiment() -> Experiment:
 
 
 TUNING = (f"tv+l2@{STUDIED}", f"deep@{STUDIED}")  # the arms that usually make the trials
-_SECONDS = {"vit": 14.0, "deit": 14.0, "mixer": 8.0, "convnext": 4.0}  # an image of ``pii``
-_RESNET_SECONDS, _JUDGING_SECONDS = 4.0, 5.0
+_SECONDS = {"vit": 9.3, "deit": 9.3, "mixer": 5.5, "convnext": 2.7}  # an image of ``pii``
+_RESNET_SECONDS, _JUDGING_SECONDS = 2.7, 5.0
 
 
 def _expected_seconds(s: Settings, arm: str) -> float:

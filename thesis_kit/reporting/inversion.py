@@ -269,6 +269,30 @@ def picture_grid(
     return present(figure, label=label, caption=caption, alt=alt)
 
 
+def recorded_grid(
+    recorded: Result, arms: Mapping[str, str], columns: Mapping[int, str], *, label: str, caption: str
+) -> Shown:
+    """Images that were kept, a row an arm with its V, a column a class.
+
+    Args:
+        arms: arm → what it is called. columns: label of a class → its name.
+
+    Raises:
+        NotRecorded: no arm is recorded, or one of them has no picture of a class.
+    """
+    rows = {}
+    for arm in _there(recorded, arms):
+        pictures = recorded_pictures(recorded, arm)
+        lacking = [name for place, name in columns.items() if f"class {place}" not in pictures]
+        if lacking:
+            raise NotRecorded(f"no picture of {', '.join(lacking)} by {arm} was kept: leave the class or the arm out")
+        v = f"V = {100 * recorded.mean('recognized', arm).value:.0f}%"
+        rows[f"{arms[arm]}\n{v}"] = [pictures[f"class {place}"] for place in columns]
+    said = "; ".join(name.replace("\n", ", ") for name in rows)
+    alt = f"Images of {', '.join(columns.values())}, a row each of: {said}."
+    return picture_grid(rows, list(columns.values()), label=label, caption=caption, alt=alt)
+
+
 def stages_slider(
     stages: Sequence[Float[Tensor, "n c _ _"]], names: Sequence[str], *, label: str, caption: str
 ) -> Slider:

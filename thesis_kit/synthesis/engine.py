@@ -18,6 +18,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
+from numbers import Real
 from pathlib import Path
 
 import torch
@@ -92,8 +93,8 @@ class Adam:
 
     def __post_init__(self) -> None:
         choose(self.schedule, SCHEDULES, "schedule")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr must be positive and finite, got {self.lr}")
+        if not (isinstance(self.lr, Real) and 0 < self.lr < math.inf):
+            raise ValueError(f"lr must be a positive, finite number, got {self.lr!r}")
 
     def rate(self, progress: float) -> float:
         """The learning rate when a share of the stage is done."""
@@ -131,10 +132,10 @@ def synthesize(
     objective: Objective,
     *,
     targets: int | None = None,
-    stages: Sequence[Stage],
+    stages: Stage | Sequence[Stage],
     channels: int = 3,
     parametrization: Parametrization | None = None,
-    augmentations: Sequence[Augmentation] = (),
+    augmentations: Augmentation | Sequence[Augmentation] = (),
     optimizer: Adam | None = None,
     start: Float[Tensor, "n c h w"] | None = None,
     seed: int = 0,
@@ -152,7 +153,7 @@ def synthesize(
         model: pixels in [0, 1] to whatever the objective reads; taken in evaluation mode and left as found.
         objective: one number a target, to be made small; see ``synthesis.objectives``.
         targets: how many; where the objective says so it need not be given.
-        stages: sizes and steps, one after another.
+        stages: sizes and steps, one after another; a single one need not be in a list, and so for augmentations.
         channels: of the images.
         parametrization: what is optimized; ``Pixels()`` unless given.
         augmentations: what happens to the images before the network, in order; see ``synthesis.augmentations``.
@@ -183,7 +184,13 @@ def synthesize(
     if torch.is_inference_mode_enabled():
         raise ValueError("a synthesis needs gradients: leave torch.inference_mode()")
     choose(precision, PRECISIONS, "precision")
-    stages, n = tuple(stages), _count(objective, targets, start)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {model!r}: tk.build(name) makes one by its name")
+    if not isinstance(objective, Objective):
+        raise TypeError(f"objective must be one of synthesis's, such as cross_entropy(classes), got {objective!r}")
+    stages = (stages,) if isinstance(stages, Stage) else tuple(stages)
+    augmentations = (augmentations,) if callable(augmentations) else tuple(augmentations)
+    n = _count(objective, targets, start)
     if not stages:
         raise ValueError("a synthesis needs at least one stage")
     ids = torch.arange(n) if ids is None else whole_numbers(ids, "ids")
@@ -203,7 +210,7 @@ def synthesize(
         )  # fmt: skip
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     plan = _Plan(
-        model, objective, stages, channels, parametrization or Pixels(), tuple(augmentations), optimizer or Adam(),
+        model, objective, stages, channels, parametrization or Pixels(), augmentations, optimizer or Adam(),
         seed, ids, start, device, precision, snapshot_every, batch or (256 if device.type == "cuda" else 64),
     )  # fmt: skip
     store = _Store(None if checkpoint is None else Path(checkpoint), checkpoint_seconds, plan)
@@ -259,7 +266,7 @@ class _Plan:
     @property
     def targets_a_pass(self) -> int:
         """Targets that go through the network together."""
-        return max(1, self.batch // self.copies)
+        return max(1, int(self.batch) // int(self.copies))
 
     @property
     def copies(self) -> int:

@@ -99,9 +99,7 @@ def cross_entropy(classes: Sequence[int]) -> Objective:
         _check_classes(y, logits.shape[-1])
         return F.cross_entropy(logits.flatten(0, 1).float(), y, reduction="none").view(logits.shape[:2]).mean(dim=1)
 
-    return Objective(
-        [LOGITS], read, "cross-entropy", targets=len(wanted), settings=f"cross-entropy {wanted.tolist()}"
-    )
+    return Objective([LOGITS], read, "cross-entropy", targets=len(wanted), settings=f"cross-entropy {wanted.tolist()}")
 
 
 def logit(classes: Sequence[int]) -> Objective:

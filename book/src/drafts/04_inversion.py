@@ -41,8 +41,8 @@ CALLED = {"resnet": "ResNet", "vit": "ViT", "mixer": "MLP-Mixer", "convnext": "C
 networks = {name: inverted_network(session, name) for name in CALLED}
 test = session.splits("inversion", task="task").test
 names = class_names(P.task)
-chosen = [P.classes[place] for place in (10, 11, 1, 4)]
-CHOSEN = [names[place] for place in (10, 11, 1, 4)]
+chosen = [P.classes[place] for place in P.pictured]
+CHOSEN = [names[place] for place in P.pictured]
 
 # %% [markdown]
 # ## A network that draws
@@ -218,29 +218,58 @@ recorded = results.load_result("inversion.scenes")
 Markdown(f"*{recorded.provenance()}.*")
 
 # %% tags=["hide-input"]
+ALL = {**CALLED, "deit": "distilled ViT", "resnet-plain": "ResNet, plain", "vit-plain": "ViT, plain",
+       "mixer-plain": "MLP-Mixer, plain"}
+SHOWN = {place: names[place] for place in P.pictured}
+figures.recorded_grid(
+    recorded, {f"pii@{name}": called for name, called in ALL.items()} | {"real": "real scenes"}, SHOWN, label="Figure 4.7",
+    caption="Four classes as nine networks draw them, by one setting, and as they are in scenes. V is the share of all recorded "
+    "drawings of the network that independent networks name rightly. *Plain* networks were trained on scenes as they are, the "
+    "others under other colors, blur and noise.",
+)
+
+# %% tags=["hide-input"]
 figures.recognition_figure(
-    recorded, {**CALLED, "deit": "distilled ViT", "random": "random weights"}, label="Figure 4.7",
-    caption="Share of drawings that independent networks name rightly, with 95% intervals: by cross-entropy alone, by Plug-In Inversion "
-    "with one setting, and real scenes beside them.",
+    recorded, {**ALL, "random": "random weights"}, methods=("ce", "ce+jitter", "pii", "real"), label="Figure 4.8",
+    caption="Share of drawings that independent networks name rightly, with 95% intervals: by cross-entropy alone, with jitter too, by "
+    "Plug-In Inversion with one setting, and real scenes beside them.",
 )
 
 # %% [markdown]
 # The interval speaks of these drawings of *this* network, not of all networks of its kind: there is one of each.
 #
+# %% tags=["hide-input"]
+figures.recorded_grid(
+    recorded,
+    {"ce@resnet": "cross-entropy", "ce+jitter@resnet": "and jitter", "tv+l2@resnet": "TV + ℓ₂", "deep@resnet": "DeepInversion",
+     "pii@resnet": "Plug-In Inv."},
+    SHOWN, label="Figure 4.9",
+    caption="Four classes as the ResNet draws them by five methods. Those with penalties were tuned on this network.",
+)
+
+# %% [markdown]
 # ### Each part by itself
 #
 # With eight combinations, the effect of a part is the mean over the four with it minus the mean over the four without:
 
 # %% tags=["hide-input"]
+special = {"none": "jitter alone", "pii": "all three"}
+ways = {way: special.get(way, way.replace("+", " + ")) for way in inversion.combinations()}
+figures.recorded_grid(
+    recorded, {f"{way}@resnet": said for way, said in ways.items()}, SHOWN, label="Figure 4.10",
+    caption="Four classes by every combination of ColorShift, zoom and centering. Jitter is always on.",
+)
+
+# %% tags=["hide-input"]
 figures.effects_figure(
-    recorded, label="Figure 4.8",
+    recorded, label="Figure 4.11",
     caption="Left: the share of drawings that are named rightly, for every combination. Right: what each augmentation adds, with 95% "
     "intervals.",
 )
 
 # %% tags=["hide-input"]
 figures.copies_figure(
-    recorded, {1: "copies=1@resnet", 8: "pii@resnet", 32: "copies=32@resnet"}, label="Figure 4.9",
+    recorded, {1: "copies=1@resnet", 8: "pii@resnet", 32: "copies=32@resnet"}, label="Figure 4.12",
     caption="The share of drawings that are named rightly against the number of copies in the ensemble.",
 )
 
@@ -252,7 +281,7 @@ figures.copies_figure(
 
 # %% tags=["hide-input"]
 figures.weights_figure(
-    recorded, {"resnet": "trained under other colors", "resnet-plain": "trained on scenes as they are"}, label="Figure 4.10",
+    recorded, {"resnet": "trained under other colors", "resnet-plain": "trained on scenes as they are"}, label="Figure 4.13",
     caption="The share of drawings that are named rightly against the weight of total variation, with and without ColorShift, at equal "
     "copies. Left for a network trained under changed colors, right for one that has seen colors as they are.",
 )
@@ -266,7 +295,7 @@ figures.weights_figure(
 # %% tags=["hide-input"]
 figures.recognition_figure(
     recorded, {"resnet": "ResNet (tuned here)", "resnet-plain": "ResNet, plain", "vit": "ViT", "mixer": "MLP-Mixer"},
-    methods=("tv+l2", "deep", "pii", "real"), label="Figure 4.11",
+    methods=("tv+l2", "deep", "pii", "real"), label="Figure 4.14",
     caption="The share of drawings that are named rightly, where the penalties were tuned and elsewhere, beside Plug-In Inversion. "
     "DeepInversion needs BatchNorm.",
 )
@@ -277,7 +306,7 @@ figures.recognition_figure(
 # %% tags=["hide-input"]
 figures.twins_figure(
     recorded, {"pii@resnet": "ResNet", "pii@robust": "robust ResNet", "ce@resnet": "ResNet, cross-entropy alone",
-               "ce@robust": "robust ResNet, cross-entropy alone", "real": "real scenes"}, label="Figure 4.12",
+               "ce@robust": "robust ResNet, cross-entropy alone", "real": "real scenes"}, label="Figure 4.15",
     caption="What each of the two verifiers names rightly, and how far the drawings are from real scenes in features (KID; 0 is as near as "
     "other real scenes).",
 )
