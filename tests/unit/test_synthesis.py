@@ -344,11 +344,13 @@ def test_calls_that_cannot_be_meant(network, knobs, error, sentence):
         made(network, **knobs)
 
 
+@pytest.mark.bad_input
 def test_an_objective_that_is_none_is_refused(network):
     with pytest.raises(TypeError, match=r"objective must be one of synthesis's, .* got 'cross-entropy'"):
         synthesize(network, "cross-entropy", targets=1, stages=[Stage(8, 1)])
 
 
+@pytest.mark.bad_input  # numbers of numpy are no int to a type checker
 def test_a_single_stage_and_augmentation_need_no_list_and_numbers_may_be_numpys(network):
     knobs = {"seed": 3, "progress": False}
     listed = synthesize(
