@@ -1,9 +1,9 @@
 """Class inversion: what a class looks like to a network, by Plug-In Inversion and by what came before it.
 
 Plug-In Inversion (Ghiasi, Kazemi, Reich, Zhu, Goldblum and Goldstein, ICML 2022) minimizes the cross-entropy of a class
-and nothing else. What keeps the images from being noise is what happens to them before the network: they grow from an
-eighth-by-eighth start to full size (zoom) with fresh noise around (centering), and every step sees copies of them,
-rolled (jitter) and with other colors (ColorShift). The same settings are meant for any network.
+and nothing else. What keeps the images from being noise is what happens to them before the network: they grow from a
+quarter of the side to full size (zoom) with fresh noise around (centering), and every step sees copies of them, rolled
+(jitter) and with other colors (ColorShift). The same settings are meant for any network.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def plug_in_inversion(
         size: side of the images, which the network was trained on. channels: 3, or 1 for gray.
         steps: in each of seven stages, 400 published.
         copies: of every image in a pass, over which the loss is averaged. The paper takes as many as fit into memory, 1
-            to 157; ours are 16 for every network.
+            to 157, which differs from network to network; 16 is ours.
         lr: of Adam with betas (0.5, 0.99), cosine to 0 in every stage.
         color: α = β of ColorShift; 0 leaves it out.
         jitter: largest roll, in pixels; 32 at 224, in proportion, unless given.
@@ -81,9 +81,9 @@ def plug_in_inversion(
     Raises:
         ValueError: a class that the model does not have, images that it cannot take, settings that cannot be meant.
 
-    Source: Ghiasi et al., ICML 2022, Algorithm 1, and the released code where it differs: stage sizes are (k + 1)/8 of
-        the network's, and half of each stage's growth is border. Ours is that the first stage starts from fresh noise
-        of its own size, where the released code shrinks noise of full size.
+    Source: Ghiasi et al., ICML 2022, Algorithm 1, and the released code: stage sizes are (k + 1)/8 of the network's, and
+        half of each stage's growth is border. Ours is that the first stage starts from fresh noise of its own size,
+        where the released code shrinks noise of full size.
     """
     stages, objective = growing(size, steps, zoom=zoom, center=center), _objective(model, classes, tv, 0.0, batchnorm)
     colors = [ColorShift(color, color)] if color else []

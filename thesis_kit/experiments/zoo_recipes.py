@@ -261,7 +261,7 @@ _COMPARED = {
         "A small Vision Transformer",
         {"architecture": _VIT, "options": _PATCHES, "updates": 5000},
     ),
-    "mixer": ("A small MLP-Mixer", {"architecture": "small_mixer", "options": {"size": 64}, "updates": 3000}),
+    "mixer": ("A small MLP-Mixer", {"architecture": "small_mixer", "options": {"size": 64}, "updates": 6000}),
     "resnet": ("A small ResNet", {**_RESNET, "updates": 1000}),
     "convnext": (
         "A small ConvNeXt",

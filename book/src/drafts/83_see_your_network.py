@@ -1,0 +1,333 @@
+# %% [markdown]
+# # How to see what your own network has learned
+#
+# **You have a classifier. You would like to look at what it takes for a class, a channel or a direction, and to know whether what
+# you see is real.**
+#
+# Start from noise and change the pixels until the network is convinced. What keeps the result from being noise is Plug-In Inversion
+# {cite:p}`ghiasi2022pii`: the image grows from small to large, and every step looks at copies of it that were moved and recolored.
+# One setting fits networks with and without convolutions. This page shows the call on a model of your own, how to doubt its
+# answer, and how to ask something else. Why it works is the subject of [the chapter on inversion](04_inversion.ipynb).
+#
+# :::{admonition} What you need
+# :class: tip
+# - Your model as a `torch.nn.Module` from images to logits, with the mean and standard deviation it was trained with.
+# - The side of the images it was trained on, 16 pixels or more.
+# - To check what you see: one or two *other* networks for the same classes, and a few hundred real images.
+#
+# The notebook runs in about forty seconds on two CPU cores.
+# :::
+
+# %% [setup]
+
+# %% [markdown]
+# ## One call
+#
+# Your network here is a small Vision Transformer that names the shape in a scene. It expects normalized images of 64 × 64 pixels.
+# `tk.Classifier` puts both inside, so that pixels in [0, 1] go in.
+
+# %%
+from thesis_kit import evaluation, inversion, synthesis
+from thesis_kit.reporting import inversion as figures
+
+about = tk.zoo.entry("vit-scenes64")
+network = tk.zoo.load("vit-scenes64").network  # a plain model of timm's, as you may have trained it
+model = tk.Classifier(network, mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5], size=64).to(session.device).eval()
+
+CHOSEN = ["arrow", "star", "heart"]
+wanted = [about.class_names.index(name) for name in CHOSEN]
+BUDGET = {"steps": 20, "copies": 4, "lr": 0.2}
+
+drawn = inversion.plug_in_inversion(model, wanted, size=64, **BUDGET)
+print(drawn)
+
+# %% [markdown]
+# `drawn.images` holds an image a class, on the CPU; `drawn.snapshots` the images at the end of each of the seven stages. A class that
+# is listed twice gives two images.
+#
+# The budget is small, so that the page runs anywhere. Left out, it is the published one: 400 steps a stage, 16 copies, and a rate of
+# 0.01. With fewer steps, make each longer: here, rate times steps is the same as published.
+#
+# What to write for other models:
+#
+# | your model | the call |
+# |---|---|
+# | a convolutional network | `tk.Classifier(network, mean=[…], std=[…])`, without a size: it takes the small images of early stages as they are |
+# | a ViT, or any network of one fixed size | `tk.Classifier(network, mean=[…], std=[…], size=224)` enlarges them |
+# | a network for gray images | `mean` and `std` with one number each, and `plug_in_inversion(model, classes, size=…, channels=1)` |
+# | a model that timm knows | `tk.build("resnet50.a1_in1k", pretrained=True)` has all of this inside |
+# | a model that normalizes by itself | `tk.Classifier(network)`, or the model as it is |
+#
+# ## Is it real?
+#
+# That your network likes its own drawing says nothing. It was changed until it did, and noise can be liked too. Doubt it in three ways.
+#
+# **Ask others.** *Verifiers* are networks that took no part, best of another architecture and from another seed, one of them
+# adversarially trained. $V$ is the share of drawings that they name rightly.
+#
+# **Look at the frequencies.** In noise, much of the energy is in high frequencies. Have real images beside it.
+#
+# **Ask a network that has learned nothing.** The same architecture with fresh weights, and the same call. What its drawings show comes
+# from the method and not from training. It takes three lines:
+
+# %%
+import torch
+
+untrained = tk.build(about.architecture, n_classes=about.n_classes, seed=1, **about.options).to(session.device).eval()
+control = inversion.plug_in_inversion(untrained, wanted, size=64, **BUDGET)
+
+# %% [markdown]
+# Of your own model, build another one by the same code and do not load the weights. Now all of it side by side:
+
+# %%
+test = tk.data.load("scenes.v1", session.seed, size=64, n_train=1, n_validation=1, n_test=500).test.to(session.device)
+verifiers = [tk.zoo.load(name, device=session.device) for name in ("verifier-scenes64", "verifier-scenes64-pgd")]
+y = torch.tensor(wanted, device=session.device)
+shown = {
+    "your network": drawn.images.to(session.device),
+    "random weights": control.images.to(session.device),
+    "real scenes": torch.cat([test.x[test.y == label][:1] for label in wanted]),
+}
+for name, images in shown.items():
+    share = evaluation.recognized(verifiers, images, y).mean().item()
+    fine = evaluation.high_frequency_share(images).mean().item()
+    print(f"{name:16} V = {share:4.0%}   energy in high frequencies {fine:4.0%}")
+
+# %% tags=["hide-input"]
+figures.picture_grid(
+    shown, CHOSEN, label="Figure 1",
+    caption="Three classes as your network draws them, as the same network draws them with random weights, and as they are in scenes.",
+    alt=f"Three rows, {', '.join(shown)}, and a column for each of {', '.join(CHOSEN)}.",
+)
+
+# %% tags=["nbval-check-output"]
+yours, random = (evaluation.recognized(verifiers, shown[name], y).sum() for name in ("your network", "random weights"))
+print("verifiers name more drawings of the network than of the control:", bool(yours > random))
+
+# %% [markdown]
+# Read the rows together. Drawings that verifiers name, with frequencies nearer to those of real images than to the control's, show
+# something that the network has learned. Drawings that please the network alone are
+# [adversarial examples](01_defenses.ipynb) that started from noise.
+#
+# Three images are an illustration. For a number, make several of every class (`classes=[0, 0, 0, 1, 1, 1]`). Two more measures:
+# `evaluation.class_regions` counts in how many separate places of the image a verifier sees the class, and `evaluation.kid_of_images` is the
+# distance to real images in a verifier's features.
+#
+# ## Other questions
+#
+# A class is one thing to ask for. `synthesis.synthesize` takes any *objective*: a number that is read from layers of the network and
+# made small. Put a minus before what you want large. Layers have the names of `named_modules()`; these are the blocks:
+
+# %%
+print(*[name for name, _ in tk.models.anatomy.blocks(model)], sep=", ")
+
+# %% [markdown]
+# The part `network.` may be left out.
+#
+# - `channel` is the mean of a channel over all positions, `neuron` a channel at one position. In a ViT positions are tokens: 0 is the class
+#   token, and then come the patches, row by row. In a convolutional network a position is (row, column).
+# - `direction` is any vector in the space of a layer. Below it is what sets the features of your arrows apart from those of
+#   your crosses. Any two groups of images will do.
+# - Objectives add and scale: two classes in one image, with a little total variation against roughness.
+
+# %%
+arrow, cross, heart = (about.class_names.index(name) for name in ("arrow", "cross", "heart"))
+with torch.no_grad():
+    arrows, crosses = (tk.models.anatomy.features(model, test.x[test.y == label]) for label in (arrow, cross))
+apart = (arrows.mean(dim=0) - crosses.mean(dim=0))[None]  # (1, channels): a row for each image that is asked for
+
+questions = {
+    "channel,\nblock 2": -synthesis.channel("blocks.1.mlp.act", [40]),
+    "channel,\nblock 5": -synthesis.channel("blocks.4.mlp.act", [40]),
+    "neuron,\nblock 5": -synthesis.neuron("blocks.4.mlp.act", [40], position=29),
+    "arrows,\nnot crosses": -synthesis.direction("fc_norm", apart),
+    "arrow\nand heart": synthesis.cross_entropy([arrow])
+    + synthesis.cross_entropy([heart])
+    + 0.005 * synthesis.total_variation(),
+}
+SEEN = [synthesis.Jitter.for_size(64), synthesis.Ensemble(BUDGET["copies"]), synthesis.ColorShift()]
+answers = {
+    asked: synthesis.synthesize(
+        model, objective, stages=inversion.growing(64, BUDGET["steps"]), augmentations=SEEN,
+        optimizer=synthesis.Adam(lr=BUDGET["lr"]),
+    )
+    for asked, objective in questions.items()
+}  # fmt: skip
+
+# %% tags=["hide-input"]
+figures.picture_grid(
+    {"your network": [answer.images[0] for answer in answers.values()]}, list(answers), label="Figure 2",
+    caption="Five questions to your network: a channel of an early and of a late block, the same channel of the late one at one patch "
+    "alone, a direction between two groups of images, and two classes at once.",
+    alt=f"Five drawings, one for each of: {'; '.join(asked.replace(chr(10), ' ') for asked in answers)}.",
+)
+
+# %% [markdown]
+# A forward pass ends at the deepest layer that the objective reads, so a question about an early block is cheap:
+
+# %%
+for asked, answer in answers.items():
+    print(f"{asked.replace(chr(10), ' '):20} {answer.seconds:4.1f} s")
+
+# %% [markdown]
+# These are the stages and augmentations of Plug-In Inversion, written out; leave out or change what you like. Lists make many images in
+# one call: `channel(layer, range(384))` gives one for each channel. An image shows what excites a channel most, which need not be
+# what the channel is for. Make more than one, with other values of `seed`, and keep the control: ask the untrained network too.
+#
+# ## Other ways to store an image
+#
+# So far the pixels themselves were changed. Two other *parametrizations* make some images easier to reach than others.
+# `Fourier` changes the image's frequencies, low ones more easily, and colors along axes that vary independently
+# {cite:p}`olah2017`. `Phases` gives every frequency the strength it has in your images, and changes only where things are
+# {cite:p}`fel2023maco`. The strengths are measured:
+
+# %%
+spectrum = synthesis.mean_spectrum(test.x)
+ways = {
+    "pixels": (synthesis.Pixels(), 0.05),
+    "Fourier": (synthesis.Fourier(), 0.05),
+    "phases": (synthesis.Phases(spectrum), 0.1),
+}
+stored = {
+    called: synthesis.synthesize(
+        model, synthesis.cross_entropy([arrow]), stages=synthesis.Stage(64, 100), parametrization=way,
+        augmentations=SEEN, optimizer=synthesis.Adam(lr=rate),
+    ).images[0]
+    for called, (way, rate) in ways.items()
+}  # fmt: skip
+for called, image in stored.items():
+    fine = evaluation.high_frequency_share(image[None]).item()
+    print(f"{called:8} energy in high frequencies {fine:4.0%}")
+
+# %% tags=["hide-input"]
+figures.picture_grid(
+    {"arrow": [*stored.values(), shown["real scenes"][0]]}, [*stored, "a real one"], label="Figure 3",
+    caption="One class by three parametrizations, at full size from the first step, and a scene with the same class.",
+    alt=f"Four images of an arrow: {', '.join(stored)}, and a real scene.",
+)
+
+# %% [markdown]
+# - The rate is in units of what is stored: pixels, entries of a spectrum, radians. Each parametrization needs its own.
+# - All three go with stages that grow (`stages=inversion.growing(size, steps)`); here there is one stage, so that only the
+#   parametrization differs.
+# - `Fourier` and `Phases` need an even width. `Phases` needs as many channels as the images that were measured; another size is
+#   resampled.
+# - `Phases` cannot leave the spectrum of your images. A share of high frequencies like theirs is then no sign that the drawing is real: ask
+#   the verifiers.
+#
+# ## When it goes wrong
+#
+# Messages say what was seen and what to do. Four mistakes that are easily made:
+
+# %% tags=["nbval-check-output"]
+import textwrap
+
+unsized = tk.Classifier(network, mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5])
+mistakes = {
+    "no such class": lambda: inversion.plug_in_inversion(model, [16], size=64),
+    "wrong size": lambda: inversion.plug_in_inversion(unsized, wanted, size=64),
+    "wrong channels": lambda: inversion.plug_in_inversion(model, wanted, size=64, channels=1),
+    "no such layer": lambda: synthesis.synthesize(model, -synthesis.channel("block.4", [0]), stages=synthesis.Stage(64, 1)),
+}
+for mistake, call in mistakes.items():
+    try:
+        call()
+    except ValueError as error:
+        print(textwrap.fill(f"{mistake}: {error}", 100, subsequent_indent="    "))
+
+# %% [markdown]
+# The second is the most frequent: a ViT without `size` in its `Classifier` meets the first stage's small image.
+#
+# A question without a gradient is no error, for it may be meant, but nothing will come of it. The image stays as it was, and
+# you are warned:
+
+# %%
+import warnings
+
+resnet = tk.zoo.load("resnet-scenes64", device=session.device)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    asked = -synthesis.neuron("layer3.0.act1", range(8))
+    synthesis.synthesize(resnet, asked, stages=synthesis.Stage(64, 1))
+for warning in caught:
+    print(textwrap.fill(str(warning.message), 100))
+
+# %% [markdown]
+# Eight neurons were asked for; behind their ReLU, the ones that are named are off at the start. Read what goes *into* the ReLU
+# instead:
+
+# %% tags=["nbval-check-output"]
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    asked = -synthesis.neuron("input of layer3.0.act1", range(8))
+    synthesis.synthesize(resnet, asked, stages=synthesis.Stage(64, 1))
+print("warnings:", len(caught))
+
+# %% [markdown]
+# What no message can say:
+#
+# | what you see | what to try |
+# |---|---|
+# | noise, and the loss is high | more steps, or longer ones: rate times steps says how far a pixel can travel |
+# | noise, and the loss is low | more copies; are jitter and ColorShift in use, and does the image grow? |
+# | the class many times over | `zoom` and `center`, which are on unless you turn them off |
+# | the right shape in odd colors | ColorShift makes colors arbitrary on purpose; a smaller `color` holds them nearer |
+# | the same from random weights | it comes from the method: nothing was learned that can be seen here |
+# | a target depends on its neighbors | BatchNorm without running statistics; a warning says so |
+#
+# ## Bigger
+#
+# **A GPU.** Move the model there, `model.to("cuda")`; images follow. `drawn.peak_bytes` is the memory that was needed.
+#
+# **Precision.** `precision="float16"` or `"bfloat16"` makes the network's passes in half precision; images and optimizer stay
+# in float32. If the loss becomes NaN you are told so: take `"bfloat16"` or `"float32"`.
+#
+# **Batch.** `batch` is the number of images in a pass, copies counted. It decides memory and speed. Apart from rounding it does not decide the
+# result, since each image draws its own random numbers. An image's copies stay together: where one image alone is too much, take fewer `copies`.
+#
+# **Cost.** An image takes 7 × `steps` × `copies` passes forward and backward of your network.
+#
+# **Stop and go on.** With a `checkpoint`, the state is written every half minute; the same call goes on where it was.
+# It refuses a file that belongs to other weights, settings or another batch.
+#
+# ```python
+# drawn = inversion.plug_in_inversion(
+#     model.to("cuda"), range(1000), size=224, precision="bfloat16", batch=512, checkpoint="classes.pt"
+# )
+# ```
+#
+# **Share the work.** Random numbers belong to `seed` and to an image's number in `ids`. So two machines can take half of the classes
+# each: `plug_in_inversion(model, range(500, 1000), …, ids=range(500, 1000))`.
+#
+# ### From the command line
+#
+# ```bash
+# thesis-kit invert --model vit-scenes64 --classes arrow,heart --each 2 --sheet shapes.png --resume shapes.pt
+# thesis-kit invert --model vit_base_patch16_224 --pretrained --classes 207,281 --precision bfloat16 --sheet dogs.png
+# ```
+#
+# takes a member of the [zoo](zoo.md) or any name that timm knows, uses the GPU where there is one, and writes a contact sheet, one row a class.
+# Beside `shapes.png` lies `shapes.json`:
+#
+# | key | what it holds |
+# |---|---|
+# | `model`, `weights`, `version` | what was inverted, a hash of its weights, and the version of the package |
+# | `settings` | all knobs, as they were used |
+# | `images` | for each image `class` and `name`, the last `loss` over its copies, the model's `probability` of the class for the image as it is, and its `answer` |
+# | `passes`, `seconds`, `peak_bytes` | what it cost |
+#
+# Without `--pretrained`, a model of timm's has random weights: the control, in one word.
+#
+# ## Where to go on
+#
+# - [The chapter on inversion](04_inversion.ipynb) takes the method apart, and counts on hundreds of drawings what each part does.
+# - [How to evaluate my model's robustness honestly](82_honest_robustness.ipynb): adversarially trained networks draw differently.
+# - [The zoo](zoo.md) has networks to try, some in pairs that differ in one thing.
+# - [The package](api.md) lists all objectives, augmentations and parametrizations.
+#
+# ## References
+#
+# ```{bibliography}
+# :filter: docname in docnames
+# :list: bullet
+# ```
