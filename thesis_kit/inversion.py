@@ -81,8 +81,8 @@ def plug_in_inversion(
     Raises:
         ValueError: a class that the model does not have, images that it cannot take, settings that cannot be meant.
 
-    Source: Ghiasi et al., ICML 2022, Algorithm 1, and the released code: stage sizes are (k + 1)/8 of the network's, and
-        half of each stage's growth is border. Ours is that the first stage starts from fresh noise of its own size,
+    Source: Ghiasi et al., ICML 2022, Algorithm 1, and the released code: stage sizes are (k + 1)/8 of the network's,
+        and half of each stage's growth is border. Ours is that the first stage starts from fresh noise of its own size,
         where the released code shrinks noise of full size.
     """
     stages, objective = growing(size, steps, zoom=zoom, center=center), _objective(model, classes, tv, 0.0, batchnorm)
