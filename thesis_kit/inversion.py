@@ -32,6 +32,7 @@ from thesis_kit.synthesis import (
 )
 
 STAGES = 7  # published: sizes 2/8, 3/8, … 8/8 of the network's
+LEAST = 16  # pixels of a side, so that an eighth is two
 FACTORS = ("color", "zoom", "center")  # the three augmentations that the paper takes apart
 
 
@@ -106,7 +107,7 @@ def growing(size: int, steps: int, *, zoom: bool = True, center: bool = True) ->
     Raises:
         ValueError: the size is below 16, so that an eighth is less than two pixels.
     """
-    check_count(size, what="size", least=16)
+    check_count(size, what="size", least=LEAST)
     eighth = size // 8
     if not (zoom or center):
         return [Stage(size, steps) for _ in range(STAGES)]

@@ -81,11 +81,12 @@ def test_a_member_is_inverted_at_its_own_size_unless_told(tmp_path, monkeypatch)
 
     monkeypatch.setattr(cli_inversion, "plug_in_inversion", invert)
     digits, timms = "cnn-digits-natural", "resnet10t"
-    for model, size in ((MEMBER, ()), (MEMBER, ("--size", 24)), (digits, ()), (timms, ()), (timms, ("--size", 64))):
+    sized = ("--size", 24)
+    for model, size in ((MEMBER, ()), (MEMBER, sized), (digits, sized), (timms, ()), (timms, ("--size", 64))):
         with pytest.raises(ValueError, match="enough"):
             call("--model", model, "--classes", 0, *size, "--sheet", tmp_path / "sheet.png")
     own = timm.get_pretrained_cfg(timms).input_size[-1]
-    assert asked == [(32, 3), (24, 3), (8, 1), (own, 3), (64, 3)]
+    assert asked == [(32, 3), (24, 3), (24, 1), (own, 3), (64, 3)]
     assert not list(tmp_path.iterdir())  # nothing is written before there are images
 
 
@@ -157,6 +158,7 @@ def test_an_interrupted_inversion_goes_on_where_it_was(tmp_path, monkeypatch):
         (["--model", MEMBER, "--classes", "8"], "classes must lie in [0, 7], for the model has 8 outputs; got [8]"),
         (["--model", "resnet10t", "--classes", "dog"], "'dog' is not a number: only classes of a member of the zoo"),
         (["--model", MEMBER, "--classes", 0, "--size", 8], "size must be a whole number of at least 16"),
+        (["--model", "cnn-digits-natural", "--classes", 0], "sees 8 × 8 pixels, too few to grow in eighths: give"),
         (["--model", MEMBER, "--classes", 0, "--lr", 0], "lr must be a positive, finite number, got 0"),
         (["--model", MEMBER, "--classes", 0, "--color", -1], "alpha and beta must be at least 0, got -1"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 from thesis_kit import synthesis
 from thesis_kit.checks import NonFiniteOutput, UnknownName
+from thesis_kit.inversion import plug_in_inversion
 from thesis_kit.models import Classifier
 from thesis_kit.randomness import ImageRandom
 from thesis_kit.synthesis import Adam, ColorShift, Ensemble, Fourier, Jitter, Moment, Phases, Pixels, Stage, synthesize
@@ -650,6 +652,27 @@ def test_a_dead_unit_is_named_with_its_likely_cause(network):
     nn.init.constant_(network.network[3].bias, -100)
     with pytest.warns(UserWarning, match="no gradient at the start of targets .0, 1.: .* behind a ReLU that is off"):
         synthesize(network, -synthesis.channel("4", [0, 1]), stages=[Stage(8, 1)], progress=False)
+
+
+def test_the_warning_points_at_who_asked_not_into_the_package(network):
+    nn.init.constant_(network.network[3].bias, -100)
+    nn.init.constant_(network.network[3].weight, 0.0)
+    for ask in (
+        lambda: synthesize(network, -synthesis.channel("4", [0, 1]), stages=[Stage(8, 1)], progress=False),
+        lambda: plug_in_inversion(network, [0], size=16, steps=1, copies=1, progress=False),
+    ):
+        with pytest.warns(UserWarning, match="has no gradient at the start") as caught:
+            ask()
+        where = {Path(warning.filename) for warning in caught}  # here, or the type checker of the tests
+        assert not any(Path(synthesis.__file__).parents[1] in path.parents for path in where)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "place"), [(64, 36), (65, 37), (66, 38), (69, 41), (49, 24), (197, 106), (7, 3), (1, 0), (2, 1)]
+)
+def test_the_middle_token_is_the_patch_in_the_middle_of_the_image(tokens, place):
+    activation = torch.arange(float(tokens)).view(1, 1, tokens, 1)
+    assert synthesis.neuron("a", [0])({"a": activation}, torch.zeros(1, dtype=torch.long)) == place
 
 
 def test_what_has_no_gradient_or_no_number_is_refused(network):

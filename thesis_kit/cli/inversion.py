@@ -15,7 +15,7 @@ from thesis_kit.checks import UnknownName, choose
 from thesis_kit.cli.pages import out as console
 from thesis_kit.cli.subjects import Pretrained, Seed, model_of
 from thesis_kit.files import write_atomic
-from thesis_kit.inversion import plug_in_inversion
+from thesis_kit.inversion import LEAST, plug_in_inversion
 from thesis_kit.models import zoo
 from thesis_kit.models.fingerprint import fingerprint
 
@@ -84,6 +84,10 @@ def _shape(model: str, size: int | None) -> tuple[int, int]:
     """Channels and side of a model's images."""
     if model in zoo.names():
         channels, side, _ = zoo.entry(model).image_shape
+        if size is None and side < LEAST:
+            raise ValueError(
+                f"{model} sees {side} × {side} pixels, too few to grow in eighths: give --size {LEAST} or more"
+            )
         return channels, size or side
     import timm  # half a second, and only needed here
 

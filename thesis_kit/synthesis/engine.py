@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,7 @@ from thesis_kit.synthesis.watching import Watcher
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SCHEDULES = ("cosine", "constant")
 _LOSS_SCALE = {"float16": 2.0**10}  # so that small gradients do not vanish; taken out again before the step
+PACKAGE = __name__.partition(".")[0] + "."
 _FRESH, _STEP, _STAGE = range(3)  # streams of the seed
 
 
@@ -162,7 +164,7 @@ def synthesize(
         seed: of all random numbers.
         ids: (n,) different whole numbers that tell the targets apart; with the seed they decide a target's random
             numbers. 0, 1, … unless given.
-        batch: images a pass, copies counted; some 64 on a CPU and 256 on a GPU unless given. Does not change results.
+        batch: images a pass, copies counted; some 64 on a CPU and 256 on a GPU unless given. Changes rounding alone.
         precision: of the network's passes: "float32", "bfloat16" or "float16".
         snapshot_every: keep images every so many steps too, not only at the ends of stages.
         checkpoint: a file to write at most every ``checkpoint_seconds`` and to resume from if it exists. It belongs to
@@ -206,7 +208,7 @@ def synthesize(
     if any(isinstance(m, _BatchNorm) and m.running_mean is None for m in model.modules()):
         warnings.warn(
             "the model has batch normalization without running statistics: targets of a pass act on one another, and "
-            "`batch` decides results", stacklevel=2,
+            "`batch` decides results", stacklevel=_outside(),
         )  # fmt: skip
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     plan = _Plan(
@@ -395,8 +397,8 @@ def _seen(plan: _Plan, watcher: Watcher, x: Tensor) -> dict[str, Tensor]:
         raise
     except (AssertionError, RuntimeError) as error:
         raise ValueError(
-            f"the model cannot take images of shape {tuple(x.shape[2:])} ({error}): where that is for their size or "
-            "channels, choose others, or let tk.Classifier(network, size=…) resize them"
+            f"the model cannot take images of shape {tuple(x.shape[2:])} ({str(error).rstrip('.')}): where that is for "
+            "their size or channels, choose others, or let tk.Classifier(network, size=…) resize them"
         ) from error
     return {name: value.unflatten(0, x.shape[:2]) for name, value in seen.items()}
 
@@ -407,8 +409,16 @@ def _warn_of_zero_gradients(plan: _Plan, rows: Tensor, gradient: Tensor) -> None
         warnings.warn(
             f"{plan.objective.name} has no gradient at the start of targets {dead[:8]}: what it reads is constant "
             "there, as behind a ReLU that is off; read the layer before the ReLU, or start from other images",
-            stacklevel=5,
+            stacklevel=_outside(),
         )  # fmt: skip
+
+
+def _outside() -> int:
+    """The level of the first caller who is not of this package, for a warning where this is called."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 class _Store:

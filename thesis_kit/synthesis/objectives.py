@@ -11,6 +11,7 @@ vocabulary is that of feature visualization (Olah, Mordvintsev and Schubert, Dis
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -134,8 +135,11 @@ def channel(layer: str, channels: Sequence[int], *, channels_last: bool = False)
 def neuron(
     layer: str, channels: Sequence[int], position: int | tuple[int, int] | None = None, *, channels_last: bool = False
 ) -> Objective:
-    """Activation of each target's channel at one position: (row, column) of a map or number of a token; the middle
-    unless given. ``channels_last`` as in ``channel``."""
+    """Activation of each target's channel at one position: (row, column) of a map or number of a token.
+
+    The middle unless given; tokens that make a square, after a class token and its like, are patches, and the middle
+    one is in the middle of the image. ``channels_last`` as in ``channel``.
+    """
     wanted = whole_numbers(channels, "channels")
 
     def read(seen: Seen, index: Tensor) -> Tensor:
@@ -309,10 +313,19 @@ def _place(activation: Tensor, position: int | tuple[int, int] | None, channels_
             raise ValueError(f"the map is {height} × {width}, got the position {position}")
         return row * width + column
     count = activation.shape[2] if activation.ndim == 4 else 1
-    place = count // 2 if position is None else position
+    place = _middle(count) if position is None else position
     if not isinstance(place, int) or not 0 <= place < count:
         raise ValueError(f"there are {count} positions, got {position}")
     return place
+
+
+def _middle(count: int) -> int:
+    """The middle of so many tokens."""
+    for special in (0, 1, 2, 5):  # before the patches: none, a class token, one for a teacher too, or four registers
+        side = math.isqrt(max(count - special, 0))
+        if side >= 3 and side**2 == count - special:
+            return special + side // 2 * side + side // 2
+    return count // 2
 
 
 def _moved(x: Tensor, rows: int, columns: int) -> Tensor:

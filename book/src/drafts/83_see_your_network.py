@@ -6,7 +6,7 @@
 #
 # Start from noise and change the pixels until the network is convinced. What keeps the result from being noise is Plug-In Inversion
 # {cite:p}`ghiasi2022pii`: the image grows from small to large, and every step looks at copies of it that were moved and recolored.
-# One setting fits networks with and without convolutions. This page shows the call on a model of your own, how to doubt its
+# One setting is meant for networks with and without convolutions. This page shows the call on a model of your own, how to doubt its
 # answer, and how to ask something else. Why it works is the subject of [the chapter on inversion](04_inversion.ipynb).
 #
 # :::{admonition} What you need
@@ -42,8 +42,8 @@ drawn = inversion.plug_in_inversion(model, wanted, size=64, **BUDGET)
 print(drawn)
 
 # %% [markdown]
-# `drawn.images` holds an image a class, on the CPU; `drawn.snapshots` the images at the end of each of the seven stages. A class that
-# is listed twice gives two images.
+# `drawn.images` holds an image a class, on the CPU. `drawn.snapshots` has the images at the end of each of seven stages, with the
+# number of steps made. A class that is listed twice gives two images.
 #
 # The budget is small, so that the page runs anywhere. Left out, it is the published one: 400 steps a stage, 16 copies, and a rate of
 # 0.01. With fewer steps, make each longer: here, rate times steps is the same as published.
@@ -52,9 +52,9 @@ print(drawn)
 #
 # | your model | the call |
 # |---|---|
-# | a convolutional network | `tk.Classifier(network, mean=[…], std=[…])`, without a size: it takes the small images of early stages as they are |
-# | a ViT, or any network of one fixed size | `tk.Classifier(network, mean=[…], std=[…], size=224)` enlarges them |
-# | a network for gray images | `mean` and `std` with one number each, and `plug_in_inversion(model, classes, size=…, channels=1)` |
+# | a convolutional network | `tk.Classifier(network, mean=[…], std=[…])`: it takes the small images of early stages as they are |
+# | a ViT, or another network of one fixed size | `tk.Classifier(network, mean=[…], std=[…], size=224)` enlarges them |
+# | a network for gray images | `mean` and `std` with one number each, and `plug_in_inversion(…, channels=1)` |
 # | a model that timm knows | `tk.build("resnet50.a1_in1k", pretrained=True)` has all of this inside |
 # | a model that normalizes by itself | `tk.Classifier(network)`, or the model as it is |
 #
@@ -96,7 +96,8 @@ for name, images in shown.items():
 # %% tags=["hide-input"]
 figures.picture_grid(
     shown, CHOSEN, label="Figure 1",
-    caption="Three classes as your network draws them, as the same network draws them with random weights, and as they are in scenes.",
+    caption="Three classes as your network draws them, as the same network draws them with random weights, and as they "
+    "are in scenes.",
     alt=f"Three rows, {', '.join(shown)}, and a column for each of {', '.join(CHOSEN)}.",
 )
 
@@ -109,9 +110,9 @@ print("verifiers name more drawings of the network than of the control:", bool(y
 # something that the network has learned. Drawings that please the network alone are
 # [adversarial examples](01_defenses.ipynb) that started from noise.
 #
-# Three images are an illustration. For a number, make several of every class (`classes=[0, 0, 0, 1, 1, 1]`). Two more measures:
-# `evaluation.class_regions` counts in how many separate places of the image a verifier sees the class, and `evaluation.kid_of_images` is the
-# distance to real images in a verifier's features.
+# Three images are an illustration. For a number, make several of every class (`classes=[0, 0, 0, 1, 1, 1]`). There are two more measures:
+# `evaluation.class_regions` counts in how many separate places of the image a verifier sees the class, and
+# `evaluation.kid_of_images` is the distance to real images in a verifier's features.
 #
 # ## Other questions
 #
@@ -124,8 +125,9 @@ print(*[name for name, _ in tk.models.anatomy.blocks(model)], sep=", ")
 # %% [markdown]
 # The part `network.` may be left out.
 #
-# - `channel` is the mean of a channel over all positions, `neuron` a channel at one position. In a ViT positions are tokens: 0 is the class
-#   token, and then come the patches, row by row. In a convolutional network a position is (row, column).
+# - `channel` is the mean of a channel over all positions, `neuron` a channel at one position. In a convolutional network a position
+#   is (row, column). In a ViT it is the number of a token: 0 is the class token, and then come the patches, row by row. Here
+#   they are 8 × 8, and 29 = 1 + 3 · 8 + 4 is near the middle.
 # - `direction` is any vector in the space of a layer. Below it is what sets the features of your arrows apart from those of
 #   your crosses. Any two groups of images will do.
 # - Objectives add and scale: two classes in one image, with a little total variation against roughness.
@@ -152,13 +154,13 @@ answers = {
         optimizer=synthesis.Adam(lr=BUDGET["lr"]),
     )
     for asked, objective in questions.items()
-}  # fmt: skip
+}
 
 # %% tags=["hide-input"]
 figures.picture_grid(
     {"your network": [answer.images[0] for answer in answers.values()]}, list(answers), label="Figure 2",
-    caption="Five questions to your network: a channel of an early and of a late block, the same channel of the late one at one patch "
-    "alone, a direction between two groups of images, and two classes at once.",
+    caption="Five questions to your network: a channel of an early and of a late block, the same channel of the late "
+    "block at one patch alone, a direction between two groups of images, and two classes at once.",
     alt=f"Five drawings, one for each of: {'; '.join(asked.replace(chr(10), ' ') for asked in answers)}.",
 )
 
@@ -194,7 +196,7 @@ stored = {
         augmentations=SEEN, optimizer=synthesis.Adam(lr=rate),
     ).images[0]
     for called, (way, rate) in ways.items()
-}  # fmt: skip
+}
 for called, image in stored.items():
     fine = evaluation.high_frequency_share(image[None]).item()
     print(f"{called:8} energy in high frequencies {fine:4.0%}")
@@ -212,8 +214,8 @@ figures.picture_grid(
 #   parametrization differs.
 # - `Fourier` and `Phases` need an even width. `Phases` needs as many channels as the images that were measured; another size is
 #   resampled.
-# - `Phases` cannot leave the spectrum of your images. A share of high frequencies like theirs is then no sign that the drawing is real: ask
-#   the verifiers.
+# - `Phases` can hardly leave the spectrum of your images. A share of high frequencies like theirs is then no sign that a drawing
+#   is real: ask the verifiers.
 #
 # ## When it goes wrong
 #
@@ -222,12 +224,13 @@ figures.picture_grid(
 # %% tags=["nbval-check-output"]
 import textwrap
 
-unsized = tk.Classifier(network, mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5])
+unsized = tk.Classifier(network, mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5]).to(session.device)
+once = synthesis.Stage(64, steps=1)
 mistakes = {
     "no such class": lambda: inversion.plug_in_inversion(model, [16], size=64),
     "wrong size": lambda: inversion.plug_in_inversion(unsized, wanted, size=64),
     "wrong channels": lambda: inversion.plug_in_inversion(model, wanted, size=64, channels=1),
-    "no such layer": lambda: synthesis.synthesize(model, -synthesis.channel("block.4", [0]), stages=synthesis.Stage(64, 1)),
+    "no such layer": lambda: synthesis.synthesize(model, synthesis.channel("block.4", [0]), stages=once),
 }
 for mistake, call in mistakes.items():
     try:
@@ -236,10 +239,10 @@ for mistake, call in mistakes.items():
         print(textwrap.fill(f"{mistake}: {error}", 100, subsequent_indent="    "))
 
 # %% [markdown]
-# The second is the most frequent: a ViT without `size` in its `Classifier` meets the first stage's small image.
+# The second comes from a ViT without `size` in its `Classifier`: it meets the first stage's small image.
 #
-# A question without a gradient is no error, for it may be meant, but nothing will come of it. The image stays as it was, and
-# you are warned:
+# A question without a gradient is no error, for a moved copy may have one in a later step. But often nothing comes of it: the image
+# stays as it was. So you are warned:
 
 # %%
 import warnings
@@ -248,7 +251,7 @@ resnet = tk.zoo.load("resnet-scenes64", device=session.device)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     asked = -synthesis.neuron("layer3.0.act1", range(8))
-    synthesis.synthesize(resnet, asked, stages=synthesis.Stage(64, 1))
+    synthesis.synthesize(resnet, asked, stages=once)
 for warning in caught:
     print(textwrap.fill(str(warning.message), 100))
 
@@ -260,7 +263,7 @@ for warning in caught:
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     asked = -synthesis.neuron("input of layer3.0.act1", range(8))
-    synthesis.synthesize(resnet, asked, stages=synthesis.Stage(64, 1))
+    synthesis.synthesize(resnet, asked, stages=once)
 print("warnings:", len(caught))
 
 # %% [markdown]
@@ -273,7 +276,6 @@ print("warnings:", len(caught))
 # | the class many times over | `zoom` and `center`, which are on unless you turn them off |
 # | the right shape in odd colors | ColorShift makes colors arbitrary on purpose; a smaller `color` holds them nearer |
 # | the same from random weights | it comes from the method: nothing was learned that can be seen here |
-# | a target depends on its neighbors | BatchNorm without running statistics; a warning says so |
 #
 # ## Bigger
 #
@@ -282,8 +284,9 @@ print("warnings:", len(caught))
 # **Precision.** `precision="float16"` or `"bfloat16"` makes the network's passes in half precision; images and optimizer stay
 # in float32. If the loss becomes NaN you are told so: take `"bfloat16"` or `"float32"`.
 #
-# **Batch.** `batch` is the number of images in a pass, copies counted. It decides memory and speed. Apart from rounding it does not decide the
-# result, since each image draws its own random numbers. An image's copies stay together: where one image alone is too much, take fewer `copies`.
+# **Batch.** `batch` is the number of images in a pass, copies counted. It decides memory and speed. It does not decide the result,
+# but for rounding, since each image draws its own random numbers. An image's copies stay together: where one image alone is too
+# much, take fewer `copies`.
 #
 # **Cost.** An image takes 7 × `steps` × `copies` passes forward and backward of your network.
 #
@@ -292,7 +295,7 @@ print("warnings:", len(caught))
 #
 # ```python
 # drawn = inversion.plug_in_inversion(
-#     model.to("cuda"), range(1000), size=224, precision="bfloat16", batch=512, checkpoint="classes.pt"
+#     model.to("cuda"), range(1000), size=224, precision="bfloat16", batch=128, checkpoint="classes.pt"
 # )
 # ```
 #
@@ -303,17 +306,17 @@ print("warnings:", len(caught))
 #
 # ```bash
 # thesis-kit invert --model vit-scenes64 --classes arrow,heart --each 2 --sheet shapes.png --resume shapes.pt
-# thesis-kit invert --model vit_base_patch16_224 --pretrained --classes 207,281 --precision bfloat16 --sheet dogs.png
+# thesis-kit invert --model vit_base_patch16_224 --pretrained --classes 207,281 --precision bfloat16 --sheet pets.png
 # ```
 #
-# takes a member of the [zoo](zoo.md) or any name that timm knows, uses the GPU where there is one, and writes a contact sheet, one row a class.
-# Beside `shapes.png` lies `shapes.json`:
+# takes a member of the [zoo](zoo.md) or any name that timm knows, uses the GPU where there is one, and writes a contact sheet. The
+# images of a class stand side by side. Next to `shapes.png` lies `shapes.json`:
 #
 # | key | what it holds |
 # |---|---|
 # | `model`, `weights`, `version` | what was inverted, a hash of its weights, and the version of the package |
 # | `settings` | all knobs, as they were used |
-# | `images` | for each image `class` and `name`, the last `loss` over its copies, the model's `probability` of the class for the image as it is, and its `answer` |
+# | `images` | for each image `class`, `name`, the last `loss` of its copies, and what the model says of it: `probability`, `answer` |
 # | `passes`, `seconds`, `peak_bytes` | what it cost |
 #
 # Without `--pretrained`, a model of timm's has random weights: the control, in one word.
@@ -321,7 +324,7 @@ print("warnings:", len(caught))
 # ## Where to go on
 #
 # - [The chapter on inversion](04_inversion.ipynb) takes the method apart, and counts on hundreds of drawings what each part does.
-# - [How to evaluate my model's robustness honestly](82_honest_robustness.ipynb): adversarially trained networks draw differently.
+# - [How to evaluate my model's robustness honestly](82_honest_robustness.ipynb): the same doubt, for another claim.
 # - [The zoo](zoo.md) has networks to try, some in pairs that differ in one thing.
 # - [The package](api.md) lists all objectives, augmentations and parametrizations.
 #
