@@ -125,9 +125,9 @@ print(*[name for name, _ in tk.models.anatomy.blocks(model)], sep=", ")
 # %% [markdown]
 # The part `network.` may be left out.
 #
-# - `channel` is the mean of a channel over all positions, `neuron` a channel at one position. In a convolutional network a position
-#   is (row, column). In a ViT it is the number of a token: 0 is the class token, and then come the patches, row by row. Here
-#   they are 8 × 8, and 29 = 1 + 3 · 8 + 4 is near the middle.
+# - `channel` is the mean of a channel over all positions, `neuron` a channel at one position, the middle of the image unless you
+#   say another. In a convolutional network a position is (row, column). In a ViT it is the number of a token: 0 is the class token,
+#   and then come the patches, row by row.
 # - `direction` is any vector in the space of a layer. Below it is what sets the features of your arrows apart from those of
 #   your crosses. Any two groups of images will do.
 # - Objectives add and scale: two classes in one image, with a little total variation against roughness.
@@ -141,7 +141,7 @@ apart = (arrows.mean(dim=0) - crosses.mean(dim=0))[None]  # (1, channels): a row
 questions = {
     "channel,\nblock 2": -synthesis.channel("blocks.1.mlp.act", [40]),
     "channel,\nblock 5": -synthesis.channel("blocks.4.mlp.act", [40]),
-    "neuron,\nblock 5": -synthesis.neuron("blocks.4.mlp.act", [40], position=29),
+    "neuron,\nblock 5": -synthesis.neuron("blocks.4.mlp.act", [40]),
     "arrows,\nnot crosses": -synthesis.direction("fc_norm", apart),
     "arrow\nand heart": synthesis.cross_entropy([arrow])
     + synthesis.cross_entropy([heart])
