@@ -296,7 +296,7 @@ _VISION = {
         options=_PATCHES,
         method="hard-distillation",
         method_options={"teacher": "resnet-scenes64"},
-        updates=3000,
+        updates=5000,  # as many as the ViT that has no teacher
         eps=(),
         **_SCENES_64,
         **_DISTURBED,
