@@ -42,7 +42,7 @@ from thesis_kit.synthesis import Synthesis
 STUDIED = "resnet"  # the network on which parts of the method are taken away, and on which penalties are tuned
 UNCOLORED = "resnet-plain"  # its twin that never saw other colors, light or noise in training
 RANDOM = "random"
-JITTERED = (STUDIED, "vit", "mixer", "robust")  # one of each kind, and the robust twin
+JITTERED = (STUDIED, "vit", "mixer", "robust", UNCOLORED, "vit-plain", "mixer-plain")  # each kind, and its twins
 PUBLISHED = {"steps": 400, "lr": 0.01}  # of a stage
 USABLE = 0.8  # of the best V: a weight of total variation that keeps so much of it can be used
 _ROUNDING = 1e-9  # of a share

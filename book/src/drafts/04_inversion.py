@@ -250,7 +250,7 @@ figures.recorded_grid(
 figures.recognition_figure(
     recorded, {**ALL, "random": "random weights"}, methods=("ce", "ce+jitter", "pii", "real"), label="Figure 4.7",
     caption="Share of drawings that independent networks name rightly, with 95% intervals: by cross-entropy alone, with jitter too, by "
-    "Plug-In Inversion with one setting, and real scenes beside them. Jitter alone was measured on four of the networks, random "
+    "Plug-In Inversion with one setting, and real scenes beside them. Jitter alone was measured on seven of the networks, random "
     "weights by Plug-In Inversion only; 6% is chance.",
 )
 
