@@ -324,8 +324,8 @@ class Inversion:
     Penalties without the method are tuned on ``each_trial`` images of every class, in as many trials for TV + ℓ₂
     (``trial_tvs`` × ``trial_norms``) as for DeepInversion (``trial_batchnorms`` × ``trial_few_tvs``, with the first of
     ``trial_norms``), each with every rate of ``trial_lrs``. Pictures are kept of all labels, or of ``pictured`` alone
-    where something is different. Methods that
-    cost much and only stand beside others have the first of the seeds alone, as many as ``few_seeds`` says.
+    where something is different. Methods that cost much and only stand beside others have the first of the seeds alone,
+    as many as ``few_seeds`` says.
     """
 
     task: Task = field(
