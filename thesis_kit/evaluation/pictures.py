@@ -40,6 +40,13 @@ def recognized(
         verifiers: pixels in [0, 1] to logits; none of them should have been used to make the images.
         x, y: images and the classes they were made for.
         batch_size: images a pass.
+
+    Returns:
+        (n,) shares in [0, 1] in float64, on the CPU. Classes are compared by number: all verifiers must count them as y
+        does.
+
+    Raises:
+        ValueError, TypeError: no verifier, or one that is not in a list; images or classes that cannot be meant.
     """
     if isinstance(verifiers, nn.Module):
         raise TypeError("verifiers must be a list of networks: put the one into brackets")
@@ -142,7 +149,10 @@ def kid_of_images(
 
 def high_frequency_share(x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
     """Share of each image's spectral energy, its mean left out, above half the Nyquist frequency (0.25 cycles a
-    pixel); 0 where an image is flat but for rounding."""
+    pixel); 0 where an image is flat but for rounding.
+
+    It is per pixel: compare images of one size, for enlarging an image takes its share towards 0.
+    """
     check_images(x)
     deviations = x.double() - x.double().mean(dim=(2, 3), keepdim=True)
     energy = torch.fft.fft2(deviations).abs().square()
@@ -165,8 +175,9 @@ def class_regions(
 ) -> Int[Tensor, " n"]:
     """In how many separate places a verifier sees each image's class.
 
-    A square window walks over the image; what is outside is gray. Neighboring places of the window at which the
-    verifier names the class make one region.
+    A square window walks over the image; what is outside is gray. Places of the window at which the verifier names the
+    class and which lie side by side, not only corner to corner, make one region. There is none where it sees the class
+    nowhere.
 
     Args:
         verifier: pixels in [0, 1] to logits.
@@ -175,6 +186,14 @@ def class_regions(
         steps: places along each side.
         surroundings: the gray outside.
         batch_size: images a pass.
+
+    Returns:
+        (n,) counts, int64, on the CPU.
+
+    Raises:
+        ValueError, TypeError: images, classes or a window that cannot be meant.
+
+    Source: ours.
     """
     check_images(x), check_labels(y, len(x)), check_same_device(verifier, x)
     check_count(steps, what="steps", least=2)

@@ -1,9 +1,10 @@
 """Chapter 4's recorded runs: what classes look like to networks of several kinds, and to whom else they look so.
 
-One cell is one arm and one seed. Every seed inverts all classes, several images each, from starts and with random
-numbers of its own that its arms share, so that arms are compared image by image. The networks are the zoo's, one of
-each kind: intervals speak of images and not of other networks of the kind. Images are judged by verifiers that none of
-them was made with, one trained in the ordinary way and one adversarially; V is the mean of their verdicts.
+One cell is one arm and one seed. Every seed inverts all classes, several images each, with random numbers of its own
+that its arms share, so that arms are compared image by image; arms whose first stages have one size also share their
+starts. The networks are the zoo's, one of each kind: intervals speak of images and not of other networks of the kind.
+Images are judged by verifiers that none of them was made with, one trained in the ordinary way and one adversarially; V
+is the mean of their verdicts.
 
 Arms, as method@network: ``pii`` and ``ce`` (cross-entropy alone, at full size, with as many steps), ``ce+jitter`` (with
 the one augmentation that older methods had too); ``none``, ``color``, …, ``zoom+center``, which with ``pii`` are all
@@ -255,7 +256,10 @@ def _bare(world: World, name: str, **knobs: float) -> Measured:
 
 
 def _weighted(world: World, name: str, *, tv: float, color: float = 1.0) -> Measured:
-    """Plug-In Inversion with total variation of one weight, from memory where it was made before."""
+    """Plug-In Inversion with total variation of one weight, from memory where it was made before.
+
+    Its seconds are those of the making, also where a sweep has counted them before.
+    """
 
     def compute() -> dict:
         started = time.monotonic()
@@ -384,6 +388,7 @@ def arms(s: Settings) -> tuple[str, ...]:
         "real",
         *(f"{method}@{name}" for method in ("pii", "ce") for name in s.members),
         *(f"ce+jitter@{name}" for name in JITTERED),
+        *(f"none@{name}" for name in ("vit", "mixer")),  # jitter with the optimizer of the method
         f"pii@{RANDOM}",
         *(f"{method}@{STUDIED}" for method in studied),
         f"sweep@{UNCOLORED}",

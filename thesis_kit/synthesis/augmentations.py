@@ -46,7 +46,10 @@ def augment(x: Float[Tensor, "n c h w"], augmentations: Sequence[Augmentation], 
 def preview(
     x: Float[Tensor, "n c h w"], augmentations: Sequence[Augmentation], *, seed: int = 0
 ) -> Float[Tensor, "n e c h w"]:
-    """What a network sees of images in the first step of a synthesis with these augmentations: e copies of each."""
+    """What a network may see of images at the beginning of a stage with these augmentations: e copies of each.
+
+    ``seed`` decides the random numbers, which are none of a synthesis's.
+    """
     random = ImageRandom(seed, torch.arange(len(x), device=x.device))
     return augment(x, augmentations, Moment(random.fork(0), random.fork(1), 0.0))
 
@@ -128,7 +131,7 @@ _PER = ("pixel", "channel")
 
 @dataclass(frozen=True)
 class GaussianNoise:
-    """Add normal noise, of a standard deviation that goes from ``start`` to ``end`` along a line through each stage.
+    """Add normal noise; its standard deviation goes from ``start`` towards ``end`` along a line through each stage.
 
     Args:
         start, end: standard deviations; equal unless ``end`` is given.
@@ -153,7 +156,7 @@ class GaussianNoise:
 
 @dataclass(frozen=True)
 class Pad:
-    """A border of ``pixels`` on every side, filled with ``value``."""
+    """A border of ``pixels`` on every side, filled with ``value``, as lucid (Olah et al., Distill 2017) pads."""
 
     pixels: int
     value: float = 0.5
@@ -225,7 +228,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class Blur:
-    """A Gaussian blur of standard deviation ``sigma`` in pixels, on a line to ``end`` through each stage."""
+    """A Gaussian blur of standard deviation ``sigma`` in pixels, on a line towards ``end`` through each stage; ours."""
 
     sigma: float
     end: float | None = None

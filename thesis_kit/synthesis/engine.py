@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import io
 import math
+import operator
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -164,18 +165,21 @@ def synthesize(
         seed: of all random numbers.
         ids: (n,) different whole numbers that tell the targets apart; with the seed they decide a target's random
             numbers. 0, 1, … unless given.
-        batch: images a pass, copies counted; some 64 on a CPU and 256 on a GPU unless given. Changes rounding alone.
+        batch: images a pass, copies counted, but at least all copies of one target; some 64 on a CPU and 256 on a GPU
+            unless given. Changes rounding alone.
         precision: of the network's passes: "float32", "bfloat16" or "float16".
         snapshot_every: keep images every so many steps too, not only at the ends of stages.
         checkpoint: a file to write at most every ``checkpoint_seconds`` and to resume from if it exists. It belongs to
-            these weights, settings and batch; parts of your own are told apart by their ``repr``.
+            these weights, settings and batch; parts of your own are told apart by their ``repr``, objectives of your
+            own by their ``settings``.
         progress: show a bar; None follows the session.
 
     Returns:
         A ``Synthesis``.
 
     Raises:
-        ValueError, TypeError: settings that cannot be meant; an altered checkpoint or one of another synthesis.
+        ValueError, TypeError: settings that cannot be meant; an altered checkpoint or one of another synthesis; parts
+            that a checkpoint could not tell apart.
         NonFiniteOutput: the loss became NaN or infinite.
         UnknownName: a layer does not exist.
 
@@ -190,9 +194,14 @@ def synthesize(
         raise TypeError(f"model must be a torch.nn.Module, got {model!r}: tk.build(name) makes one by its name")
     if not isinstance(objective, Objective):
         raise TypeError(f"objective must be one of synthesis's, such as cross_entropy(classes), got {objective!r}")
-    stages = (stages,) if isinstance(stages, Stage) else tuple(stages)
-    augmentations = (augmentations,) if callable(augmentations) else tuple(augmentations)
-    n = _count(objective, targets, start)
+    parametrization, optimizer = parametrization or Pixels(), optimizer or Adam()
+    if not isinstance(parametrization, Parametrization):
+        raise TypeError(f"parametrization must be one of synthesis's, such as Pixels(), got {parametrization!r}")
+    if not isinstance(optimizer, Adam):
+        raise TypeError(f"optimizer must be a synthesis.Adam, such as Adam(lr=0.05), got {optimizer!r}")
+    stages = _listed(stages, lambda stage: isinstance(stage, Stage), "stages", "Stage(size, steps)")
+    augmentations = _listed(augmentations, callable, "augmentations", "Jitter(8)")
+    seed, n = _whole(seed, "seed"), _count(objective, targets, start)
     if not stages:
         raise ValueError("a synthesis needs at least one stage")
     ids = torch.arange(n) if ids is None else whole_numbers(ids, "ids")
@@ -212,9 +221,11 @@ def synthesize(
         )  # fmt: skip
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     plan = _Plan(
-        model, objective, stages, channels, parametrization or Pixels(), augmentations, optimizer or Adam(),
-        seed, ids, start, device, precision, snapshot_every, batch or (256 if device.type == "cuda" else 64),
+        model, objective, stages, channels, parametrization, augmentations, optimizer, seed, ids, start, device,
+        precision, snapshot_every, batch or (256 if device.type == "cuda" else 64),
     )  # fmt: skip
+    if checkpoint is not None:
+        _check_parts_can_be_told_apart(plan)
     store = _Store(None if checkpoint is None else Path(checkpoint), checkpoint_seconds, plan)
     rows = torch.arange(n).split(plan.targets_a_pass)
     total = sum(stage.steps for stage in stages)
@@ -231,6 +242,38 @@ def synthesize(
         seconds=store.seconds,
         peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     )
+
+
+def _listed(given: object, fits: Callable[[object], bool], what: str, example: str) -> tuple:
+    """One part or several, as a tuple."""
+    parts = tuple(given) if isinstance(given, Iterable) and not fits(given) else (given,)
+    for part in parts:
+        if not fits(part):
+            raise TypeError(f"{what} must be one or several of synthesis's, such as {example}, got {part!r}")
+    return parts
+
+
+def _whole(value: object, what: str) -> int:
+    """A whole number, of whatever type."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} must be a whole number, got {value!r}") from None
+
+
+def _check_parts_can_be_told_apart(plan: _Plan) -> None:
+    """A checkpoint that cannot tell what it belongs to would be resumed by something else, or by nothing."""
+    if plan.objective.settings is None:
+        raise ValueError(
+            f"a checkpoint must tell objectives apart, and {plan.objective.name} does not say what decides its values: "
+            "give Objective(settings=…), a text"
+        )
+    for part in (plan.parametrization, *plan.augmentations):
+        if " at 0x" in repr(part):
+            raise ValueError(
+                f"a checkpoint tells parts apart by their repr, and {part!r} has another one in every process: make it "
+                "a class with a __repr__, such as a dataclass"
+            )
 
 
 def _count(objective: Objective, targets: int | None, start: Tensor | None) -> int:
@@ -330,6 +373,7 @@ def _run(plan: _Plan, rows: Tensor, store: _Store, number: int, bar: Bar) -> _St
                 bar.advance()
             state.stage, state.step = state.stage + 1, 0
             store.save()
+    state.stored = state.adam = None  # all that is left of them is the last snapshot
     return state
 
 
@@ -392,7 +436,7 @@ def _seen(plan: _Plan, watcher: Watcher, x: Tensor) -> dict[str, Tensor]:
     own = next((p.dtype for p in plan.model.parameters() if p.is_floating_point()), x.dtype)
     try:
         with cast:
-            seen = watcher(x.flatten(0, 1).to(own))
+            seen = watcher(x.flatten(0, 1).to(own, copy=True))  # some networks normalize in place
     except torch.OutOfMemoryError:
         raise
     except (AssertionError, RuntimeError) as error:
@@ -451,7 +495,7 @@ class _Store:
             self._write()
 
     def _write(self) -> None:
-        states = {number: {**vars(s), "passes": vars(s.passes)} for number, s in self.states.items()}
+        states = {number: _packed(state) for number, state in self.states.items()}
         buffer = io.BytesIO()
         torch.save({"signature": self.plan.signature, "seconds": self.seconds, "states": states}, buffer)
         write_atomic(self.path, seal(buffer.getvalue()))
@@ -468,6 +512,15 @@ class _Store:
                 "batch: remove it or name another file"
             )
         self._before = held["seconds"]
-        self.states = {
-            number: _State(**{**kept, "passes": Passes(**kept["passes"])}) for number, kept in held["states"].items()
-        }
+        self.states = {number: _unpacked(kept) for number, kept in held["states"].items()}
+
+
+def _packed(state: _State) -> dict:
+    """A state as a file holds it: all losses in one tensor, for thousands of small ones are slow to write."""
+    losses = torch.stack(state.losses) if state.losses else None
+    return {**vars(state), "losses": losses, "passes": vars(state.passes)}
+
+
+def _unpacked(kept: dict) -> _State:
+    losses = [] if kept["losses"] is None else [*kept["losses"].unbind()]
+    return _State(**{**kept, "losses": losses, "passes": Passes(**kept["passes"])})

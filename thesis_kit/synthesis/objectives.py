@@ -34,8 +34,8 @@ class Objective:
         name: for messages.
         targets: how many targets the objective was made for; None fits any number.
         couples_copies: whether a target's copies act on one another in it (statistics over copies).
-        settings: what decides its values, as text: two objectives with equal settings may share a checkpoint. The name
-            and the layers unless given.
+        settings: what decides its values, as text: two objectives with equal settings may share a checkpoint. Without
+            them an objective, or a sum that it is part of, has no checkpoint.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Objective:
     ):  # fmt: skip
         self.layers, self.read, self.name = tuple(dict.fromkeys(layers)), read, name
         self.targets, self.couples_copies = targets, couples_copies
-        self.settings = f"{name} {self.layers}" if settings is None else settings
+        self.settings = settings
 
     def __call__(self, seen: Seen, index: Tensor) -> Tensor:
         value = self.read(seen, index)
@@ -64,7 +64,7 @@ class Objective:
             self.layers + other.layers, lambda seen, index: self(seen, index) + other(seen, index),
             f"{self.name} + {other.name}", targets=counts.pop() if counts else None,
             couples_copies=self.couples_copies or other.couples_copies,
-            settings=f"({self.settings}) + ({other.settings})",
+            settings=_combined("({}) + ({})", self.settings, other.settings),
         )  # fmt: skip
 
     def __radd__(self, nothing: int) -> Objective:
@@ -75,7 +75,8 @@ class Objective:
             return NotImplemented
         return Objective(
             self.layers, lambda seen, index: factor * self(seen, index), f"{factor:g} · {self.name}",
-            targets=self.targets, couples_copies=self.couples_copies, settings=f"{float(factor)!r} ({self.settings})",
+            targets=self.targets, couples_copies=self.couples_copies,
+            settings=_combined(f"{float(factor)!r} ({{}})", self.settings),
         )  # fmt: skip
 
     __rmul__ = __mul__
@@ -88,6 +89,11 @@ class Objective:
 
     def __repr__(self) -> str:
         return f"<objective {self.name}>"
+
+
+def _combined(form: str, *settings: str | None) -> str | None:
+    """Settings of an objective made of others; None where one of them has none."""
+    return None if None in settings else form.format(*settings)
 
 
 def cross_entropy(classes: Sequence[int]) -> Objective:
@@ -108,7 +114,7 @@ def logit(classes: Sequence[int]) -> Objective:
     wanted = whole_numbers(classes, "classes")
 
     def read(seen: Seen, index: Tensor) -> Tensor:
-        logits = seen[LOGITS]
+        logits = seen[LOGITS].float()
         y = _of(wanted, index, logits)
         _check_classes(y, logits.shape[-1])
         return logits.gather(2, y[:, None, None].expand(-1, logits.shape[1], 1))[..., 0].mean(dim=1)
@@ -119,7 +125,8 @@ def logit(classes: Sequence[int]) -> Objective:
 def channel(layer: str, channels: Sequence[int], *, channels_last: bool = False) -> Objective:
     """Mean activation of each target's channel over positions: of maps (c, h, w), tokens (t, c) or vectors (c,).
 
-    ``channels_last`` reads maps as (h, w, c), as Swin Transformers give them.
+    ``channels_last`` reads maps as (h, w, c), as Swin Transformers and the ``mlp`` of a ConvNeXt give them; which of
+    the two a map is cannot be seen from it.
     """
     wanted = whole_numbers(channels, "channels")
 
@@ -167,8 +174,8 @@ def direction(layer: str, vectors: Tensor, *, channels_last: bool = False) -> Ob
     wanted = vectors / lengths
 
     def read(seen: Seen, index: Tensor) -> Tensor:
-        features = _last(seen[layer], channels_last)  # (n, e, positions, c)
-        rows = _of(wanted, index, features).to(features.dtype)
+        features = _last(seen[layer], channels_last).float()  # (n, e, positions, c)
+        rows = _of(wanted, index, features).float()
         if rows.shape[1] != features.shape[-1]:
             raise ValueError(f"{layer} has {features.shape[-1]} channels, the directions have {rows.shape[1]}")
         return torch.einsum("nepc,nc->nep", features, rows).mean(dim=(1, 2))
@@ -185,7 +192,7 @@ def layer(name: str) -> Objective:
     def read(seen: Seen, index: Tensor) -> Tensor:
         return seen[name].float().square().flatten(1).mean(dim=1)
 
-    return Objective([name], read, f"layer {name}")
+    return Objective([name], read, f"layer {name}", settings=f"layer {name}")
 
 
 _TV_FORMS = ("planes", "squares")
@@ -217,7 +224,7 @@ def l2() -> Objective:
     def read(seen: Seen, index: Tensor) -> Tensor:
         return seen[IMAGES].float().flatten(2).norm(dim=2).mean(dim=1)
 
-    return Objective([IMAGES], read, "ℓ₂ norm")
+    return Objective([IMAGES], read, "ℓ₂ norm", settings="ℓ₂ norm")
 
 
 def batchnorm_statistics(model: nn.Module, *, first: float = 10.0) -> Objective:

@@ -199,12 +199,13 @@ class Phases(Parametrization):
             raise ValueError(f"the magnitudes have {len(self.magnitudes)} channels, the images {channels}")
 
     def _resampled(self, size: Size, like: Tensor) -> Tensor:
-        """Magnitudes for images of another size, by their frequency in cycles a pixel."""
+        """Magnitudes for images of another size: those of the same number of cycles an image, which resizing keeps."""
         here = self.magnitudes.to(like)
         height, width = here.shape[1], 2 * (here.shape[2] - 1)
         if (height, width) == tuple(size):
             return here
         pixels = torch.fft.irfft2(here.to(torch.complex64), s=(height, width), norm="ortho")
+        pixels = torch.fft.fftshift(pixels, dim=(-2, -1))  # a spot in the middle, which no edge cuts
         resized = nn.functional.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
         grown = math.sqrt(size[0] * size[1] / (height * width))  # a mean color counts with the root of the pixels
         found = torch.fft.rfft2(resized, norm="ortho").abs()

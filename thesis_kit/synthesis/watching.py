@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from thesis_kit.checks import check_logits, choose
+from thesis_kit.checks import check_count, check_images, check_logits, check_same_device, choose
 from thesis_kit.models.classifier import Classifier
+from thesis_kit.modes import evaluating
 from thesis_kit.synthesis.objectives import IMAGES, LOGITS
 
 _PREFIX = "input of "
@@ -91,3 +94,25 @@ class Watcher:
         if LOGITS not in self.names and not self._waiting():
             raise _Enough
         self._seen[name] = value.clone()  # what comes next may work in place, as a ReLU or a residual sum does
+
+
+def activations(
+    model: nn.Module, layers: str | Sequence[str], x: Float[Tensor, "n c h w"], *, batch_size: int = 256
+) -> dict[str, Tensor]:
+    """What some layers give when the model, in evaluation mode, is shown images: layer -> (n, …), on their device.
+
+    Args:
+        model: pixels in [0, 1] to anything.
+        layers: names as objectives take them: of ``named_modules()``, "input of" one of them, ``LOGITS``.
+        x: images, on the model's device.
+        batch_size: images a pass. All that is seen is kept, which is much for maps of many images.
+
+    Raises:
+        UnknownName: a layer does not exist; near names are offered.
+        ValueError, TypeError: a layer is not reached or gives no tensor; images that are none.
+    """
+    check_images(x), check_same_device(model, x), check_count(batch_size, what="batch_size")
+    watcher = Watcher(model, [layers] if isinstance(layers, str) else layers)
+    with evaluating(model), torch.no_grad(), watcher.watching():
+        seen = [dict(watcher(some)) for some in x.split(batch_size)]
+    return {name: torch.cat([part[name] for part in seen]) for name in watcher.names}
