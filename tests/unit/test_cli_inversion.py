@@ -108,6 +108,8 @@ def test_a_timm_models_classes_have_numbers_only(tmp_path):
     assert done.exit_code == 0
     assert [(image["class"], image["name"]) for image in written(sheet)["images"]] == [(3, None), (999, None)]
     assert "class 999" in done.output
+    assert done.output.startswith("resnet10t has random weights")
+    assert "random weights" not in call("--model", MEMBER, "--classes", 4, *LEAST, "--sheet", sheet).output
 
 
 class Stop(Exception):

@@ -10,6 +10,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 
 from thesis_kit.checks import NonFiniteOutput, UnknownName
 from thesis_kit.data import load
@@ -544,9 +545,21 @@ def test_figures_draw_from_a_single_seed(experiment, records):
         assert re.search(said, alt_of(draw(one)))
 
 
-def test_marks_are_where_the_numbers_are(result):
+def test_marks_are_where_the_numbers_are(result, monkeypatch):
+    drawn, real = [], Axes.errorbar
+    monkeypatch.setattr(
+        Axes, "errorbar", lambda *args, **looks: drawn.append((*args[1:], looks)) or real(*args, **looks)
+    )
+    shown = FIGURES["recognition"][0](result)
+    arms = [(row, arm) for row, network in enumerate(NETWORKS) for arm in (f"ce@{network}", f"pii@{network}", "real")]
+    assert len(drawn) == len(arms)
+    for (row, arm), (at, height, looks) in zip(arms, drawn, strict=True):
+        v, (below, above) = result.mean("recognized", arm), np.ravel(looks["xerr"])
+        assert at == pytest.approx(100 * v.value)
+        assert [at - below, at + above] == pytest.approx([100 * max(v.low, 0), 100 * min(v.high, 1)])
+        assert abs(height - row) < 0.5
     v = 100 * result.mean("recognized", "pii@vit").value
-    assert f"ViT, Plug-In Inversion: {v:.0f}%" in alt_of(FIGURES["recognition"][0](result))
+    assert f"ViT, Plug-In Inversion: {v:.0f}%" in alt_of(shown)
     usable_weights = np.mean(list(result.scalars("usable", "sweep@resnet").values()))
     assert f"augmented, without: {usable_weights:.1f} of 2" in alt_of(FIGURES["weights"][0](result))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import subprocess
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from thesis_kit import synthesis
 from thesis_kit.checks import NonFiniteOutput, UnknownName
+from thesis_kit.files import unseal
 from thesis_kit.models import Classifier
 from thesis_kit.randomness import ImageRandom
 from thesis_kit.synthesis import Adam, ColorShift, Ensemble, Fourier, Jitter, Moment, Phases, Pixels, Stage, synthesize
@@ -237,6 +240,45 @@ def test_a_checkpoint_knows_what_is_not_among_the_weights(network, tmp_path):
             made(changed, checkpoint=path)
 
 
+def matching(wanted, **told):
+    """An objective of one's own: the distance of the images to something."""
+    return synthesis.Objective(
+        [synthesis.IMAGES], lambda seen, index: (seen[synthesis.IMAGES] - wanted).square().flatten(1).mean(1), "match",
+        targets=2, **told,
+    )  # fmt: skip
+
+
+def test_a_checkpoint_tells_objectives_of_ones_own_apart_or_is_refused(network, tmp_path):
+    knobs = {"stages": Stage(8, 4), "optimizer": Adam(0.2), "checkpoint": tmp_path / "match.ckpt", "progress": False}
+    dark = synthesize(network, matching(0.0, settings="to 0"), **knobs).images
+    assert torch.equal(synthesize(network, matching(0.0, settings="to 0"), **knobs).images, dark)
+    with pytest.raises(ValueError, match="checkpoint of another synthesis"):
+        synthesize(network, matching(1.0, settings="to 1"), **knobs)
+    untold = matching(1.0)
+    for objective in (untold, 2 * untold, untold + synthesis.l2(), synthesis.l2() + untold):
+        with pytest.raises(ValueError, match=r"match.* does not say what decides its values: give Objective\(settings"):
+            synthesize(network, objective, **knobs)
+    assert synthesize(network, untold, **{**knobs, "checkpoint": None}).images.mean() > dark.mean()
+
+
+def test_a_checkpoint_refuses_a_part_that_no_other_process_could_name(network, tmp_path):
+    with pytest.raises(ValueError, match=r"<function .*lambda.* has another one in every process: make it a class"):
+        made(network, augmentations=lambda x, moment: x, checkpoint=tmp_path / "function.ckpt")
+    assert not (tmp_path / "function.ckpt").exists()
+
+
+def test_a_finished_checkpoint_holds_images_and_losses_and_no_optimizer(network, tmp_path):
+    made(network, batch=6, checkpoint=tmp_path / "all.ckpt")
+    held = torch.load(
+        io.BytesIO(unseal((tmp_path / "all.ckpt").read_bytes(), tmp_path / "all.ckpt")), weights_only=True
+    )["states"]  # fmt: skip
+    assert len(held) == 2
+    for state in held.values():
+        assert state["stored"] is None
+        assert state["adam"] is None
+        assert state["losses"].shape == (8, 2)
+
+
 def test_a_resumed_synthesis_says_what_all_runs_took(network, tmp_path):
     path = tmp_path / "synthesis.ckpt"
     first = made(network, checkpoint=path)
@@ -366,14 +408,77 @@ def test_a_single_stage_and_augmentation_need_no_list_and_numbers_may_be_numpys(
     assert torch.equal(listed.images, single.images)
 
 
-def test_half_precision_comes_close(network):
-    full, half = (made(network, precision=p, stages=[Stage(12, 5)]).losses for p in ("float32", "bfloat16"))
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_comes_close_and_is_not_full_precision(network, precision):
+    full, half = (made(network, precision=p, stages=[Stage(12, 5)]).losses for p in ("float32", precision))
     torch.testing.assert_close(full, half, rtol=0.05, atol=0.05)
+    assert not torch.equal(full, half)
+
+
+def test_a_gradient_too_small_for_float16_still_leads(network):
+    """Of 1e-9 there is nothing in float16 unless the loss is scaled; Adam does not mind how small a gradient is."""
+    network.network[-1].weight.data.mul_(1e-6)
+    exact, rough = (
+        synthesize(
+            network, -synthesis.logit([0, 1]), stages=Stage(8, 3), optimizer=Adam(0.05), precision=p, progress=False
+        ).images
+        for p in ("float32", "float16")
+    )  # fmt: skip
+    start = synthesize(
+        network, -synthesis.logit([0, 1]), stages=Stage(8, 1), optimizer=Adam(1e-9), progress=False
+    ).images
+    assert F.cosine_similarity((exact - start).flatten(), (rough - start).flatten(), dim=0) > 0.9
+
+
+@pytest.mark.parametrize("objective", [synthesis.logit([0]), synthesis.direction("5", torch.ones(1, 6))])
+def test_what_is_read_in_half_precision_is_averaged_in_full(network, objective):
+    losses = synthesize(
+        network, objective, stages=Stage(8, 2), augmentations=AUGMENTATIONS, precision="bfloat16", progress=False
+    ).losses
+    assert not torch.equal(losses, losses.bfloat16().float())
+
+
+def test_a_network_may_normalize_in_place(network):
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x):
+            return self.network(x.sub_(0.5).div_(0.25))
+
+    class Apart(InPlace):
+        def forward(self, x):
+            return self.network((x - 0.5) / 0.25)
+
+    for augmentations in ((), AUGMENTATIONS):
+        one, other = (made(model(), augmentations=augmentations).images for model in (InPlace, Apart))
+        torch.testing.assert_close(one, other)
 
 
 def test_a_schedule_falls_along_a_cosine():
     assert [Adam(2.0).rate(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([2.0, 1.0, 0.0])
     assert Adam(2.0, schedule="constant").rate(0.9) == 2.0
+
+
+# --- what layers give
+
+
+@pytest.mark.parametrize("batch_size", [2, 256])
+def test_activations_are_what_layers_give_in_evaluation_mode(network, batch_size):
+    x, body = torch.rand(5, 3, 8, 8), network.train().network
+    found = synthesis.activations(network, ["input of 3", "3", synthesis.LOGITS], x, batch_size=batch_size)
+    assert network.training
+    network.eval()
+    before = body[:3](x)
+    expected = {"input of 3": before, "3": body[3](before), synthesis.LOGITS: network(x)}
+    assert list(found) == list(expected)
+    for name, values in expected.items():
+        torch.testing.assert_close(found[name], values)
+        assert not found[name].requires_grad
+    torch.testing.assert_close(synthesis.activations(network, "3", x)["3"], found["3"])
+    with pytest.raises(UnknownName, match="unknown layer '33': did you mean 3"):
+        synthesis.activations(network, "33", x)
 
 
 # --- stopping early
@@ -532,6 +637,21 @@ def test_phases_keep_the_magnitudes_they_were_given():
     assert larger.mean((0, 2, 3)) == pytest.approx(image.mean((0, 2, 3)), abs=1e-4)
 
 
+def test_phases_at_another_size_have_the_spectrum_of_resized_images():
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.fft.rfft2(torch.randn(64, 1, 32, 32, generator=generator))
+    waves = torch.hypot(torch.fft.fftfreq(32)[:, None], torch.fft.rfftfreq(32)[None])
+    images = 0.5 + 0.01 * torch.fft.irfft2(noise * waves.clamp_min(1 / 32) ** -1)  # as natural images fall off
+    enlarged = F.interpolate(images, (64, 64), mode="bilinear", antialias=True)
+    form = Phases(synthesis.mean_spectrum(images))
+    start = form.start(ImageRandom(0, torch.arange(1)), 1, (64, 64), like=torch.zeros(()))
+    found = torch.fft.rfft2(form.image(start)[0].double(), norm="ortho").abs()[0, :, 1:32]
+    expected = synthesis.mean_spectrum(enlarged)[0, :, 1:32]
+    low = 64 * torch.hypot(torch.fft.fftfreq(64)[:, None], torch.fft.rfftfreq(64)[None])[:, 1:32] < 12  # of 32 each way
+    torch.testing.assert_close(found[low], expected[low], rtol=0.25, atol=0)
+    assert found[~low].max() < 1.2 * expected[~low].max()  # no edge that a cut would give
+
+
 def test_widths_and_channels_that_frequencies_cannot_have():
     for form in (Fourier(), Phases(torch.rand(3, 8, 5))):
         with pytest.raises(ValueError, match="must be even"):
@@ -646,6 +766,32 @@ def test_settings_that_cannot_be_meant(network):
     ):  # fmt: skip
         with pytest.raises(ValueError):
             make()
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"stages": 64}, r"stages must be one or several of synthesis's, such as Stage\(size, steps\), got 64"),
+        ({"stages": [64, 400]}, r"stages must be .*, got 64"),
+        ({"stages": "64"}, r"stages must be .*, got '6'"),
+        ({"augmentations": [Jitter(1), 3]}, r"augmentations must be .*, such as Jitter\(8\), got 3"),
+        ({"optimizer": 0.1}, r"optimizer must be a synthesis.Adam, such as Adam\(lr=0.05\), got 0.1"),
+        ({"optimizer": torch.optim.Adam}, "optimizer must be a synthesis.Adam"),
+        ({"parametrization": "pixels"}, r"parametrization must be .*, such as Pixels\(\), got 'pixels'"),
+        ({"parametrization": Fourier}, "parametrization must be one of synthesis's"),
+        ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        ({"seed": None}, "seed must be a whole number, got None"),
+    ],
+)
+def test_parts_of_another_kind_are_named(network, part, said):
+    with pytest.raises(TypeError, match=said):
+        made(network, **part)
+
+
+@pytest.mark.bad_input  # a number of numpy is no int to a type checker
+def test_seeds_may_be_numpys(network):
+    assert torch.equal(made(network, seed=np.int64(3)).images, made(network, seed=3).images)
 
 
 def test_a_dead_unit_is_named_with_its_likely_cause(network):

@@ -352,13 +352,14 @@ def test_settings_code_and_machine_each_have_files_of_their_own(memory, monkeypa
         place(memory, settings, ".ckpt"),
         place(Memory("thesis_kit.checks", tmp_path), settings),
         place(Memory("thesis_kit.files", tmp_path / "elsewhere"), settings),
+        place(Memory("thesis_kit.files", tmp_path, device="mps"), settings),
     ]
     assert place(Memory("thesis_kit.files", tmp_path), copy.deepcopy(settings)) == others[0]
     for what, value in (("torch", "0.1"), ("processor", "another"), ("threads", 64)):
         here = runner.machine("cpu", 1) | {what: value}
         monkeypatch.setattr("thesis_kit.experiments.memory.machine", lambda device, threads, here=here: here)
         others.append(place(Memory("thesis_kit.files", tmp_path), settings))
-    assert len(set(others)) == 8
+    assert len(set(others)) == 9
 
 
 def test_work_that_failed_is_not_kept(memory):

@@ -19,6 +19,8 @@ from thesis_kit.inversion import LEAST, plug_in_inversion
 from thesis_kit.models import zoo
 from thesis_kit.models.fingerprint import fingerprint
 
+_A_PASS = 64  # images that the model is asked about together, at the end
+
 Model = Annotated[str, typer.Option(help="A member of the zoo (`zoo list`), or any model name that timm knows.")]
 Classes = Annotated[str, typer.Option(help="Classes by number or, for a member of the zoo, by name: 0,3,heart.")]
 Sheet = Annotated[Path, typer.Option(help="The contact sheet, as PNG; a JSON of the same name is written beside it.")]
@@ -45,12 +47,15 @@ def invert(
     channels, side = _shape(model, size)
     network = model_of(model, pretrained, channels).eval()
     network = network.to("cuda") if torch.cuda.is_available() else network
+    if names is None and not pretrained:
+        console.print(f"{model} has random weights, as a control has: --pretrained takes trained ones", markup=False)
     wanted = [number for word in classes.split(",") for number in [_class(word.strip(), names)] * each]
     knobs = {"size": side, "steps": steps, "copies": copies, "lr": lr, "color": color, "tv": tv, "seed": seed}
     found = plug_in_inversion(network, wanted, channels=channels, precision=precision, checkpoint=resume, **knobs)
-    with torch.no_grad():
-        sure = network(found.images.to(next(network.parameters()).device)).softmax(dim=1).cpu()
     save_image(make_grid(found.images, nrow=each * max(1, 8 // each)), sheet)  # the images of a class in one row
+    device = next(network.parameters()).device
+    with torch.no_grad():
+        sure = torch.cat([network(some.to(device)).softmax(dim=1).cpu() for some in found.images.split(_A_PASS)])
     record = {
         "model": model,
         "weights": fingerprint(network),

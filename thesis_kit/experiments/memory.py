@@ -25,10 +25,12 @@ _ROUNDING = ("processor", "threads", "device", "torch")
 
 
 class Memory:
-    """A folder of finished work for one version of the code of ``module``, on a machine like this one."""
+    """A folder of finished work for one version of the code of ``module``, on a device like this one."""
 
-    def __init__(self, module: str, folder: str | os.PathLike | None = None):
-        here = machine("cpu", torch.get_num_threads())
+    def __init__(
+        self, module: str, folder: str | os.PathLike | None = None, *, device: torch.device | str = "cpu"
+    ):  # fmt: skip
+        here = machine(str(device), torch.get_num_threads())
         made_by = {"modules": modules_hash(module), **{key: here[key] for key in _ROUNDING}}
         root = folder or os.environ.get(FOLDER_VARIABLE) or default_root() / "runs"
         self.folder = Path(root) / digest(made_by)[:16]

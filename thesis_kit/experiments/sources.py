@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+from typing import Any
+
 from thesis_kit.checks import choose
 from thesis_kit.data.scenes import DISTRIBUTIONS
 from thesis_kit.experiments import certificates, inversion, regularization, transfer
+from thesis_kit.experiments.memory import Memory
 from thesis_kit.models import Classifier, zoo
 from thesis_kit.profiles import Task
 from thesis_kit.session import Session
+
+
+def _world(chapter: ModuleType, session: Session) -> Any:
+    """A chapter's networks and images on the session's device, which has a memory of its own: what a GPU has made is
+    not what a CPU's recorded runs would make."""
+    settings = session.chapter(chapter.__name__.rpartition(".")[2])
+    world = chapter.World(session.seed, settings, device=session.device)
+    world.memory = Memory(chapter.__name__, device=session.device)
+    return world
 
 
 def source_network(session: Session, arm: str) -> Classifier:
     """A network of the transfer chapter's source task ("natural", "free-8", "pgd-7"), in evaluation mode, on the
     session's device."""
     choose(arm, transfer.SOURCES, "source network")
-    settings = session.chapter("transfer")
-    if arm in settings.members:
-        return zoo.load(settings.members[arm]).to(session.device).eval()
-    return transfer.World(session.seed, settings, device=session.device).trained(arm)[0]
+    members = session.chapter("transfer").members
+    if arm in members:
+        return zoo.load(members[arm]).to(session.device).eval()
+    return _world(transfer, session).trained(arm)[0]
 
 
 def smoothed_network(session: Session, sigma: float) -> Classifier:
     """A network trained on noise of this σ, in evaluation mode, on the session's device."""
     if session.profile == "small":
         return zoo.load(f"resnet-scenes-a-noise-{sigma:g}").to(session.device).eval()
-    return certificates.World(session.seed, session.chapter("certificates"), device=session.device).smoothed(sigma)
+    return _world(certificates, session).smoothed(sigma)
 
 
 def bounded_network(session: Session, method: str, eps: float) -> Classifier:
@@ -33,8 +46,7 @@ def bounded_network(session: Session, method: str, eps: float) -> Classifier:
     choose(method, certificates.NETWORKS, "training on bounds")
     if session.profile == "small":
         return zoo.load(f"cnn-scenes-a-{method}-{round(255 * eps)}").to(session.device).eval()
-    world = certificates.World(session.seed, session.chapter("certificates"), device=session.device)
-    return world.bounded(method, eps)
+    return _world(certificates, session).bounded(method, eps)
 
 
 def regularized_network(session: Session, arm: str) -> Classifier:
@@ -44,22 +56,20 @@ def regularized_network(session: Session, arm: str) -> Classifier:
     choose(arm, regularization.CHOSEN, "arm of chapter 3")
     if session.profile == "small" and arm in members:
         return zoo.load(f"cnn-digits-{members[arm]}").to(session.device).eval()
-    settings = session.chapter("regularization")
-    return regularization.World(session.seed, settings, device=session.device).made(arm).model
+    return _world(regularization, session).made(arm).model
 
 
 def inverted_network(session: Session, name: str) -> Classifier:
     """A network that chapter 4 inverts ("resnet", "vit", …; "random" has never been trained), in evaluation mode, on
     the session's device."""
-    settings = session.chapter("inversion")
-    choose(name, [*settings.members, inversion.RANDOM], "inverted network")
-    return inversion.World(session.seed, settings, device=session.device).inverted(name)
+    choose(name, [*session.chapter("inversion").members, inversion.RANDOM], "inverted network")
+    return _world(inversion, session).inverted(name)
 
 
 def verifying_networks(session: Session) -> dict[str, Classifier]:
     """The networks that judge chapter 4's images and were never inverted, by how they were trained, on the session's
     device."""
-    return inversion.World(session.seed, session.chapter("inversion"), device=session.device).verifiers
+    return _world(inversion, session).verifiers
 
 
 def class_names(task: Task) -> tuple[str, ...]:

@@ -98,16 +98,20 @@ def main_effect(recorded: Result, factor: str, network: str = "resnet") -> Inter
 # Figures of a recording
 
 
-def _mark(axis: Axes, interval: Interval, row: float, *, color: str, marker: str, label: str | None = None) -> str:
-    """A point with its interval on a horizontal axis, in percent; returns it in words."""
+def _mark(
+    axis: Axes, interval: Interval, row: float, *, color: str, marker: str, label: str | None = None, least: float = 0
+) -> str:  # fmt: skip
+    """A point with its interval, cut off at ``least`` and 100, on a horizontal axis in percent; returns it in words."""
     value, low, high = (100 * number for number in (interval.value, interval.low, interval.high))
-    sides = [[value - max(low, -100)], [min(high, 100) - value]]
+    sides = [[value - max(low, least)], [min(high, 100) - value]]
     axis.errorbar(value, row, xerr=sides, fmt=marker, color=COLORS[color], capsize=3, markersize=8, label=label)
     return f"{value:.0f}%"
 
 
-def _rows(axis: Axes, names: Sequence[str], *, low: float = -2) -> None:
-    axis.set_yticks(range(len(names)), names), axis.set_ylim(len(names) - 0.5, -0.5), axis.set_xlim(low, 102)
+def _rows(axis: Axes, names: Sequence[str], *, percent: bool = True) -> None:
+    axis.set_yticks(range(len(names)), names), axis.set_ylim(len(names) - 0.5, -0.5)
+    if percent:
+        axis.set_xlim(-2, 102)
 
 
 def recognition_figure(
@@ -151,11 +155,12 @@ def effects_figure(recorded: Result, *, label: str, caption: str, network: str =
         _rows(left, [_spelled(name) for name in every]), left.set_xlabel("recognized by verifiers (%)")
         for row, factor in enumerate(FACTORS):
             try:
-                gain = _mark(right, main_effect(recorded, factor, network), row, color="vermilion", marker="D")
+                effect, look = main_effect(recorded, factor, network), {"color": "vermilion", "marker": "D"}
+                gain = _mark(right, effect, row, least=-100, **look)
                 said.append(f"main effect of {factor}: {gain.replace('%', ' points')}")
             except NotRecorded:
                 right.text(0, row, "not all combinations recorded", ha="center", va="center")
-        _rows(right, FACTORS, low=-102), right.set_xlim(-60, 100), right.axvline(0, color="#A0A0A0", linewidth=1)
+        _rows(right, FACTORS, percent=False), right.axvline(0, color="#A0A0A0", linewidth=1), right.margins(x=0.2)
         right.set_xlabel("main effect (points)")
     return present(figure, label=label, caption=caption, alt=f"V by the augmentations in use. {'; '.join(said)}.")
 
