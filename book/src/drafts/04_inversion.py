@@ -302,16 +302,19 @@ figures.copies_figure(
 # ### One object or many?
 #
 # Zoom and centering are meant to leave one object. To count: a window of half the side walks over the drawing, with gray outside;
-# neighboring places where the ordinary verifier names the class make one *region*. The second number is the *kernel inception
-# distance*, KID {cite:p}`binkowski2018`: how far drawings lie from real scenes in that verifier's features. Zero is as near as other
-# real scenes, and chance can make it slightly negative.
+# neighboring places where the ordinary verifier names the class make one *region*. A drawing that shows the class nowhere has none, so
+# the share of drawings with just one stands beside it. The last number but one is the *kernel inception distance*, KID
+# {cite:p}`binkowski2018`: how far drawings lie from real scenes in that verifier's features. Zero is as near as other real scenes, and
+# chance can make it slightly negative.
 
 # %% tags=["hide-input"]
-print("                        V   regions     KID   energy in high frequencies")
+print("                        V   regions   just one     KID   energy in high frequencies")
 for arm, called in {"real": "real scenes", "ce@resnet": "cross-entropy", "none@resnet": "jitter alone",
                     "color@resnet": "ColorShift", "zoom+center@resnet": "zoom + centering", "pii@resnet": "all three"}.items():
-    v, regions, kid, fine = (recorded.mean(what, arm).value for what in ("recognized", "regions", "kid", "high_frequency"))
-    print(f"{called:18} {v:6.0%} {regions:9.2f} {kid:7.2f} {fine:8.0%}")
+    v, regions, one, kid, fine = (
+        recorded.mean(what, arm).value for what in ("recognized", "regions", "one_place", "kid", "high_frequency")
+    )
+    print(f"{called:18} {v:6.0%} {regions:9.2f} {one:10.0%} {kid:7.2f} {fine:8.0%}")
 
 # %% [markdown]
 # ### Does the weight of total variation still matter?
