@@ -103,6 +103,17 @@ def test_a_mistake_in_the_file_is_one_sentence(change, sentence):
     assert "\n" not in str(caught.value)
 
 
+def test_a_key_stands_once():
+    """Two numbers beside a claim under one title would show the second as the first."""
+    text = yaml.safe_dump(DATA)
+    twice = f"{text}chapters: {{}}\n"
+    with pytest.raises(
+        BadClaims, match=rf"'chapters' stands in the claims file twice, in lines \d+ and {len(text.splitlines()) + 1}"
+    ):
+        read_catalog(twice)
+    assert read_catalog(text)
+
+
 def test_a_rule_of_shares_is_one_share_or_a_difference():
     for rule in ("2*collapse(a) >= 0.5", "collapse(a) + collapse(b) >= 0.5"):
         with pytest.raises(BadClaims, match="one share or a difference of two"):

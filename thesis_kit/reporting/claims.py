@@ -113,6 +113,21 @@ class Catalog:
         return [claim for claim in self.claims.values() if claim.chapter == chapter]
 
 
+class _Strict(yaml.SafeLoader):
+    """YAML whose keys stand once in a mapping: of two alike, the second would quietly take the first one's place."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        lines: dict[object, int] = {}
+        for place, _ in node.value:
+            key, line = self.construct_object(place, deep=True), place.start_mark.line + 1
+            if key in lines:
+                raise BadClaims(
+                    f"{key!r} stands in the claims file twice, in lines {lines[key]} and {line}: rename one"
+                )
+            lines[key] = line
+        return super().construct_mapping(node, deep)
+
+
 def read_catalog(text: str) -> Catalog:
     """Read and validate a claims file.
 
@@ -120,7 +135,7 @@ def read_catalog(text: str) -> Catalog:
         BadClaims: a key, origin, arena, arm, measure or source is unknown, or a rule cannot be read; one
         sentence.
     """
-    data = yaml.safe_load(text)
+    data = yaml.load(text, _Strict)
     _keys(data, "the claims file", required=("arenas", "sources", "measures", "chapters", "claims"))
     measures = {name: _measure(name, row) for name, row in data["measures"].items()}
     chapters = {name: _chapter(name, row) for name, row in data["chapters"].items()}
