@@ -42,8 +42,8 @@ def recognized(
         batch_size: images a pass.
 
     Returns:
-        (n,) shares in [0, 1] in float64, on the CPU. Classes are compared by number: all verifiers must count them as y
-        does.
+        (n,) shares in [0, 1] in float64, on the CPU. Classes are compared by number, so all verifiers must count them
+        as y does.
 
     Raises:
         ValueError, TypeError: no verifier, or one that is not in a list; images or classes that cannot be meant.
