@@ -416,7 +416,7 @@ def test_half_precision_comes_close_and_is_not_full_precision(network, precision
 
 
 def test_a_gradient_too_small_for_float16_still_leads(network):
-    """Of 1e-9 there is nothing in float16 unless the loss is scaled; Adam does not mind how small a gradient is."""
+    """What is too small for float16 is there if the loss is scaled; Adam makes a step of it all the same."""
     network.network[-1].weight.data.mul_(1e-6)
     exact, rough = (
         synthesize(

@@ -79,7 +79,7 @@ figures.picture_grid(
 #
 # **Ask others.** *Verifiers* are networks that took no part. It is best if they have another architecture and another seed, and if one
 # was trained adversarially. $V$ is the share of drawings that they name rightly. For ImageNet, `tk.build(name, pretrained=True)` is one;
-# for classes of your own, train two: `tk.train(other, data)` and `tk.train(third, data, tk.training.PGD(eps))`.
+# for classes of your own, train two: `tk.train(other, data, updates=…)` and the same with `tk.training.PGD(eps)`.
 #
 # **Look at the frequencies.** In noise, much of the energy is in high frequencies. Have real images beside it, of the same size and not
 # enlarged.
