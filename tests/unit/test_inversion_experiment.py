@@ -456,6 +456,13 @@ def test_every_claim_can_be_judged_from_the_record(result):
         assert "not recorded" not in judged.reported.values(), claim.id
 
 
+def test_a_difference_on_one_seed_is_reported_without_an_interval(experiment, records):
+    some = {cell: record for cell, record in records.items() if cell[0] != "published@resnet" or cell[1] == 0}
+    reported = judge_claim(catalog().claims["pii-one-setting"], result_of(experiment, some)).reported
+    (said,) = (text for title, text in reported.items() if title.startswith("what they add"))
+    assert re.fullmatch(r"[+−]\d+\.\d points, no interval from one seed", said)
+
+
 def value_of(result, name, number=0):
     return judge_claim(catalog().claims[name], result).findings[number].interval.value
 

@@ -163,8 +163,9 @@ def _report(item: Reported, result: Result) -> str:
     try:
         if item.points:
             interval = _paired(item.expression, result, 100)
-            text = f"{interval.value:+.1f} points, 95% interval {interval.low:.1f} to {interval.high:.1f}"
-            return text.replace("-", "−")
+            ends = f"95% interval {interval.low:.1f} to {interval.high:.1f}"
+            known = ends if np.isfinite(interval.half_width) else "no interval from one seed"
+            return f"{interval.value:+.1f} points, {known}".replace("-", "−")
         return f"{_mean(item.expression, result):.3g}"
     except (NotRecorded, ValueError):
         return "not recorded"
