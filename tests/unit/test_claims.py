@@ -218,7 +218,8 @@ def test_several_contrasts_must_all_hold(world):
     assert judged(world, rates, [good, good]).verdict is Verdict.HOLDS
     both = judged(world, rates, [good, bad])
     assert both.verdict is Verdict.FAILS
-    assert both.reason.startswith(bad)
+    assert both.reason == "part 2 of the rule: the whole interval lies below the threshold"
+    assert judged(world, rates, [bad, good, bad, bad]).reason.startswith("parts 1, 3 and 4 of the rule: ")
 
 
 def test_shares_of_seeds_use_newcombe(world):

@@ -172,10 +172,20 @@ def _report(item: Reported, result: Result) -> str:
 
 
 def _reason(verdict: Verdict, findings: tuple[Finding, ...]) -> str:
-    """Why the claim has its verdict: the reasons of the contrasts that decided it."""
+    """Why the claim has its verdict: the reasons of the contrasts that decided it, by their place in the rule."""
     if len(findings) == 1:
         return findings[0].reason
-    deciding = [finding for finding in findings if finding.verdict is verdict] or list(findings)
     if verdict is Verdict.HOLDS:
         return f"all {len(findings)} parts of the rule hold"
-    return "; ".join(f"{finding.contrast.text}: {finding.reason}" for finding in deciding)
+    numbered = [*enumerate(findings, start=1)]
+    deciding = [(number, finding) for number, finding in numbered if finding.verdict is verdict] or numbered
+    parts: dict[str, list[int]] = {}
+    for number, finding in deciding:
+        parts.setdefault(finding.reason, []).append(number)
+    return "; ".join(f"{_spelled(numbers)} of the rule: {reason}" for reason, numbers in parts.items())
+
+
+def _spelled(numbers: list[int]) -> str:
+    """Parts by their numbers: "part 2", "parts 1, 2 and 3"."""
+    *first, last = map(str, numbers)
+    return f"parts {', '.join(first)} and {last}" if first else f"part {last}"
