@@ -32,6 +32,7 @@ from thesis_kit import attacks, evaluation, training
 from thesis_kit.experiments import defenses
 from thesis_kit.reporting import defenses as figures
 from thesis_kit.reporting import results
+from thesis_kit.reporting.judging import difference
 from thesis_kit.reporting.ledger import claims_table
 
 P = session.chapter("defenses")
@@ -222,8 +223,8 @@ for arm, name in SHOWN.items():
     found, passes = recorded.mean("R", arm), recorded.mean("passes", arm).value
     print(f"{name:29} {passes:5,.0f} passes  R {100 * found.value:.1f}% [{100 * found.low:.1f}, {100 * found.high:.1f}]")
 print("\nN-FGSM over Free, image by image:")
-print(f"  Free with as many updates     {figures.difference(recorded, 'R(n-fgsm) - R(free-8)')}")
-print(f"  Free with as many passes      {figures.difference(recorded, 'R(n-fgsm) - R(free-8 twice)')}")
+print(f"  Free with as many updates     {difference(recorded, 'R(n-fgsm) - R(free-8)')}")
+print(f"  Free with as many passes      {difference(recorded, 'R(n-fgsm) - R(free-8 twice)')}")
 
 # %% [markdown]
 # Most of the gap closes. What Free saves in passes it pays for in part with updates, and on balance it is still cheap. At
@@ -298,7 +299,7 @@ figures.attacks_figure(
 # %% tags=["hide-input"]
 print("from PGD-20 to the strong ensemble:")
 for arm in COMPARED:
-    print(f"  {figures.NAMES[arm]:12} {figures.difference(recorded, f'worst({arm}) - R({arm})')}")
+    print(f"  {figures.NAMES[arm]:12} {difference(recorded, f'worst({arm}) - R({arm})')}")
 
 # %% [markdown]
 # Of the four robust networks none falls apart: for them PGD-20 was a mild judge, but no blind one.

@@ -571,13 +571,36 @@ def test_marks_are_where_the_numbers_are(result, monkeypatch):
     assert f"augmented, without: {usable_weights:.1f} of 2" in alt_of(FIGURES["weights"][0](result))
 
 
+def told_of(shown) -> str:
+    """What a grid of pictures says to who cannot see it."""
+    (told,) = re.findall(r'aria-label="([^"]*)"', shown.html)
+    return told
+
+
+def tiles_of(shown) -> dict[str, torch.Tensor]:
+    """The pictures of a grid, each (3, h, w) in [0, 1], by their alternative texts."""
+    found = re.findall(r'<img src="data:image/webp;base64,([^"]+)" alt="([^"]+)"', shown.html)
+    return {alt: unpack_picture(data) for data, alt in found}
+
+
 def test_a_grid_of_pictures_has_rows_and_columns():
-    images = torch.rand(2, 3, 8, 8)
-    shown = figures.picture_grid({"one": images, "other": list(images)}, ["a", "b"], alt="Two rows.", **WITH)
-    assert alt_of(shown) == "Two rows."
-    for rows in ({}, {"one": images, "other": images[:1]}):
+    images = torch.linspace(-0.5, 1.5, 4).view(4, 1, 1, 1).expand(4, 3, 8, 8)
+    shown = figures.picture_grid({"one": images[:2], "other": list(images[2:])}, ["a", "b"], alt="Two rows.", **WITH)
+    assert told_of(shown) == "Two rows."
+    tiles = tiles_of(shown)
+    assert list(tiles) == ["a: one", "b: one", "a: other", "b: other"]
+    assert [tile.mean().item() for tile in tiles.values()] == pytest.approx([0, 1 / 6, 5 / 6, 1], abs=0.01)
+    assert shown.html.count(">one</div>") == 1
+    for rows in ({}, {"one": images[:2], "other": images[:1]}):
         with pytest.raises(ValueError, match=r"every row needs 2 images, one a column, got \{"):
             figures.picture_grid(rows, ["a", "b"], alt="Two rows.", **WITH)
+    with pytest.raises(ValueError, match="a figure needs its alt"):
+        figures.picture_grid({"one": images[:1]}, ["a"], alt=" ", **WITH)
+
+
+def test_a_grid_of_one_row_without_a_name_has_no_column_of_names():
+    images = torch.rand(2, 1, 8, 8)
+    assert list(tiles_of(figures.picture_grid({"": images}, ["a", "b"], alt="One row.", **WITH))) == ["a", "b"]
 
 
 def test_a_grid_of_recorded_pictures_says_whose_they_are_and_what_they_are_worth(experiment, records, result):
@@ -585,9 +608,9 @@ def test_a_grid_of_recorded_pictures_says_whose_they_are_and_what_they_are_worth
     shown = figures.recorded_grid(result, arms, {2: "two", 0: "zero"}, **WITH)
     v = {arm: f"{100 * result.mean('recognized', arm).value:.0f}%" for arm in arms}
     said = f"ViT, V = {v['pii@vit']}; alone, V = {v['ce@vit']}"
-    assert alt_of(shown) == f"Images of two, zero, a row each of: {said}."
+    assert told_of(shown) == f"Images of two, zero, a row each of: {said}."
     partly = result_of(experiment, {cell: record for cell, record in records.items() if cell[0] != "ce@vit"})
-    assert "alone" not in alt_of(figures.recorded_grid(partly, arms, {1: "one"}, **WITH))
+    assert "alone" not in told_of(figures.recorded_grid(partly, arms, {1: "one"}, **WITH))
     with pytest.raises(NotRecorded, match="no picture of one by ce@vit was kept"):
         figures.recorded_grid(result, arms, {0: "zero", 1: "one"}, **WITH)
 
@@ -605,11 +628,17 @@ def test_stages_are_a_slider_that_starts_at_the_last():
 
 def test_a_blind_grid_folds_its_answers_in_the_order_of_its_numbers():
     images = torch.stack([torch.full((3, 4, 4), value) for value in (0.1, 0.5, 0.9)])
-    shown = figures.blind_grid(images, ["dark", "gray", "light"], columns=2, **WITH)
+    called = ["dark", "gray", "light"]
+    shown = figures.blind_grid(images, called, **WITH)
     order = np.random.default_rng(0).permutation(3)
     answers = re.findall(r"<dt[^>]*>(\d)</dt><dd[^>]*>(\w+)</dd>", shown.html)
-    assert answers == [(str(k), ["dark", "gray", "light"][place]) for k, place in enumerate(order, start=1)]
-    assert not {"dark", "gray", "light"} & set(re.findall(r"\w+", alt_of(shown)))
-    assert figures.blind_grid(images, ["dark", "gray", "light"], seed=3, **WITH).html != shown.html
+    assert answers == [(str(k), called[place]) for k, place in enumerate(order, start=1)]
+    tiles = tiles_of(shown)
+    assert list(tiles) == [f"drawing {k}" for k in (1, 2, 3)]
+    for (_, answer), tile in zip(answers, tiles.values(), strict=True):
+        assert tile.mean().item() == pytest.approx(images[called.index(answer)].mean().item(), abs=0.01)
+    above = shown.html[: shown.html.index("<details")]
+    assert not [name for name in called if name in above]
+    assert figures.blind_grid(images, called, seed=3, **WITH).html != shown.html
     with pytest.raises(ValueError, match="every image needs its answer, got 3 images and 2 answers"):
-        figures.blind_grid(images, ["dark", "gray"], **WITH)
+        figures.blind_grid(images, called[:2], **WITH)

@@ -19,10 +19,8 @@ from thesis_kit import training
 from thesis_kit.data.parts import Part, Splits
 from thesis_kit.evaluation import reference_attack, weak_attack
 from thesis_kit.reporting.figures import COLORS, Shown, canvas, folded, present, style
-from thesis_kit.reporting.judging import measure_contrast
 from thesis_kit.reporting.players import Slider, slider
 from thesis_kit.reporting.results import Result
-from thesis_kit.reporting.rules import parse_contrast
 
 NAMES = {
     "natural": "Natural",
@@ -122,12 +120,6 @@ def recorded_points(recorded: Result, arms: Iterable[str], measure: str = "R") -
         passes = recorded.mean("passes", arm).value / ordinary
         points.append(Measured(arm, passes, found.value, found.low, found.high))
     return points
-
-
-def difference(recorded: Result, expression: str) -> str:
-    """A difference such as "R(n-fgsm) - R(free-8)", image by image, in points with its 95% interval."""
-    interval = measure_contrast(parse_contrast(f"{expression} >= 0 points", "", "the page"), recorded).interval
-    return f"{interval.value:+.1f} points [{interval.low:+.1f}, {interval.high:+.1f}]".replace("-", "−")
 
 
 def cost_lines(

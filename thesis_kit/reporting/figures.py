@@ -41,7 +41,6 @@ _STYLE = {
     "lines.linewidth": 2,
     "text.color": "#1A1A1A",
 }
-_LOSSLESS_BYTES = 60_000
 _CARD = "background:#fff;color:#1a1a1a;border-radius:6px;padding:12px;margin:1em 0;max-width:100%;box-sizing:border-box"
 
 
@@ -65,11 +64,15 @@ def picture(figure: Figure, *, dpi: int = 150) -> str:
     return image_uri(Image.open(buffer).convert("RGB"))
 
 
-def image_uri(image: Image.Image) -> str:
-    """An image as a data URI: WebP, lossless where that is small (a plot), else of high quality (photographs)."""
+def image_uri(image: Image.Image, *, lossless: int = 60_000, quality: int = 80) -> str:
+    """An image as a data URI: WebP, without loss where that is small (a plot), else of high quality (photographs).
+
+    Args:
+        lossless: bytes up to which it is kept without loss. quality: of what is larger, 0 … 100.
+    """
     data = _webp(image, lossless=True)
-    if len(data) > _LOSSLESS_BYTES:
-        data = _webp(image, quality=80)
+    if len(data) > lossless:
+        data = _webp(image, quality=quality)
     return "data:image/webp;base64," + base64.b64encode(data).decode()
 
 

@@ -20,7 +20,17 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from thesis_kit.inversion import FACTORS, combinations
-from thesis_kit.reporting.figures import COLORS, Shown, canvas, folded, present, style
+from thesis_kit.reporting.figures import (
+    COLORS,
+    Shown,
+    canvas,
+    card,
+    folded,
+    image_uri,
+    present,
+    require_words,
+    style,
+)
 from thesis_kit.reporting.players import Slider, slider
 from thesis_kit.reporting.results import NotRecorded, Result
 from thesis_kit.reporting.statistics import Interval, items_interval
@@ -137,7 +147,7 @@ def recognition_figure(
                 said.append(f"{called}, {name}: {v}"), named.add(method)
         _rows(axis, list(networks.values()))
         axis.set_xlabel("recognized by verifiers (%)")
-        figure.legend(loc="outside lower center", ncols=len(methods))
+        figure.legend(loc="outside lower center", ncols=len(methods) if len(methods) < 4 else 2)
     alt = f"How many images independent networks recognize. {'; '.join(said)}."
     return present(figure, label=label, caption=caption, alt=alt)
 
@@ -242,10 +252,19 @@ def twins_figure(recorded: Result, arms: Mapping[str, str], *, label: str, capti
 # Pictures
 
 
-def _show(axis: Axes, image: Tensor) -> None:
-    pixels = image.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
-    axis.imshow(pixels, interpolation="nearest", vmin=0, vmax=1, cmap="gray")
-    axis.set_xticks([]), axis.set_yticks([]), axis.grid(False)
+def _tile(image: Tensor, alt: str) -> str:
+    """HTML of one image, as wide as its cell and with sharp pixels: some four thousand letters at 64 pixels."""
+    uri = image_uri(to_pil_image(image.detach().cpu().clamp(0, 1)), lossless=2_000, quality=90)
+    look = "display:block;width:100%;aspect-ratio:1;margin:0;image-rendering:pixelated"
+    return f'<img src="{uri}" alt="{html.escape(alt, quote=True)}" style="{look}">'
+
+
+def _grid(cells: Iterable[str], tracks: str, *, widest: int, label: str, caption: str, alt: str) -> Shown:
+    """A card with cells in columns of these CSS tracks, at most ``widest`` pixels wide in all."""
+    require_words(caption=caption, alt=alt)
+    look = f"display:grid;grid-template-columns:{tracks};gap:5px;max-width:{widest}px;font-size:0.85em;line-height:1.25"
+    group = f'<div role="group" aria-label="{html.escape(alt, quote=True)}" style="{look}">{"".join(cells)}</div>'
+    return Shown(card(group, label=label, caption=caption), f"{label}. {caption}")
 
 
 def picture_grid(
@@ -253,7 +272,8 @@ def picture_grid(
 ) -> Shown:
     """Images (c, h, w) in rows of a name each, under the columns' names; values outside [0, 1] are shown as its ends.
 
-    It shows one class over networks, several classes over methods, or the combinations of augmentations.
+    It shows one class over networks, several classes over methods, or the combinations of augmentations. Where no row
+    has a name there is no column of names.
 
     Raises:
         ValueError: a row has another number of images than there are columns; there is no row.
@@ -261,17 +281,16 @@ def picture_grid(
     if not rows or any(len(images) != len(columns) for images in rows.values()):
         lengths = {name: len(images) for name, images in rows.items()}
         raise ValueError(f"every row needs {len(columns)} images, one a column, got {lengths}")
-    with style():
-        figure, axes = canvas(
-            len(rows), len(columns), size=(1.3 * len(columns) + 0.9, 1.35 * len(rows) + 0.4), squeeze=False
-        )
-        for line, (name, images) in zip(axes, rows.items(), strict=True):
-            for axis, image in zip(line, images, strict=True):
-                _show(axis, image)
-            line[0].set_ylabel(name)
-        for axis, column in zip(axes[0], columns, strict=True):
-            axis.set_title(column, fontsize=10)
-    return present(figure, label=label, caption=caption, alt=alt)
+    named = any(rows)
+    tracks = "fit-content(7.5em) " * named + f"repeat({len(columns)},minmax(0,1fr))"
+    cells = [f'<div style="text-align:center;align-self:end">{html.escape(name)}</div>' for name in ["", *columns]]
+    cells = cells if named else cells[1:]
+    for name, images in rows.items():
+        if named:
+            cells.append(f'<div style="align-self:center;white-space:pre-line">{html.escape(name)}</div>')
+        cells += [_tile(image, f"{column}: {name}" if name else column)
+                  for image, column in zip(images, columns, strict=True)]  # fmt: skip
+    return _grid(cells, tracks, widest=135 * len(columns) + 100 * named, label=label, caption=caption, alt=alt)
 
 
 def recorded_grid(
@@ -317,7 +336,9 @@ def stages_slider(
         with style():
             figure, axes = canvas(1, len(names), size=(1.7 * len(names), 2.0), squeeze=False)
             for axis, image, name in zip(axes[0], images, names, strict=True):
-                _show(axis, image)
+                pixels = image.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
+                axis.imshow(pixels, interpolation="nearest", vmin=0, vmax=1, cmap="gray")
+                axis.set_xticks([]), axis.set_yticks([]), axis.grid(False)
                 axis.set_xlim(-0.5 - margin, side - 0.5 + margin), axis.set_ylim(side - 0.5 + margin, -0.5 - margin)
                 axis.spines[:].set_visible(False), axis.set_title(name)
         return figure, f"After stage {round(number)} of {len(stages)}: {side} × {side} pixels."
@@ -328,13 +349,7 @@ def stages_slider(
 
 
 def blind_grid(
-    images: Float[Tensor, "n c h w"],
-    answers: Sequence[str],
-    *,
-    label: str,
-    caption: str,
-    columns: int = 8,
-    seed: int = 0,
+    images: Float[Tensor, "n c h w"], answers: Sequence[str], *, label: str, caption: str, seed: int = 0
 ) -> Shown:
     """Images in a drawn order under numbers alone, for a reader to guess, with the answers folded up below.
 
@@ -343,16 +358,14 @@ def blind_grid(
     """
     if len(images) != len(answers) or not len(images):
         raise ValueError(f"every image needs its answer, got {len(images)} images and {len(answers)} answers")
-    order = np.random.default_rng(seed).permutation(len(images)).tolist()
-    lines = -(-len(images) // columns)
-    with style():
-        figure, axes = canvas(lines, columns, size=(1.2 * columns, 1.45 * lines), squeeze=False)
-        for axis in axes.flat:
-            axis.set_axis_off()
-        for number, (axis, place) in enumerate(zip(axes.flat, order, strict=False), start=1):
-            axis.set_axis_on(), _show(axis, images[place])
-            axis.set_xlabel(str(number))
+    order = enumerate(np.random.default_rng(seed).permutation(len(images)).tolist(), start=1)
+    named = {number: (images[place], answers[place]) for number, place in order}
+    cells = [
+        f'<div style="text-align:center">{_tile(image, f"drawing {number}")}{number}</div>'
+        for number, (image, _) in named.items()
+    ]
     alt = f"{len(images)} images under numbers, to be named before the answers below are opened."
-    shown = present(figure, label=label, caption=caption, alt=alt)
-    said = folded("Answers", {str(number): answers[place] for number, place in enumerate(order, start=1)})
+    tracks = "repeat(auto-fill,minmax(80px,1fr))"  # as many in a line as a screen has room for
+    shown = _grid(cells, tracks, widest=850, label=label, caption=caption, alt=alt)
+    said = folded("Answers", {str(number): answer for number, (_, answer) in named.items()})
     return Shown(shown.html + said.html, f"{shown.text}\n{html.unescape(said.text)}")

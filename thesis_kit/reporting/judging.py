@@ -16,7 +16,7 @@ import numpy as np
 from thesis_kit.reporting import statistics
 from thesis_kit.reporting.claims import Claim, catalog
 from thesis_kit.reporting.results import NotRecorded, Result, available, load_result
-from thesis_kit.reporting.rules import Condition, Contrast, Expression, Reported
+from thesis_kit.reporting.rules import Condition, Contrast, Expression, Reported, parse_contrast
 from thesis_kit.reporting.statistics import Interval, Verdict
 
 
@@ -103,6 +103,12 @@ def measure_contrast(contrast: Contrast, result: Result) -> Finding:
     levels = {term: scale * float(np.mean(list(result.scalars(*term).values()))) for term in terms}
     verdict, reason = statistics.judge(interval, contrast.threshold, points=contrast.points)
     return Finding(contrast, interval, levels, verdict, reason)
+
+
+def difference(recorded: Result, expression: str) -> str:
+    """A difference such as "R(n-fgsm) - R(free-8)", image by image, in points with its 95% interval."""
+    interval = measure_contrast(parse_contrast(f"{expression} >= 0 points", "", "the page"), recorded).interval
+    return f"{interval.value:+.1f} points [{interval.low:+.1f}, {interval.high:+.1f}]".replace("-", "−")
 
 
 def _trials(contrast: Contrast, result: Result) -> Finding:
