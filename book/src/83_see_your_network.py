@@ -109,7 +109,7 @@ shown = {
 for name, images in shown.items():
     share = evaluation.recognized(verifiers, images, y).mean().item()
     fine = evaluation.high_frequency_share(images).mean().item()
-    print(f"{name:16} V = {share:4.0%}   energy in high frequencies {fine:4.0%}")
+    print(f"{name:16} V = {share:4.0%}   high frequencies {fine:4.0%}")
 
 # %% tags=["hide-input"]
 figures.picture_grid(
@@ -179,11 +179,8 @@ answers = {
 }
 
 # %% tags=["hide-input"]
-import textwrap
-
 figures.picture_grid(
-    {"your network": [answer.images[0] for answer in answers.values()]},
-    [textwrap.fill(asked, 14) for asked in answers], label="Figure 3",
+    {"your network": [answer.images[0] for answer in answers.values()]}, list(answers), label="Figure 3",
     caption="Five questions to your network: a channel of an early and of a late block, the same channel of the late "
     "block at one patch alone, a direction between two groups of images, and two classes at once.",
     alt=f"Five drawings, one for each of: {'; '.join(answers)}.",
@@ -246,6 +243,8 @@ figures.picture_grid(
 # Messages say what was seen and what to do. Four mistakes that are easily made:
 
 # %% tags=["nbval-check-output"]
+import textwrap
+
 unsized = tk.Classifier(network, mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5]).to(session.device)
 once = synthesis.Stage(64, steps=1)
 mistakes = {

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from thesis_kit.reporting.claims import FILE, catalog, read_catalog
-from thesis_kit.reporting.judging import judge_chapter, judge_claim, measure_contrast
+from thesis_kit.reporting.judging import difference, judge_chapter, judge_claim, measure_contrast
 from thesis_kit.reporting.results import Result, result_path, write_document
 from thesis_kit.reporting.rules import BadClaims, parse_contrast, parse_expression
 from thesis_kit.reporting.statistics import CLOPPER_PEARSON, NEWCOMBE, WILSON, Verdict, newcombe
@@ -311,6 +311,7 @@ def test_one_seed_is_never_enough(world):
     document = world.document({"free-8": {"R": 0.9}, "natural": {"R": 0.1}}, seeds=1)
     found = judge_claim(claim_with(), Result(document))
     assert (found.verdict, found.reason) == (Verdict.INCONCLUSIVE, "one seed gives no interval")
+    assert difference(Result(document), "R(free-8) - R(natural)") == "+80.0 points, no interval from one seed"
     assert math.isinf(found.findings[0].interval.high)
 
 

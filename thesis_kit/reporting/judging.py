@@ -16,7 +16,7 @@ import numpy as np
 from thesis_kit.reporting import statistics
 from thesis_kit.reporting.claims import Claim, catalog
 from thesis_kit.reporting.results import NotRecorded, Result, available, load_result
-from thesis_kit.reporting.rules import Condition, Contrast, Expression, Reported, parse_contrast
+from thesis_kit.reporting.rules import Condition, Contrast, Expression, Reported, parse_expression
 from thesis_kit.reporting.statistics import Interval, Verdict
 
 
@@ -106,9 +106,8 @@ def measure_contrast(contrast: Contrast, result: Result) -> Finding:
 
 
 def difference(recorded: Result, expression: str) -> str:
-    """A difference such as "R(n-fgsm) - R(free-8)", image by image, in points with its 95% interval."""
-    interval = measure_contrast(parse_contrast(f"{expression} >= 0 points", "", "the page"), recorded).interval
-    return f"{interval.value:+.1f} points [{interval.low:+.1f}, {interval.high:+.1f}]".replace("-", "−")
+    """A difference such as "R(n-fgsm) - R(free-8)", image by image over common seeds, in points with its interval."""
+    return _in_points(_paired(parse_expression(expression, "the page"), recorded, 100))
 
 
 def _trials(contrast: Contrast, result: Result) -> Finding:
@@ -168,13 +167,16 @@ def _report(item: Reported, result: Result) -> str:
     """A reported quantity as text; what was not recorded says so rather than hiding the verdict."""
     try:
         if item.points:
-            interval = _paired(item.expression, result, 100)
-            ends = f"95% interval {interval.low:.1f} to {interval.high:.1f}"
-            known = ends if np.isfinite(interval.half_width) else "no interval from one seed"
-            return f"{interval.value:+.1f} points, {known}".replace("-", "−")
+            return _in_points(_paired(item.expression, result, 100))
         return f"{_mean(item.expression, result):.3g}"
     except (NotRecorded, ValueError):
         return "not recorded"
+
+
+def _in_points(interval: Interval) -> str:
+    ends = f"95% interval {interval.low:.1f} to {interval.high:.1f}"
+    known = ends if np.isfinite(interval.half_width) else "no interval from one seed"
+    return f"{interval.value:+.1f} points, {known}".replace("-", "−")
 
 
 def _reason(verdict: Verdict, findings: tuple[Finding, ...]) -> str:
