@@ -317,7 +317,8 @@ answers = evaluation.recognized(verifiers, still.images.to(session.device), torc
 print(f"V of {len(still.images)} drawings without jitter: {answers.mean().item():.0%}")
 
 # %% [markdown]
-# STILL
+# Sixteen drawings say little, but this is not the fall to cross-entropy alone that one would fear. So it seems that either is enough:
+# to move the image, or to recolor it and let it grow. Both together are not better than one of them.
 #
 # Five methods on one network:
 
