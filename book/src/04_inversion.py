@@ -433,7 +433,7 @@ for called, curve in fine.items():
     print(f"{called:15}", *(f"{share:7.1%}" for share in curve[:, 1]))
 
 # %% [markdown]
-# There was nothing to widen. Without ColorShift the first network's drawings already stand nearly all weights, four decades of
+# There was nothing to widen. Without ColorShift the first network's drawings already bear nearly all weights, four decades of
 # them, and with ColorShift it is the same number of weights in every seed. Only the largest, which leaves hardly any contrast, is
 # too much either way. For the plain network $V$ is low throughout, and ColorShift widens nothing there either. The published
 # comparison changed two things at once; here, with one, the effect is not seen. (Other networks and classes differ too, so this
