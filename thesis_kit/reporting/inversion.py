@@ -255,7 +255,7 @@ def twins_figure(recorded: Result, arms: Mapping[str, str], *, label: str, capti
 def _tile(image: Tensor, alt: str) -> str:
     """HTML of one image, as wide as its cell and with sharp pixels: some four thousand letters at 64 pixels."""
     uri = image_uri(to_pil_image(image.detach().cpu().clamp(0, 1)), lossless=2_000, quality=90)
-    look = "display:block;width:100%;aspect-ratio:1;margin:0;image-rendering:pixelated"
+    look = "display:block;width:100%;aspect-ratio:1;margin:0;border-radius:0;image-rendering:pixelated"
     return f'<img src="{uri}" alt="{html.escape(alt, quote=True)}" style="{look}">'
 
 
