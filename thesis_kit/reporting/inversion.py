@@ -365,7 +365,7 @@ def blind_grid(
         for number, (image, _) in named.items()
     ]
     alt = f"{len(images)} images under numbers, to be named before the answers below are opened."
-    tracks = "repeat(auto-fill,minmax(80px,1fr))"  # as many in a line as a screen has room for
+    tracks = "repeat(auto-fill,minmax(86px,1fr))"  # as many in a line as a screen has room for
     shown = _grid(cells, tracks, widest=850, label=label, caption=caption, alt=alt)
     said = folded("Answers", {str(number): answer for number, (_, answer) in named.items()})
     return Shown(shown.html + said.html, f"{shown.text}\n{html.unescape(said.text)}")
