@@ -27,7 +27,7 @@
 # - which part does what, what becomes of the penalties, and what adversarial training changes;
 # - what the thesis claims, and what independent networks say when asked to name the drawings.
 #
-# Reading takes about 30 minutes; running the notebook takes about a minute and a half on two CPU cores. It helps to have seen
+# Reading takes about 30 minutes; running the notebook takes one and a half to three minutes on two CPU cores. It helps to have seen
 # [the world of scenes](00_scenes.ipynb).
 # :::
 
