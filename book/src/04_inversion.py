@@ -27,8 +27,8 @@
 # - which part does what, what becomes of the penalties, and what adversarial training changes;
 # - what the thesis claims, and what independent networks say when asked to name the drawings.
 #
-# Reading takes about 30 minutes; running the notebook takes one and a half to three minutes on two CPU cores. It helps to have seen
-# [the world of scenes](00_scenes.ipynb).
+# Reading takes about 30 minutes; running the notebook takes one and a half to three minutes on two CPU cores. It helps to have
+# seen [the world of scenes](00_scenes.ipynb).
 # :::
 
 # %% [setup]
@@ -308,8 +308,8 @@ for arm, called in {"pii": "short stages", "ce+jitter": "cross-entropy and jitte
 # at several times the cost. (No rule was fixed for this; seven intervals were looked at.) Two things speak for the method. With
 # its own optimizer, jitter alone falls back a little, and on the ViT the whole method is ahead. And our stages are short: with
 # the published steps, ten times as many, the one seed that was run is recognized more often and looks smoother. So jitter is
-# enough for most of what others can name. Are the other parts enough without it? A small answer, live, with one copy (recorded
-# with jitter: the point at 1 in Figure 4.11):
+# enough for most of what others can name. Are the other parts enough without it? A small answer, live, with one copy and one
+# seed, so without an interval (recorded with jitter: the point at 1 in Figure 4.11):
 
 # %%
 still = inversion.plug_in_inversion(networks["resnet"], P.classes, size=P.size, steps=P.steps, copies=1, lr=P.lr, jitter=0)
@@ -387,15 +387,18 @@ figures.copies_figure(
 # verifier's features. Zero is as near as other real scenes, and chance can make it slightly negative.
 
 # %% tags=["hide-input"]
-print(f"{'':18} {'V':>5} {'regions':>8} {'just one':>9} {'KID':>5} {'high freq.':>11}")
+MEASURES = {"V in %": ("recognized", 100, 0), "regions": ("regions", 1, 2), "just one in %": ("one_place", 100, 0),
+            "KID": ("kid", 1, 2), "high freq. in %": ("high_frequency", 100, 0)}  # title: measure, unit, decimals
+seeds = len(recorded.cells["real"])
+print(f"mean ± half of the 95% interval over {seeds} seeds")
+print(f"{'':16}", *(f"{title:>15}" for title in MEASURES))
 for arm, called in {"real": "real scenes", "pii@random": "random weights", "ce@resnet": "cross-entropy",
                     "none@resnet": "jitter alone", "color@resnet": "ColorShift", "zoom@resnet": "zoom",
                     "center@resnet": "centering", "zoom+center@resnet": "zoom + centering",
                     "pii@resnet": "all three"}.items():
-    v, regions, one, kid, fine = (
-        recorded.mean(what, arm).value for what in ("recognized", "regions", "one_place", "kid", "high_frequency")
-    )
-    print(f"{called:18} {v:5.0%} {regions:8.2f} {one:9.0%} {kid:5.2f} {fine:11.0%}")
+    found = [(recorded.mean(what, arm), unit, digits) for what, unit, digits in MEASURES.values()]
+    cells = (f"{unit * mean.value:.{digits}f} ± {unit * mean.half_width:.{digits}f}" for mean, unit, digits in found)
+    print(f"{called:16}", *(f"{cell:>15}" for cell in cells))
 
 # %% [markdown]
 # The count of places is blunt. Scenes have one object, always, and yet only half of them have just one place: small windows miss
