@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.modules.module import register_module_forward_hook
 
 
 @dataclass
@@ -28,27 +27,36 @@ class Passes:
         return Passes(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
+class Counter:
+    """A forward hook that counts passes and changes nothing; a copy of the model has a copy that counts for itself."""
+
+    def __init__(self, passes: Passes):
+        self.passes = passes
+
+    def __call__(self, module: nn.Module, inputs: tuple, output: object) -> None:
+        if not isinstance(output, torch.Tensor):
+            return  # of no tensor, whoever reads it complains
+        self.passes.forward += 1
+        self.passes.forward_images += len(output)
+        if output.requires_grad:
+            output.register_hook(self._backward)
+
+    def _backward(self, gradient: torch.Tensor) -> None:
+        self.passes.backward += 1
+        self.passes.backward_images += len(gradient)
+
+    def __deepcopy__(self, memo: dict) -> Counter:
+        return Counter(Passes())
+
+
 @contextmanager
 def count_passes(model: nn.Module) -> Iterator[Passes]:
-    """Count the model's forward and backward passes inside the block; the hooks are gone after it.
+    """Count the model's forward and backward passes inside the block; the hook is gone after it.
 
     A backward pass is counted when a gradient reaches the model's output, once for each forward pass it belongs to.
     """
     passes = Passes()
-
-    def on_backward(gradient: torch.Tensor) -> None:
-        passes.backward += 1
-        passes.backward_images += len(gradient)
-
-    def on_forward(module: nn.Module, inputs: tuple, output: object) -> None:
-        if module is not model or not isinstance(output, torch.Tensor):
-            return  # of no tensor, whoever reads it complains
-        passes.forward += 1
-        passes.forward_images += len(output)
-        if output.requires_grad:
-            output.register_hook(on_backward)
-
-    handle = register_module_forward_hook(on_forward)  # on no module, so that a copy made meanwhile carries nothing
+    handle = model.register_forward_hook(Counter(passes))
     try:
         yield passes
     finally:

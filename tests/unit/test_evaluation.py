@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from thesis_kit import attacks, progress
+from thesis_kit.asking import evaluating
 from thesis_kit.checks import NonFiniteOutput, UnknownName
 from thesis_kit.data import Part, digits
 from thesis_kit.evaluation import (
@@ -27,7 +28,6 @@ from thesis_kit.evaluation import (
     strong_attacks,
     weak_attack,
 )
-from thesis_kit.modes import evaluating
 from thesis_kit.passes import Passes, count_passes
 
 EPS = 0.04

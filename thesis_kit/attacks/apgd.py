@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from thesis_kit.asking import frozen
 from thesis_kit.attacks.losses import Loss, targeted_dlr
 from thesis_kit.attacks.norms import L2, Linf, within_ball
-from thesis_kit.attacks.objective import Goal, ascent, best_of, checked_logits, frozen, prepare, score
+from thesis_kit.attacks.objective import Goal, ascent, best_of, checked_logits, prepare, score
 from thesis_kit.checks import check_count
 from thesis_kit.randomness import ImageRandom, image_random
 

@@ -6,8 +6,7 @@ fooled yet?
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -73,19 +72,6 @@ def _check_beside(x: Tensor, classes: Tensor, what: str) -> None:
         raise ValueError(
             f"the images are on {x.device} and the {what} are on {classes.device}: move one with .to(device)"
         )
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """No gradients for the parameters inside the block; their flags come back as they were."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
 
 
 def checked_logits(model: nn.Module, x: Tensor, goal: Goal) -> Tensor:

@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from thesis_kit.asking import frozen
 from thesis_kit.attacks.losses import Loss
 from thesis_kit.attacks.norms import within_ball
-from thesis_kit.attacks.objective import Goal, ascent, best_of, frozen, prepare, score
+from thesis_kit.attacks.objective import Goal, ascent, best_of, prepare, score
 from thesis_kit.checks import check_count, check_eps
 from thesis_kit.randomness import ImageRandom, image_random
 

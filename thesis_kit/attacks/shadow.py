@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thesis_kit.attacks.objective import frozen
+from thesis_kit.asking import evaluating, frozen
 from thesis_kit.attacks.smoothed import NoiseDraws, chunk_sizes, smoothed_gradient
 from thesis_kit.certification import ABSTAIN, Budget, Certificates, certify
 from thesis_kit.certification.bounds import BOUNDS
@@ -39,7 +39,6 @@ from thesis_kit.checks import (
     check_same_device,
     choose,
 )
-from thesis_kit.modes import evaluating
 from thesis_kit.progress import track
 from thesis_kit.randomness import ImageRandom, mix_seed
 

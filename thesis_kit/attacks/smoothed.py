@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thesis_kit.asking import evaluating, frozen
 from thesis_kit.attacks.norms import NORMS, l2_norm, over, within_ball
-from thesis_kit.attacks.objective import frozen
 from thesis_kit.checks import (
     NonFiniteOutput,
     check_count,
@@ -26,7 +26,6 @@ from thesis_kit.checks import (
     check_logits,
     check_same_device,
 )
-from thesis_kit.modes import evaluating
 from thesis_kit.randomness import mix_seed
 
 _NOISE = 1  # stream of an image's random numbers

@@ -21,8 +21,8 @@ from jaxtyping import Float, Int
 from scipy.stats import beta, binomtest, norm
 from torch import Tensor, nn
 
+from thesis_kit.asking import evaluating
 from thesis_kit.checks import check_count, check_images, check_labels, check_logits, check_same_device
-from thesis_kit.modes import evaluating
 from thesis_kit.progress import track
 from thesis_kit.randomness import mix_seed
 

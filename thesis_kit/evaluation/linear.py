@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from thesis_kit.asking import evaluating, frozen
 from thesis_kit.attacks import pgd
-from thesis_kit.attacks.objective import frozen
 from thesis_kit.checks import (
     NonFiniteOutput,
     check_count,
@@ -26,7 +26,6 @@ from thesis_kit.checks import (
     check_same_device,
 )
 from thesis_kit.evaluation.robust import correct
-from thesis_kit.modes import evaluating
 from thesis_kit.randomness import ImageRandom, image_random
 
 

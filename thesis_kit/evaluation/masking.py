@@ -24,10 +24,10 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
+from thesis_kit.asking import evaluating, frozen
 from thesis_kit.attacks import apgd, apgd_targeted, pgd, square
 from thesis_kit.attacks.losses import cross_entropy
 from thesis_kit.attacks.norms import NORMS
-from thesis_kit.attacks.objective import frozen
 from thesis_kit.checks import check_count, check_eps, choose
 from thesis_kit.data.parts import Part
 from thesis_kit.evaluation.robust import (
@@ -41,7 +41,6 @@ from thesis_kit.evaluation.robust import (
     weak_attack,
 )
 from thesis_kit.evaluation.surface import Surface, loss_surface
-from thesis_kit.modes import evaluating
 from thesis_kit.randomness import ImageRandom
 
 SCALES = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)  # of the logits, in units of their usual spread

@@ -17,6 +17,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thesis_kit.asking import evaluating
 from thesis_kit.checks import (
     NonFiniteOutput,
     check_count,
@@ -26,7 +27,6 @@ from thesis_kit.checks import (
     check_same_device,
 )
 from thesis_kit.models.anatomy import features
-from thesis_kit.modes import evaluating
 
 _FLAT = 1e-7  # standard deviation of pixels below which an image is of one color but for rounding
 

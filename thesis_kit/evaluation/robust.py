@@ -17,6 +17,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
+from thesis_kit.asking import evaluating
 from thesis_kit.attacks import apgd, apgd_targeted, pgd, square
 from thesis_kit.checks import (
     check_count,
@@ -28,7 +29,6 @@ from thesis_kit.checks import (
     choose,
 )
 from thesis_kit.data.parts import Part
-from thesis_kit.modes import evaluating
 from thesis_kit.passes import Passes, count_passes
 from thesis_kit.progress import Bar, track
 from thesis_kit.randomness import ImageRandom

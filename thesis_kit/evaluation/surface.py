@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from thesis_kit.asking import evaluating, frozen
 from thesis_kit.attacks.losses import Loss
-from thesis_kit.attacks.objective import ascent, frozen, prepare, score
+from thesis_kit.attacks.objective import ascent, prepare, score
 from thesis_kit.checks import check_count
-from thesis_kit.modes import evaluating
 from thesis_kit.randomness import ImageRandom, image_random
 
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from thesis_kit import training
+from thesis_kit.asking import evaluating
 from thesis_kit.attacks.shadow import PUBLISHED, ShadowConstants, Spoofed, shadow, spoof, spoof_bounds, total_variation
 from thesis_kit.attacks.smoothed import smoothed_pgd
 from thesis_kit.certification import Certificates, certify, certify_nested, predict, verified_error
@@ -35,7 +36,6 @@ from thesis_kit.experiments.memory import Memory
 from thesis_kit.experiments.runner import Experiment
 from thesis_kit.files import write_atomic
 from thesis_kit.models import Classifier, build
-from thesis_kit.modes import evaluating
 from thesis_kit.passes import Passes, count_passes
 from thesis_kit.profiles import CERTIFICATES, plain
 from thesis_kit.profiles import Certificates as Settings

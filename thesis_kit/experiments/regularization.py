@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from thesis_kit import training
+from thesis_kit.asking import evaluating
 from thesis_kit.attacks import fgsm, pgd
 from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.data import Part, Splits, load
@@ -45,7 +46,6 @@ from thesis_kit.experiments.memory import Memory
 from thesis_kit.experiments.runner import Experiment
 from thesis_kit.files import write_atomic
 from thesis_kit.models import Classifier, build
-from thesis_kit.modes import evaluating
 from thesis_kit.passes import Passes
 from thesis_kit.profiles import REGULARIZATION, REGULARIZATION_ON_SCENES, Regularization, plain
 from thesis_kit.randomness import ImageRandom, mix_seed

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 from torch import Tensor, nn
 
+from thesis_kit.asking import evaluating
 from thesis_kit.certification import Certificate, Certificates, certify
-from thesis_kit.modes import evaluating
 from thesis_kit.reporting.figures import COLORS, Shown, canvas, present, style
 from thesis_kit.reporting.players import Slider, slider
 from thesis_kit.reporting.results import Result

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from thesis_kit.asking import evaluating
 from thesis_kit.checks import check_count, check_images, check_logits, check_same_device, choose
 from thesis_kit.models.classifier import Classifier
-from thesis_kit.modes import evaluating
 from thesis_kit.synthesis.objectives import IMAGES, LOGITS
 
 _PREFIX = "input of "

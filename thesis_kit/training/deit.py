@@ -14,11 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thesis_kit.asking import evaluating
 from thesis_kit.checks import check_logits, check_same_device
 from thesis_kit.models import zoo
 from thesis_kit.models.classifier import Classifier
 from thesis_kit.models.fingerprint import fingerprint
-from thesis_kit.modes import evaluating
 from thesis_kit.training.methods import Natural
 from thesis_kit.training.run import Run
 
