@@ -45,10 +45,12 @@ def check_images(x: Tensor) -> None:
     low, high = (bound.item() for bound in torch.aminmax(x))
     if math.isnan(low) or math.isnan(high):
         raise ValueError("images contain NaN: look at how they were loaded")
+    if low >= 0 and 10 < high <= 255:
+        raise ValueError(f"pixels must lie in [0, 1], got [{low:.3g}, {high:.3g}]: divide by 255")
     if low < 0 or high > 1:
         raise ValueError(
             f"pixels must lie in [0, 1], got [{low:.3g}, {high:.3g}]: put the normalization inside the model "
-            "(models.Classifier does it)"
+            "(models.Classifier does it) and remove Normalize from the data's transforms"
         )
 
 
@@ -69,9 +71,13 @@ def check_labels(y: Tensor, n: int, n_classes: int | None = None, *, what: str =
 
 def check_logits(logits: Tensor, n: int) -> None:
     """Require finite logits of shape (n, k) with at least two classes."""
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != n:
-        seen = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"a classifier must return logits of shape ({n}, k) for {n} images, got {seen}")
+    if not isinstance(logits, Tensor):
+        raise ValueError(
+            f"a classifier must return logits of shape ({n}, k) for {n} images, got {_of_what(logits)}: wrap the model "
+            "in a function that returns its logits alone"
+        )
+    if logits.ndim != 2 or logits.shape[0] != n:
+        raise ValueError(f"a classifier must return logits of shape ({n}, k) for {n} images, got {tuple(logits.shape)}")
     if logits.shape[1] < 2:
         raise ValueError("the model has one output: a classifier needs at least two classes")
     if not torch.isfinite(logits).all():
@@ -80,10 +86,23 @@ def check_logits(logits: Tensor, n: int) -> None:
         )
 
 
-def check_eps(eps: float, *, what: str = "eps") -> None:
-    """Require a finite radius of at least zero."""
+def _of_what(answer: object) -> str:
+    """An answer that is no tensor, in a few words."""
+    kind = type(answer).__name__
+    if isinstance(answer, Mapping):
+        return f"{kind} with {', '.join(map(str, [*answer][:4]))}"
+    return f"{kind} of {len(answer)}" if isinstance(answer, tuple | list) else kind
+
+
+def check_eps(eps: float, *, what: str = "eps", norm: str | None = None) -> None:
+    """Require a finite radius of at least zero, and in ℓ∞ one of at most the whole range of a pixel."""
     if not (isinstance(eps, numbers.Real) and math.isfinite(eps) and eps >= 0):
         raise ValueError(f"{what} must be a finite number of at least 0, got {eps}")
+    if norm == "linf" and eps > 1:
+        raise ValueError(
+            f"{what} = {eps:g} is more than the whole range of a pixel, [0, 1]: for {eps:g} gray levels of 255 give "
+            f"{eps:g} / 255"
+        )
 
 
 def check_count(value: int, *, what: str, least: int = 1) -> None:

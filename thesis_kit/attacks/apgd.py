@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from thesis_kit.asking import frozen
+from thesis_kit.asking import Model, borrowed
 from thesis_kit.attacks.losses import Loss, targeted_dlr
 from thesis_kit.attacks.norms import L2, Linf, within_ball
 from thesis_kit.attacks.objective import Goal, ascent, best_of, checked_logits, prepare, score
@@ -26,7 +26,7 @@ _PROGRESS = 0.75  # ρ: a window in which fewer than this share of the steps imp
 
 
 def apgd(
-    model: nn.Module,
+    model: Model,
     x: Float[Tensor, "n c h w"],
     y: Int[Tensor, " n"],
     *,
@@ -45,8 +45,8 @@ def apgd(
     attacked further.
 
     Args:
-        model: pixels in [0, 1] to logits (n, k); used in the mode it is in, parameters and flags left as
-            found.
+        model: pixels in [0, 1] to logits (n, k), a module or a function; asked in evaluation mode and left as
+            found, buffers included.
         x: images in [0, 1].
         y: true labels.
         eps: radius of the ball, in pixel units (8/255 for the CIFAR-10 standard).
@@ -66,22 +66,22 @@ def apgd(
 
     Source: Croce and Hein 2020, Algorithm 1. A checkpoint w_j is taken after w_j steps.
     """
-    goal, ball = prepare(model, x, y, eps=eps, norm=norm, loss=loss, target=target)
+    model, x, goal, ball = prepare(model, x, y, eps=eps, norm=norm, loss=loss, target=target)
     check_count(steps, what="steps")
     check_count(restarts, what="restarts")
-    x, random = x.detach(), image_random(generator, x)
+    random = image_random(generator, x)
     if len(x) == 0:
         return x.clone()
 
     def attempt(_: int, left: Tensor, random: ImageRandom) -> tuple[Tensor, Tensor, Tensor]:
         return _climb(model, x[left], goal[left], random, ball, eps, steps)
 
-    with frozen(model):
+    with borrowed(model, "APGD"):
         return best_of(x, random, restarts, attempt)
 
 
 def apgd_targeted(
-    model: nn.Module,
+    model: Model,
     x: Float[Tensor, "n c h w"],
     y: Int[Tensor, " n"],
     *,
@@ -107,13 +107,13 @@ def apgd_targeted(
     Source: Croce and Hein 2020, section 4 and eq. 7 (APGD with the targeted DLR loss); below four classes see
     ``losses.targeted_dlr``.
     """
-    goal, ball = prepare(model, x, y, eps=eps, norm=norm, loss="dlr", target=None)
+    model, x, goal, ball = prepare(model, x, y, eps=eps, norm=norm, loss="dlr", target=None)
     check_count(steps, what="steps")
     check_count(n_targets, what="n_targets")
-    x, random = x.detach(), image_random(generator, x)
+    random = image_random(generator, x)
     if len(x) == 0:
         return x.clone()
-    with frozen(model):
+    with borrowed(model, "APGD"):
         with torch.no_grad():
             logits = checked_logits(model, x, goal)
         rivals = _most_likely_wrong(logits, y, n_targets)  # (n, t)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from thesis_kit.asking import Model, as_module, ask, plain
 from thesis_kit.attacks.losses import LOSSES, Loss
 from thesis_kit.attacks.norms import L2, NORMS, Linf
 from thesis_kit.checks import (
@@ -50,12 +51,14 @@ class Goal:
 
 
 def prepare(
-    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str, loss: str | Loss, target: Tensor | None
-) -> tuple[Goal, Linf | L2]:
-    """Check what an attack was given; return its goal and its norm."""
+    model: Model, x: Tensor, y: Tensor, *, eps: float, norm: str, loss: str | Loss, target: Tensor | None
+) -> tuple[nn.Module, Tensor, Goal, Linf | L2]:
+    """Check what an attack was given; return the model as a module, the images without graph, the goal and the norm."""
+    model = as_module(model)
     check_images(x)
     check_labels(y, len(x))
-    check_eps(eps)
+    ball = choose(norm, NORMS, "norm")
+    check_eps(eps, norm=norm)
     check_same_device(model, x)
     _check_beside(x, y, "labels")
     if target is not None:
@@ -64,7 +67,7 @@ def prepare(
         if (target == y).any():
             raise ValueError("a target equals the true label: a targeted attack must aim at another class")
     loss = loss if callable(loss) else choose(loss, LOSSES, "loss")
-    return Goal(loss, y, target), choose(norm, NORMS, "norm")
+    return model, plain(x), Goal(loss, y, target), ball
 
 
 def _check_beside(x: Tensor, classes: Tensor, what: str) -> None:
@@ -76,7 +79,7 @@ def _check_beside(x: Tensor, classes: Tensor, what: str) -> None:
 
 def checked_logits(model: nn.Module, x: Tensor, goal: Goal) -> Tensor:
     """The model's logits, finite and with a class for every label."""
-    logits = model(x)
+    logits = ask(model, x)
     check_logits(logits, len(x))
     check_labels(goal.y, len(x), logits.shape[1])
     if goal.target is not None:
@@ -92,7 +95,7 @@ def ascent(model: nn.Module, x: Tensor, goal: Goal, *, check: bool = False) -> t
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        logits = checked_logits(model, x, goal) if check else model(x)
+        logits = checked_logits(model, x, goal) if check else ask(model, x)
         value = goal.value(logits)
         if check:
             _check_value_shape(value, len(x))

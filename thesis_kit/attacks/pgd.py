@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from thesis_kit.asking import frozen
+from thesis_kit.asking import Model, borrowed
 from thesis_kit.attacks.losses import Loss
 from thesis_kit.attacks.norms import within_ball
 from thesis_kit.attacks.objective import Goal, ascent, best_of, prepare, score
@@ -20,7 +20,7 @@ from thesis_kit.randomness import ImageRandom, image_random
 
 
 def pgd(
-    model: nn.Module,
+    model: Model,
     x: Float[Tensor, "n c h w"],
     y: Int[Tensor, " n"],
     *,
@@ -40,8 +40,8 @@ def pgd(
     the target) wins; among the others, the one of highest loss. Images that are done are not attacked again.
 
     Args:
-        model: pixels in [0, 1] to logits (n, k); used in the mode it is in, parameters and flags left as
-            found.
+        model: pixels in [0, 1] to logits (n, k), a module or a function; asked in evaluation mode and left as
+            found, buffers included. Training that wants batch statistics in its attacks wraps it in ``KeepMode``.
         x: images in [0, 1].
         y: true labels.
         eps: radius of the ball, in pixel units (8/255 for the CIFAR-10 standard).
@@ -62,12 +62,12 @@ def pgd(
 
     Source: Madry et al. 2018, section 2.1.
     """
-    goal, ball = prepare(model, x, y, eps=eps, norm=norm, loss=loss, target=target)
+    model, x, goal, ball = prepare(model, x, y, eps=eps, norm=norm, loss=loss, target=target)
     check_count(steps, what="steps", least=0)
     check_count(restarts, what="restarts")
     step_size = eps / 4 if step_size is None else step_size
     check_eps(step_size, what="step_size")
-    x, random = x.detach(), image_random(generator, x)
+    random = image_random(generator, x)
     if len(x) == 0:
         return x.clone()
 
@@ -82,14 +82,14 @@ def pgd(
         x_adv = climb(x[left], goal[left], random)
         return x_adv, *score(model, x_adv, goal[left])
 
-    with frozen(model):
+    with borrowed(model, "PGD"):
         if restarts == 1:
             return climb(x, goal, random.fork(0))
         return best_of(x, random, restarts, attempt)
 
 
 def fgsm(
-    model: nn.Module,
+    model: Model,
     x: Float[Tensor, "n c h w"],
     y: Int[Tensor, " n"],
     *,

@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thesis_kit.asking import evaluating, frozen
+from thesis_kit.asking import Model, as_module, ask, borrowed, evaluating, gradients, plain
 from thesis_kit.attacks.smoothed import NoiseDraws, chunk_sizes, smoothed_gradient
 from thesis_kit.certification import ABSTAIN, Budget, Certificates, certify
 from thesis_kit.certification.bounds import BOUNDS
@@ -125,7 +125,7 @@ PUBLISHED: Mapping[str, ShadowConstants] = MappingProxyType({
 
 
 def shadow(
-    model: nn.Module, x: Float[Tensor, "n c h w"], target: Int[Tensor, " n"], *, sigma: float,
+    model: Model, x: Float[Tensor, "n c h w"], target: Int[Tensor, " n"], *, sigma: float,
     constants: ShadowConstants = PUBLISHED["scripts"], seed: int = 0, ids: Int[Tensor, " n"] | None = None,
     chunk: int | None = None,
 ) -> Float[Tensor, "n c h w"]:  # fmt: skip
@@ -149,7 +149,7 @@ def shadow(
     """
     if not (math.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma must be a number of at least 0, got {sigma}")
-    ids = _check(model, x, target, ids)
+    model, x, ids = _check(model, x, target, ids)
     start = _start(x, ids, target, constants, seed)
     delta = _shadowed(model, x, target, start, sigma=sigma, constants=constants, seed=seed, ids=ids, chunk=chunk)
     return (x + delta).clamp(0, 1)
@@ -162,7 +162,7 @@ def _shadowed(
     """Where δ comes from ``delta`` when ``done`` steps have been made before."""
     rows_together, together = chunk_sizes(constants.draws if sigma else 1, chunk, x.device)
     found = [delta[:0]]
-    with evaluating(model), frozen(model):
+    with borrowed(model, "the Shadow Attack"):
         for rows in torch.arange(len(x), device=x.device).split(rows_together) if len(x) else ():
             noise = NoiseDraws(ids[rows], x, sigma, constants.draws, seed, renewed=constants.renewed)
             gradient = partial(smoothed_gradient, model, _target_loss, target[rows], noise, together)
@@ -222,7 +222,7 @@ class SpoofedBounds(Forged):
 
 
 def spoof(
-    model: nn.Module, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], *, sigma: float, n0: int = 100,
+    model: Model, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], *, sigma: float, n0: int = 100,
     n: int = 100_000, alpha: float = 0.001, constants: ShadowConstants = PUBLISHED["scripts"], n_select: int = 200,
     targets: Sequence[int] | None = None, finalists: int = 1, final: ShadowConstants | None = None, seed: int = 0,
     ids: Int[Tensor, " n"] | None = None, chunk: int | None = None, progress: bool | None = None,
@@ -246,7 +246,7 @@ def spoof(
     check_count(finalists, what="finalists")
     if final is not None and final.one_channel != constants.one_channel:
         raise ValueError("constants and final must agree on one_channel, for one goes on where the other stopped")
-    ids, budget = _check(model, x, y, ids), Budget(sigma, n0, n, alpha)
+    (model, x, ids), budget = _check(model, x, y, ids), Budget(sigma, n0, n, alpha)
     aims_of = _wrong_classes(model, x, y, targets)
     select = {"sigma": sigma, "n0": n0, "n": Budget(sigma, n0, n_select, alpha).n, "alpha": alpha, "progress": False}
     own = {"sigma": sigma, "seed": mix_seed(seed, 1), "chunk": chunk}
@@ -280,7 +280,7 @@ def spoof(
 
 
 def spoof_bounds(
-    model: nn.Module, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], *, eps: float,
+    model: Model, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], *, eps: float,
     constants: ShadowConstants = PUBLISHED["crown-ibp"], bound: str = "ibp", targets: Sequence[int] | None = None,
     seed: int = 0, ids: Int[Tensor, " n"] | None = None, chunk: int = 64, progress: bool | None = None,
 ) -> SpoofedBounds:  # fmt: skip
@@ -305,15 +305,15 @@ def spoof_bounds(
     Source: Ghiasi et al. 2020, section 5 (CROWN-IBP), and the released code.
     """
     check_labels(y, len(x))
-    margins, ids = choose(bound, BOUNDS, "bound"), _check(model, x, y, ids)
-    check_eps(eps), check_count(chunk, what="chunk")
+    margins, (model, x, ids) = choose(bound, BOUNDS, "bound"), _check(model, x, y, ids)
+    check_eps(eps, norm="linf"), check_count(chunk, what="chunk")
 
     def loss(x_adv: Tensor, target: Tensor) -> Tensor:
         bounds = margins(model, _Clipped.apply(x_adv), target, eps)  # 0 for the target itself
         return F.cross_entropy(-bounds, target, reduction="none")
 
     images, chosen, least = x.clone(), y.clone(), x.new_full((len(x),), -math.inf)
-    with evaluating(model), frozen(model), track("attacking", len(x), progress) as bar:
+    with borrowed(model, "the Shadow Attack"), track("attacking", len(x), progress) as bar:
         rows = [(i, int(aim)) for i, aims in enumerate(_wrong_classes(model, x, y, targets)) for aim in aims]
         for first in range(0, len(rows), chunk):
             owner, aim = torch.tensor(rows[first : first + chunk], device=x.device).unbind(1)
@@ -349,7 +349,7 @@ def _wrong_classes(model: nn.Module, x: Tensor, y: Tensor, targets: Sequence[int
     if not len(x):
         return []
     with evaluating(model), torch.no_grad():
-        logits = model(x[:1])
+        logits = ask(model, x[:1])
     check_logits(logits, 1)
     n_classes = logits.shape[1]
     check_labels(y, len(x), n_classes)
@@ -376,7 +376,7 @@ def descend(
     With the target's robust cross-entropy under interval bounds this is the attack on CROWN-IBP. Arguments as for
     ``shadow``.
     """
-    ids = _check(None, x, target, ids)
+    _, x, ids = _check(None, x, target, ids)
 
     def gradient(x_adv: Tensor, step: int) -> Tensor:
         x_adv = x_adv.clone().requires_grad_()
@@ -385,19 +385,22 @@ def descend(
 
     if not len(x):
         return x.clone()
-    return (x + _descend(gradient, x, _start(x, ids, target, constants, seed), constants)).clamp(0, 1)
+    with gradients("the Shadow Attack"):
+        delta = _descend(gradient, x, _start(x, ids, target, constants, seed), constants)
+    return (x + delta).clamp(0, 1).detach()
 
 
-def _check(model: nn.Module | None, x: Tensor, target: Tensor, ids: Tensor | None) -> Tensor:
-    """Look at what an attack was given; return the ids."""
+def _check(
+    model: Model | None, x: Tensor, target: Tensor, ids: Tensor | None
+) -> tuple[nn.Module | None, Tensor, Tensor]:
+    """Look at what an attack was given; return the model as a module, the images without graph, and the ids."""
     check_images(x)
     check_labels(target, len(x), what="targets")
     if model is not None:
-        check_same_device(model, x)
-    if ids is None:
-        return torch.arange(len(x), device=x.device)
-    check_labels(ids, len(x), what="ids")
-    return ids
+        check_same_device(model := as_module(model), x)
+    if ids is not None:
+        check_labels(ids, len(x), what="ids")
+    return model, plain(x), torch.arange(len(x), device=x.device) if ids is None else ids
 
 
 def _start(x: Tensor, ids: Tensor, target: Tensor, constants: ShadowConstants, seed: int) -> Tensor:

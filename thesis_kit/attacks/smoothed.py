@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thesis_kit.asking import evaluating, frozen
+from thesis_kit.asking import Model, as_module, ask, borrowed, plain
 from thesis_kit.attacks.norms import NORMS, l2_norm, over, within_ball
 from thesis_kit.checks import (
     NonFiniteOutput,
@@ -84,7 +84,7 @@ def smoothed_gradient(
     for some in draws.split(together, dim=1):
         noisy = (x_adv[:, None] + some).flatten(0, 1).requires_grad_()
         with torch.enable_grad():
-            logits = model(noisy)
+            logits = ask(model, noisy)
             if step == 0:
                 check_logits(logits, len(noisy))
                 check_labels(labels, len(labels), logits.shape[1], what=what)
@@ -94,7 +94,7 @@ def smoothed_gradient(
 
 
 def smoothed_pgd(
-    model: nn.Module, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], *, eps: float | Float[Tensor, " n"],
+    model: Model, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], *, eps: float | Float[Tensor, " n"],
     sigma: float, steps: int = 40, step_size: float | None = None, draws: int = 64,
     target: Int[Tensor, " n"] | None = None, seed: int = 0, ids: Int[Tensor, " n"] | None = None,
     chunk: int | None = None,
@@ -120,7 +120,9 @@ def smoothed_pgd(
 
     Source: Salman et al. 2019 (arXiv 1906.04584), section 3.
     """
+    model = as_module(model)
     check_images(x), check_labels(y, len(x)), check_same_device(model, x)
+    x = plain(x)
     if not (math.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma must be a number of at least 0, got {sigma}")
     check_count(steps, what="steps", least=0), check_count(draws, what="draws")
@@ -138,7 +140,7 @@ def smoothed_pgd(
     labels, sign, what = (y, 1.0, "labels") if target is None else (target, -1.0, "targets")
     rows, together = chunk_sizes(draws if sigma else 1, chunk, x.device)
     found = []
-    with evaluating(model), frozen(model):
+    with borrowed(model, "PGD through noise"):
         for some in torch.arange(len(x), device=x.device).split(rows):
             noise = NoiseDraws(ids[some], x, sigma, draws, seed)
             x_adv = x[some]

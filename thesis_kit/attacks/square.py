@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from thesis_kit.asking import Model, evaluating
 from thesis_kit.attacks.losses import Loss
 from thesis_kit.attacks.norms import L2, NORMS, Linf, l2_norm, over, within_ball
-from thesis_kit.attacks.objective import prepare, score
+from thesis_kit.attacks.objective import Goal, prepare, score
 from thesis_kit.checks import check_count
 from thesis_kit.randomness import ImageRandom, image_random
 
@@ -22,7 +23,7 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 querie
 
 
 def square(
-    model: nn.Module,
+    model: Model,
     x: Float[Tensor, "n c h w"],
     y: Int[Tensor, " n"],
     *,
@@ -40,7 +41,8 @@ def square(
     the one of highest loss. An image that is done is not queried again.
 
     Args:
-        model: pixels in [0, 1] to logits (n, k); used in the mode it is in. It need not be differentiable.
+        model: pixels in [0, 1] to logits (n, k), a module or a function, not necessarily differentiable; asked in
+            evaluation mode and left as found, buffers included.
         x: images in [0, 1].
         y: true labels.
         eps: radius of the ball, in pixel units (8/255 for the CIFAR-10 standard).
@@ -59,13 +61,22 @@ def square(
 
     Source: Andriushchenko et al. 2020, Algorithms 1 to 3.
     """
-    goal, ball = prepare(model, x, y, eps=eps, norm=norm, loss=loss, target=target)
+    model, x, goal, ball = prepare(model, x, y, eps=eps, norm=norm, loss=loss, target=target)
     check_count(queries, what="queries")
     if not 0 < p_init <= 1:
         raise ValueError(f"p_init must lie in (0, 1], the square's first share of the pixels, got {p_init}")
-    x, random = x.detach(), image_random(generator, x).fork(0)
+    random = image_random(generator, x).fork(0)
     if len(x) == 0:
         return x.clone()
+    with evaluating(model):
+        return _searched(model, x, goal, ball, random, eps=eps, queries=queries, p_init=p_init)
+
+
+def _searched(
+    model: nn.Module, x: Tensor, goal: Goal, ball: Linf | L2, random: ImageRandom, *, eps: float, queries: int,
+    p_init: float,
+) -> Tensor:  # fmt: skip
+    """The search itself."""
     start, propose = _MOVES[ball.name]
     result = x.clone()
     left, best = torch.arange(len(x), device=x.device), within_ball(start(random, x, eps), x, eps, ball)

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from scipy.stats import beta, binomtest, norm
 from torch import Tensor, nn
 
-from thesis_kit.asking import evaluating
+from thesis_kit.asking import ask, evaluating
 from thesis_kit.checks import check_count, check_images, check_labels, check_logits, check_same_device
 from thesis_kit.progress import track
 from thesis_kit.randomness import mix_seed
@@ -293,7 +293,7 @@ class _Sampler:
         """Look whether the model answers as a classifier, the same twice, and to each image for itself."""
         noisy = self._noisy(0, _SELECTION, 0)
         with torch.no_grad():
-            first, second, few = self.model(noisy), self.model(noisy), self.model(noisy[:_ALONE])
+            first, second, few = (ask(self.model, some) for some in (noisy, noisy, noisy[:_ALONE]))
         check_logits(first, BLOCK)
         if not _alike(first, second):
             raise NotDeterministic(
@@ -320,7 +320,7 @@ class _Sampler:
             blocks = range(first, min(first + self.blocks, total))
             noisy = torch.cat([self._noisy(i, stream, block) for block in blocks])
             with torch.no_grad():
-                logits = torch.cat([self.model(some) for some in noisy.split(self.batch_size)])
+                logits = torch.cat([ask(self.model, some) for some in noisy.split(self.batch_size)])
             check_logits(logits, len(noisy))
             yield logits.argmax(dim=1)[: n - first * BLOCK]
 

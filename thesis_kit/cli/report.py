@@ -47,7 +47,7 @@ def report(
     seed: Seed = 0, pretrained: Pretrained = False, out: Json = None,
 ) -> None:  # fmt: skip
     """Diagnose whether a model is robust or only hard to attack with gradients, by attacks that should agree."""
-    check_eps(eps), choose(norm, NORMS, "norm")  # now, for a twin may take minutes
+    check_eps(eps, norm=norm), choose(norm, NORMS, "norm")  # now, for a twin may take minutes
     if out is not None and not out.absolute().parent.is_dir():
         raise ValueError(f"there is no folder {out.parent} to write the diagnosis to")
     subject = subject_of(model, data, images, size, pretrained)

@@ -135,7 +135,7 @@ def smallest_eps(
     check_images(x), check_labels(y, len(x)), check_same_device(model, x), check_count(steps, what="steps")
     radii, random = sorted(radii), image_random(generator, x)
     for radius in radii:
-        check_eps(radius, what="a radius")
+        check_eps(radius, what="a radius", norm=norm)
     found = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
     with evaluating(model):
         found[~correct(model, (x, y), batch_size=batch_size)] = 0

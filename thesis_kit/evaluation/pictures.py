@@ -17,7 +17,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thesis_kit.asking import evaluating
+from thesis_kit.asking import ask, evaluating
 from thesis_kit.checks import (
     NonFiniteOutput,
     check_count,
@@ -65,7 +65,7 @@ def recognized(
 
 def _names(verifier: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Whether a verifier names each image's class, (n,) bool."""
-    logits = verifier(x)
+    logits = ask(verifier, x)
     check_logits(logits, len(x)), check_labels(y, len(x), logits.shape[1], what="classes")
     return logits.argmax(dim=1) == y
 

@@ -39,13 +39,13 @@ Data = Part | tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
 
 def reference_attack(eps: float, *, norm: str = "linf") -> dict[str, Attack]:
     """The book's R: PGD with cross-entropy, 20 steps of ε/4, one random start."""
-    check_eps(eps)
+    check_eps(eps, norm=norm)
     return {"PGD-20": partial(pgd, eps=eps, norm=norm, steps=20, step_size=eps / 4)}
 
 
 def weak_attack(eps: float, *, norm: str = "linf") -> dict[str, Attack]:
     """An attack as it was common before 2018: cross-entropy, 10 steps of ε/8, one random start."""
-    check_eps(eps)
+    check_eps(eps, norm=norm)
     return {"PGD-10 weak": partial(pgd, eps=eps, norm=norm, steps=10, step_size=eps / 8)}
 
 
@@ -54,7 +54,7 @@ def strong_attacks(eps: float, *, norm: str = "linf", steps: int = 100, restarts
 
     AutoAttack (Croce and Hein 2020) has the last three and FAB, which is left out here.
     """
-    check_eps(eps)
+    check_eps(eps, norm=norm)
     knobs = {"eps": eps, "norm": norm}
     many = {"steps": steps, "step_size": eps / 4, "restarts": restarts}
     return {

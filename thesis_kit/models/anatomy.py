@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from thesis_kit.asking import ask
 from thesis_kit.checks import check_count, check_images, check_same_device
 from thesis_kit.models.classifier import Classifier
 
@@ -66,7 +67,7 @@ def features(model: nn.Module, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 
     check_same_device(model, x)
     check_images(x)
     with head_inputs(model) as seen:
-        model(x)
+        ask(model, x)
     if len(seen) != 1 or seen[0].ndim != 2:
         raise ValueError(
             f"the head was given {[tuple(z.shape) for z in seen]} in one pass: features need one vector an image"

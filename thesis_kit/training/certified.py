@@ -67,7 +67,7 @@ class CrownIBP(Natural):
     beta_start = 1.0
 
     def __post_init__(self) -> None:
-        check_eps(self.eps)
+        check_eps(self.eps, norm="linf")
         choose(self.shape, RAMPS, "ramp")
         for name in ("beta_end", "kappa_end", "warm_up", "ramp"):
             if not 0 <= getattr(self, name) <= 1:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thesis_kit.asking import evaluating
+from thesis_kit.asking import ask, evaluating
 from thesis_kit.checks import check_logits, check_same_device
 from thesis_kit.models import zoo
 from thesis_kit.models.classifier import Classifier
@@ -80,7 +80,7 @@ class HardDistillation(Natural):
             self._network = zoo.load(self.teacher).to(x.device) if named else self.teacher
         check_same_device(self._network, x)
         with evaluating(self._network):
-            logits = self._network(x)
+            logits = ask(self._network, x)
         check_logits(logits, len(x))
         return logits
 

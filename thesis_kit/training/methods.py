@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from thesis_kit.asking import KeepMode
 from thesis_kit.attacks.norms import NORMS
 from thesis_kit.attacks.pgd import pgd
 from thesis_kit.checks import check_count, check_eps, choose
@@ -44,7 +45,7 @@ class Natural:
 class PGD(Natural):
     """Adversarial training with K-step PGD (Madry et al. 2018). K + 1 passes an update.
 
-    The attack is made in the precision of the update.
+    The attack is made in the precision of the update, and in training mode: on batch statistics, which it moves.
 
     Args:
         eps: radius of the ball.
@@ -59,14 +60,14 @@ class PGD(Natural):
     norm: str = "linf"
 
     def __post_init__(self) -> None:
-        check_eps(self.eps)
-        check_count(self.steps, what="steps")
         choose(self.norm, NORMS, "norm")
+        check_eps(self.eps, norm=self.norm)
+        check_count(self.steps, what="steps")
 
     def minibatch(self, x: Tensor, y: Tensor, run: Run) -> None:
         """Descend on the end of a PGD run from x."""
         knobs = {"eps": self.eps, "steps": self.steps, "step_size": self.step_size, "norm": self.norm}
-        run.descend(pgd(run.attacked, x, y, generator=run.random(x), **knobs), y)
+        run.descend(pgd(KeepMode(run.attacked), x, y, generator=run.random(x), **knobs), y)
 
 
 @dataclass
@@ -84,7 +85,7 @@ class FGSM(Natural):
     clip: bool
 
     def __post_init__(self) -> None:
-        check_eps(self.eps)
+        check_eps(self.eps, norm="linf")
 
     def minibatch(self, x: Tensor, y: Tensor, run: Run) -> None:
         """Descend on the image after one signed step from a noisy start."""
@@ -130,7 +131,7 @@ class Free(Natural):
     warm_start: bool = True
 
     def __post_init__(self) -> None:
-        check_eps(self.eps)
+        check_eps(self.eps, norm="linf")
         check_count(self.replays, what="replays")
         self._perturbation: Tensor | None = None
 

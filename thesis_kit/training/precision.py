@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from thesis_kit.asking import ask
 from thesis_kit.checks import choose
 
 PRECISIONS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -55,7 +56,7 @@ class InPrecision(nn.Module):
             most = torch.finfo(self.dtype).max
             x.register_hook(lambda gradient: gradient.nan_to_num(0.0, most, -most) / factor)
         with torch.autocast(x.device.type, self.dtype):
-            logits = self.model(x)
+            logits = ask(self.model, x)
         if not isinstance(logits, Tensor):
             return logits  # whoever reads it says what is wrong with it
         logits = logits.float()

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thesis_kit.asking import KeepMode, ask
 from thesis_kit.attacks.norms import NORMS
 from thesis_kit.attacks.pgd import pgd
 from thesis_kit.checks import check_count, check_eps, choose
@@ -138,8 +139,8 @@ class CleanLogitPairing:
 class AdversarialLogitPairing:
     """Adversarial logit pairing: β · mean ‖z(x) − z(x')‖₂, where x' is a PGD example of x.
 
-    Costs ``steps`` + 1 more passes an update. The images must lie in [0, 1], as PGD wants them. The start of PGD comes
-    from torch's generator, which ``train`` seeds for each update.
+    Costs ``steps`` + 1 more passes an update, all in training mode. The images must lie in [0, 1], as PGD wants them.
+    The start of PGD comes from torch's generator, which ``train`` seeds for each update.
 
     Args:
         beta: weight, at least 0.
@@ -156,20 +157,19 @@ class AdversarialLogitPairing:
     norm: str = "linf"
 
     def __post_init__(self) -> None:
-        _check_weight(self.beta, "beta")
-        check_eps(self.eps)
+        _check_weight(self.beta, "beta"), choose(self.norm, NORMS, "norm")
+        check_eps(self.eps, norm=self.norm)
         check_count(self.steps, what="steps")
         if self.step_size is not None:
             check_eps(self.step_size, what="step_size")
-        choose(self.norm, NORMS, "norm")
 
     def __call__(
         self, model: nn.Module, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], logits: Float[Tensor, "n k"]
     ) -> Float[Tensor, ""]:
         """β times the mean distance between an image's logits and its adversarial example's."""
         knobs = {"eps": self.eps, "steps": self.steps, "step_size": self.step_size, "norm": self.norm}
-        x_adv = pgd(_attacked(model), x.detach(), y, **knobs)
-        return self.beta * _lengths(logits - model(x_adv)).mean()
+        x_adv = pgd(KeepMode(_attacked(model)), x.detach(), y, **knobs)
+        return self.beta * _lengths(logits - ask(model, x_adv)).mean()
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class GaussianAugmentation:
     ) -> Float[Tensor, ""]:
         """w times the mean cross-entropy at x + η."""
         x = x.detach()
-        return self.weight * F.cross_entropy(model(x + self.sigma * torch.randn_like(x)), y)
+        return self.weight * F.cross_entropy(ask(model, x + self.sigma * torch.randn_like(x)), y)
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ class GradientGap:
     ) -> Float[Tensor, ""]:
         """β times the mean ℓ₁ norm of the margin's gradient."""
         x = x.detach().requires_grad_()
-        z = model(x)
+        z = ask(model, x)
         label = z.gather(1, y[:, None])[:, 0]
         rival = z.scatter(1, y[:, None], -torch.inf).amax(dim=1)
         (gradient,) = torch.autograd.grad((label - rival).sum(), x, create_graph=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thesis_kit.asking import ask
 from thesis_kit.checks import NonFiniteOutput, check_labels, check_logits
 from thesis_kit.randomness import ImageRandom, mix_seed
 from thesis_kit.training.precision import PRECISIONS, InPrecision
@@ -63,7 +64,7 @@ class Run:
         return value
 
     def _logits(self, x: Tensor, y: Tensor) -> Tensor:
-        logits = self._descended(x)
+        logits = ask(self._descended, x)
         if self.n_classes is None:
             check_logits(logits, len(x))
             check_labels(y, len(x), logits.shape[1])
