@@ -3,13 +3,21 @@
 ``import thesis_kit as tk``; then ``tk.setup`` chooses where and how large things run, ``tk.train`` trains,
 ``tk.attacks`` and ``tk.evaluation`` judge, ``tk.certification`` certifies, ``tk.inversion`` and ``tk.synthesis`` look
 inside, ``tk.models`` and ``tk.data`` bring networks and images, and ``tk.zoo`` networks that are trained already.
+
+A name is loaded where it is first used, so that ``import thesis_kit`` itself costs nothing.
 """
 
-from thesis_kit import attacks, certification, data, evaluation, inversion, models, synthesis, training
-from thesis_kit.evaluation import robust_accuracy
-from thesis_kit.models import Classifier, build, zoo
-from thesis_kit.session import Session, setup
-from thesis_kit.training import train
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what editors and type checkers see; a running program takes the names from _HOMES
+    from thesis_kit import attacks, certification, data, evaluation, inversion, models, synthesis, training
+    from thesis_kit.evaluation import robust_accuracy
+    from thesis_kit.models import Classifier, build, zoo
+    from thesis_kit.session import Session, setup
+    from thesis_kit.training import train
 
 __version__ = "0.1.0"
 
@@ -30,3 +38,26 @@ __all__ = [
     "training",
     "zoo",
 ]
+
+_HOMES = {  # name → the module that holds it; the other names are modules of the package
+    "Classifier": "models",
+    "Session": "session",
+    "build": "models",
+    "robust_accuracy": "evaluation",
+    "setup": "session",
+    "train": "training",
+    "zoo": "models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = importlib.import_module(f"{__name__}.{_HOMES.get(name, name)}")
+    found = getattr(home, name) if name in _HOMES else home
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

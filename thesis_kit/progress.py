@@ -6,9 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typing import Any
 
 _default: bool | None = None
 _in_use = False  # a bar inside a bar stays hidden: rich before 14.1 refuses to draw two
@@ -31,32 +29,42 @@ def _shown(asked: bool | None) -> bool:
 
 
 class Bar:
-    """What ``track`` hands out: ``advance`` by so many, ``describe`` what is going on."""
+    """What ``track`` hands out: ``advance`` by so many, ``describe`` what is going on; silent where none is drawn."""
 
-    def __init__(self, progress: Progress, task: int):
+    def __init__(self, progress: Any = None, task: int = 0):
         self._progress, self._task = progress, task
 
     def advance(self, amount: float = 1) -> None:
         """Move on by ``amount``."""
-        self._progress.advance(self._task, amount)
+        if self._progress is not None:
+            self._progress.advance(self._task, amount)
 
     def describe(self, text: str) -> None:
         """Say what is being done."""
-        self._progress.update(self._task, description=text)
+        if self._progress is not None:
+            self._progress.update(self._task, description=text)
 
 
 @contextmanager
 def track(text: str, total: float, shown: bool | None = None, *, start: float = 0) -> Iterator[Bar]:
     """A bar over ``total`` steps for the length of the block, on the error stream; hidden inside another one."""
     global _in_use
-    outermost = _shown(shown) and not _in_use
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    bars = Progress(
-        *columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not outermost, transient=True
-    )
-    _in_use = _in_use or outermost
+    if _in_use or not _shown(shown):
+        yield Bar()
+        return
+    _in_use = True
     try:
-        with bars as progress:
+        with _drawn() as progress:
             yield Bar(progress, progress.add_task(text, total=total, completed=start))
     finally:
-        _in_use = _in_use and not outermost
+        _in_use = False
+
+
+def _drawn() -> Any:
+    """rich's bar, gone when it is done; rich is loaded only where one is drawn."""
+    from rich import progress
+    from rich.console import Console
+
+    columns = progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn()
+    times = progress.TimeElapsedColumn(), progress.TimeRemainingColumn()
+    return progress.Progress(*columns, *times, console=Console(stderr=True), transient=True)

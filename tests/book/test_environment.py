@@ -24,6 +24,8 @@ LINES = [
     if line and not line.startswith("#")
 ]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = {extra: list(map(Requirement, asked)) for extra, asked in PROJECT["optional-dependencies"].items()}
+DEPENDENCIES = list(map(Requirement, PROJECT["dependencies"]))
 PINS = {pin_requirements.normalized(Requirement(line).name): Requirement(line) for line in LINES}
 
 
@@ -56,8 +58,7 @@ def test_the_pins_are_what_is_installed():
 
 
 def test_the_project_asks_for_lower_bounds_that_the_pins_meet():
-    asked = [*PROJECT["dependencies"], *(r for extra in PROJECT["optional-dependencies"].values() for r in extra)]
-    for requirement in map(Requirement, asked):
+    for requirement in [*DEPENDENCIES, *(r for extra in EXTRAS.values() for r in extra if r.name != PROJECT["name"])]:
         pin = str(PINS[pin_requirements.normalized(requirement.name)].specifier).removeprefix("==")
         assert requirement.specifier.contains(pin), requirement
         assert any(clause.operator == ">=" for clause in requirement.specifier), requirement
@@ -65,9 +66,9 @@ def test_the_project_asks_for_lower_bounds_that_the_pins_meet():
 
 def test_nothing_pinned_is_left_over():
     """Every pin is asked for by the project or by another pin."""
-    needed = {pin_requirements.normalized(Requirement(r).name) for r in PROJECT["dependencies"]}
-    for extra in PROJECT["optional-dependencies"].values():
-        needed |= {pin_requirements.normalized(Requirement(r).name) for r in extra}
+    needed = {pin_requirements.normalized(r.name) for r in DEPENDENCIES}
+    listed = [r.name for extra in EXTRAS.values() for r in extra if r.name != PROJECT["name"]]
+    needed |= set(map(pin_requirements.normalized, listed))
     requires = {
         pin_requirements.normalized(d.metadata["Name"]): {
             pin_requirements.normalized(Requirement(r).name) for r in d.requires or []
@@ -80,6 +81,27 @@ def test_nothing_pinned_is_left_over():
         reached.add(name)
         needed |= (requires.get(name, set()) & set(PINS)) - reached
     assert set(PINS) - reached - {"setuptools"} == set()  # setuptools builds the package
+
+
+def test_extras_that_name_other_extras_name_those_there_are():
+    for extra, asked in EXTRAS.items():
+        assert {name for r in asked if r.name == PROJECT["name"] for name in r.extras} <= set(EXTRAS) - {extra}
+
+
+def test_a_missing_package_is_looked_for_in_the_extra_that_brings_it():
+    from thesis_kit import extras
+
+    packages = {"sklearn": "scikit-learn", "open_clip": "open-clip-torch", "PIL": "pillow", "IPython": "ipython"}
+    along = {"PIL": "matplotlib", "IPython": "ipywidgets"}  # what brings those that no extra lists
+    for module, extra in extras.EXTRAS.items():
+        listed = {pin_requirements.normalized(r.name) for r in EXTRAS[extra]}
+        assert {packages.get(module, module), along.get(module)} & listed, module
+
+
+def test_what_the_core_asks_for_is_light():
+    """Someone who attacks a model of her own installs no drawing, no widgets and no data sets."""
+    names = {pin_requirements.normalized(r.name) for r in DEPENDENCIES}
+    assert names == {"torch", "numpy", "scipy", "safetensors", "jaxtyping", "rich", "typer", "pyyaml"}
 
 
 @pytest.mark.parametrize("name", sorted(PINS.keys() & {"torch", "torchvision", "torchaudio", "sphinx", "myst-nb"}))

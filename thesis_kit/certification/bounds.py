@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+import scipy
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.stats import binomtest
 from torch import Tensor, nn
 from torch.func import vjp, vmap
 from torch.nn import functional as F
@@ -172,7 +172,7 @@ class Verification:
     @property
     def interval(self) -> tuple[float, float]:
         """95% Wilson interval of ``error``."""
-        found = binomtest(int((~self.verified).sum()), len(self.verified)).proportion_ci(method="wilson")
+        found = scipy.stats.binomtest(int((~self.verified).sum()), len(self.verified)).proportion_ci(method="wilson")
         return float(found.low), float(found.high)
 
 

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import scipy
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import beta, binomtest, norm
 from torch import Tensor, nn
 
 from thesis_kit.asking import ask, evaluating
@@ -70,7 +70,7 @@ class Budget:
     @property
     def largest_radius(self) -> float:
         """σ Φ⁻¹(α^(1/n)): the radius if all n samples agree. No certificate of this budget has a larger one."""
-        return float(self.sigma * norm.ppf(self.alpha ** (1 / self.n)))
+        return float(self.sigma * scipy.stats.norm.ppf(self.alpha ** (1 / self.n)))
 
     @cached_property
     def least_count(self) -> int:
@@ -83,7 +83,7 @@ class Budget:
 
     def radius(self, count: int) -> float:
         """The radius if ``count`` of n samples agree; 0 where that is too few to certify."""
-        return max(0.0, float(self.sigma * norm.ppf(lower_bound(count, self.n, self.alpha))))
+        return max(0.0, float(self.sigma * scipy.stats.norm.ppf(lower_bound(count, self.n, self.alpha))))
 
     def __str__(self) -> str:
         return f"σ = {self.sigma:g}, n₀ = {self.n0:,}, n = {self.n:,}, α = {self.alpha:g}"
@@ -91,7 +91,7 @@ class Budget:
 
 def lower_bound(count: int, n: int, alpha: float) -> float:
     """Clopper–Pearson: with confidence 1 − alpha, ``count`` of ``n`` successes have at least this probability."""
-    return float(beta.ppf(alpha, count, n - count + 1)) if count > 0 else 0.0
+    return float(scipy.stats.beta.ppf(alpha, count, n - count + 1)) if count > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ def predict(
         sampler = _Sampler(model, x, sigma, seed, ids, batch_size)
         for i in range(len(x)):
             (first, second), (label, _) = (top.tolist() for top in sampler.counts(i, _PREDICTION, n).topk(2))
-            if binomtest(first, first + second).pvalue <= alpha:
+            if scipy.stats.binomtest(first, first + second).pvalue <= alpha:
                 answers[i] = label
             bar.advance()
     return answers

@@ -12,11 +12,10 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from thesis_kit.checks import check_count
 from thesis_kit.data.parts import Part, Splits
+from thesis_kit.extras import needs
 
 NAME = "digits.v1"
 N_FOLDS = 5
@@ -26,7 +25,7 @@ _VALIDATION_SHARE = 1 / 8
 
 @lru_cache(maxsize=1)
 def _images() -> tuple[np.ndarray, np.ndarray]:
-    bunch = load_digits()
+    bunch = needs("sklearn.datasets").load_digits()
     pixels = (bunch.data.reshape(-1, 1, 8, 8) / 16.0).astype(np.float32)  # 17 gray levels, 0 … 16
     return pixels, bunch.target.astype(np.int64)
 
@@ -34,7 +33,7 @@ def _images() -> tuple[np.ndarray, np.ndarray]:
 @lru_cache(maxsize=1)
 def _folds() -> tuple[np.ndarray, ...]:
     x, y = _images()
-    cut = StratifiedKFold(N_FOLDS, shuffle=True, random_state=_FOLDS_SEED)
+    cut = needs("sklearn.model_selection").StratifiedKFold(N_FOLDS, shuffle=True, random_state=_FOLDS_SEED)
     return tuple(np.sort(test) for _, test in cut.split(x, y))
 
 
@@ -52,7 +51,8 @@ def digits(seed: int = 0) -> Splits:
     x, y = _images()
     test = _folds()[seed % N_FOLDS]
     rest = np.setdiff1d(np.arange(len(y)), test)
-    train, validation = train_test_split(rest, test_size=_VALIDATION_SHARE, stratify=y[rest], random_state=seed)
+    cut = needs("sklearn.model_selection").train_test_split
+    train, validation = cut(rest, test_size=_VALIDATION_SHARE, stratify=y[rest], random_state=seed)
     return Splits(*(_part(x, y, np.sort(ids)) for ids in (train, validation, test)))
 
 

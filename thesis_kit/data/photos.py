@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torchvision import datasets
-from torchvision.transforms import v2
 
 from thesis_kit.checks import check_count
 from thesis_kit.data.parts import Part, Splits
+from thesis_kit.extras import needs
 
 _VALIDATION_SHARE = 1 / 10
 
@@ -42,18 +41,18 @@ def cifar10(seed: int = 0, *, root: str | Path | None = None, n_test: int | None
     Raises:
         DataUnavailable: the files are missing and cannot be downloaded; says how to go on without them.
     """
-    return _cifar("CIFAR-10", datasets.CIFAR10, seed, root, n_test)
+    return _cifar("CIFAR-10", "CIFAR10", seed, root, n_test)
 
 
 def cifar100(seed: int = 0, *, root: str | Path | None = None, n_test: int | None = None) -> Splits:
     """Return CIFAR-100 (Krizhevsky 2009), a hundred classes, cut as ``cifar10`` is."""
-    return _cifar("CIFAR-100", datasets.CIFAR100, seed, root, n_test)
+    return _cifar("CIFAR-100", "CIFAR100", seed, root, n_test)
 
 
-def _cifar(name: str, kind: type, seed: int, root: str | Path | None, n_test: int | None) -> Splits:
-    folder = Path(root or default_root())
+def _cifar(name: str, kind: str, seed: int, root: str | Path | None, n_test: int | None) -> Splits:
+    folder, make = Path(root or default_root()), getattr(needs("torchvision.datasets"), kind)
     train, test = (
-        _reach(name, folder, lambda download, train=train: kind(folder, train, download=download))
+        _reach(name, folder, lambda download, train=train: make(folder, train, download=download))
         for train in (True, False)
     )
     parts = (_pixels(s.data.transpose(0, 3, 1, 2), s.targets) for s in (train, test))
@@ -72,10 +71,11 @@ def imagenette(seed: int = 0, *, root: str | Path | None = None, size: int = 160
     """
     check_count(size, what="size", least=8)
     folder, variant = Path(root or default_root()), "160px" if size <= 160 else "320px"
+    datasets, v2 = needs("torchvision.datasets"), needs("torchvision.transforms.v2")
     crop = v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size), v2.PILToTensor()])
 
     def open_split(split: str) -> Part:
-        def make(download: bool) -> datasets.Imagenette:
+        def make(download: bool):
             return datasets.Imagenette(folder, split, size=variant, download=download, transform=crop)
 
         images, labels = zip(*_reach("Imagenette", folder, make), strict=True)

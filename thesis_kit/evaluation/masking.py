@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import scipy
 import torch
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from thesis_kit.asking import evaluating, frozen
@@ -462,6 +462,6 @@ def _ahead(name: str, robust: RobustAccuracy, others: list[str], usual: str, *, 
     mine, theirs = outcomes[usual].survived, best.survived
     only_theirs, only_mine = int((mine & ~theirs).sum()), int((theirs & ~mine).sum())
     discordant = only_theirs + only_mine
-    luck = binomtest(only_theirs, discordant, alternative="greater").pvalue if discordant else 1.0
+    luck = scipy.stats.binomtest(only_theirs, discordant, alternative="greater").pvalue if discordant else 1.0
     ahead = outcomes[usual].accuracy - best.accuracy >= by and luck < CHANCE
     return Finding(name, bool(ahead), f"{best.name} leaves {best.accuracy:.1%}, {usual} {outcomes[usual].accuracy:.1%}")

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import scipy
 import torch
 from jaxtyping import Float, Int
-from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -215,4 +215,4 @@ def class_regions(
                 laid = F.pad(cut, borders, value=surroundings)
                 batches = zip(laid.split(batch_size), y.split(batch_size), strict=True)
                 seen[:, i, j] = torch.cat([_names(verifier, some, labels) for some, labels in batches]).cpu()
-    return torch.tensor([ndimage.label(places.numpy())[1] for places in seen], dtype=torch.int64)
+    return torch.tensor([scipy.ndimage.label(places.numpy())[1] for places in seen], dtype=torch.int64)

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import scipy
 import torch
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from thesis_kit.asking import evaluating
@@ -138,7 +138,7 @@ class RobustAccuracy:
 
 
 def _wilson(outcome: Tensor) -> tuple[float, float]:
-    interval = binomtest(int(outcome.sum()), len(outcome)).proportion_ci(method="wilson")
+    interval = scipy.stats.binomtest(int(outcome.sum()), len(outcome)).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 
 import numpy as np
+import scipy
 import torch
-from scipy.stats import spearmanr
 from torch import nn
 
 from thesis_kit import training
@@ -156,7 +156,7 @@ def trend(depths: Sequence[int], robust: Sequence[float]) -> float:
     """Spearman correlation, −1 … 1, of the blocks retrained and the robustness lost; 0 where all are equally robust."""
     if len(set(robust)) == 1:
         return 0.0
-    return float(spearmanr(depths, -np.asarray(robust)).statistic)
+    return float(scipy.stats.spearmanr(depths, -np.asarray(robust)).statistic)
 
 
 def _make(arm: str, world: World) -> Made:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from thesis_kit.checks import UnknownName, check_count, choose
+from thesis_kit.extras import needs
 from thesis_kit.models.classifier import Classifier
 from thesis_kit.models.mixer import small_mixer
 from thesis_kit.models.residual import preact_resnet18, small_resnet, wrn_32_10
@@ -59,7 +60,7 @@ def build(
 def _timm_classifier(
     name: str, n_classes: int | None, in_channels: int | None, pretrained: bool, options: dict
 ) -> Classifier:
-    import timm  # half a second, and only needed here
+    timm = needs("timm")  # half a second, and only needed here
 
     if not timm.is_model(name.split(".")[0]):
         choose(name, [*BUILDERS, *timm.list_models()], "model")

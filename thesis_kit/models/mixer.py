@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from thesis_kit.extras import needs
 from thesis_kit.models.classifier import Classifier
 
 
@@ -13,9 +14,8 @@ def small_mixer(
     Pixels are centered at 0 and doubled, as timm does for it. ``width`` is the number of features of a patch and
     ``depth`` the number of blocks.
     """
-    from timm.models.mlp_mixer import MlpMixer  # half a second, and only needed here
-
     if size % patch:
         raise ValueError(f"the image is cut into patches of {patch} × {patch}: size must be a multiple, got {size}")
-    network = MlpMixer(n_classes, size, in_channels, patch, num_blocks=depth, embed_dim=width)
+    make = needs("timm.models.mlp_mixer").MlpMixer
+    network = make(n_classes, size, in_channels, patch, num_blocks=depth, embed_dim=width)
     return Classifier(network, mean=[0.5] * in_channels, std=[0.5] * in_channels, size=size)

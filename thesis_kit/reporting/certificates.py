@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import scipy
 import torch
 from matplotlib.figure import Figure
-from scipy.stats import norm
 from torch import Tensor, nn
 
 from thesis_kit.asking import evaluating
@@ -69,7 +69,7 @@ def caps_figure(alpha: float, *, label: str, caption: str) -> Shown:
     marked = [100, 1000, 10_000, 100_000]
 
     def radius(n: Sequence[int] | np.ndarray) -> np.ndarray:
-        return norm.ppf(alpha ** (1 / np.asarray(n, dtype=float)))
+        return scipy.stats.norm.ppf(alpha ** (1 / np.asarray(n, dtype=float)))
 
     with style():
         figure, axis = canvas(size=(7, 3.4))
@@ -124,7 +124,7 @@ def accuracy_curves(recorded: Result, sigmas: Sequence[float], *, label: str, ca
 def radii_figure(recorded: Result, sigmas: Sequence[float], *, label: str, caption: str) -> Shown:
     """Mean certified radii of natural and of Shadow images, in units of σ, with the largest that the budget allows."""
     config = recorded.document["config"]
-    cap = float(norm.ppf(config["alpha"] ** (1 / config["n"])))
+    cap = float(scipy.stats.norm.ppf(config["alpha"] ** (1 / config["n"])))
     with style():
         figure, axis = canvas(size=(7, 3.6))
         said = []
@@ -148,7 +148,7 @@ def budget_figure(recorded: Result, *, label: str, caption: str) -> Shown:
     config = recorded.document["config"]
     sizes, alpha, sigma = config["sizes"], config["alpha"], config["sigma"]
     lines = np.stack([np.concatenate(list(recorded.per_image("radius", f"n={n}").values())) for n in sizes])
-    caps = sigma * norm.ppf(alpha ** (1 / np.asarray(sizes, dtype=float)))
+    caps = sigma * scipy.stats.norm.ppf(alpha ** (1 / np.asarray(sizes, dtype=float)))
     with style():
         figure, axis = canvas(size=(7, 3.6))
         axis.plot(sizes, lines, color=COLORS["sky"], linewidth=0.8, alpha=0.8)
@@ -215,5 +215,5 @@ def radii_lines(recorded: Result, arms: Mapping[str, str], *, share: str = "forg
 def share_at_cap(recorded: Result, arm: str, sigma: float) -> float:
     """Share of an arm's images whose certificate is the largest that the recorded budget allows."""
     config = recorded.document["config"]
-    cap = sigma * norm.ppf(config["alpha"] ** (1 / config["n"]))
+    cap = sigma * scipy.stats.norm.ppf(config["alpha"] ** (1 / config["n"]))
     return float(np.mean(np.concatenate(list(recorded.per_image("radius", arm).values())) >= cap * (1 - 1e-5)))

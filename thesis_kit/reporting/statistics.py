@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
+import scipy
 
 LEVEL = 0.95
 N_RESAMPLES = 10_000
@@ -63,7 +63,7 @@ def student_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float
     if len(values) < 2:
         return -math.inf, math.inf
     error = values.std(ddof=1) / math.sqrt(len(values))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * error)
+    half = float(scipy.stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * error)
     return float(values.mean()) - half, float(values.mean()) + half
 
 
@@ -77,7 +77,7 @@ def prediction_interval(values: Sequence[float] | np.ndarray, level: float = LEV
     if len(values) < 2:
         return -math.inf, math.inf
     spread = values.std(ddof=1) * math.sqrt(1 + 1 / len(values))
-    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * spread)
+    half = float(scipy.stats.t.ppf((1 + level) / 2, len(values) - 1) * spread)
     return float(values.mean()) - half, float(values.mean()) + half
 
 
@@ -126,7 +126,7 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """Wilson's score interval for a share of ``successes`` in ``n``."""
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"a share needs 0 <= successes <= n and n >= 1, got {successes} of {n}")
-    z2 = float(stats.norm.ppf((1 + level) / 2)) ** 2
+    z2 = float(scipy.stats.norm.ppf((1 + level) / 2)) ** 2
     p = successes / n
     center = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * p * (1 - p) / n + z2**2 / (4 * n**2)) / (1 + z2 / n)
@@ -159,13 +159,13 @@ REJECTED = 1e-3  # an exact test that gives less than this refutes a promised pr
 
 def trials_interval(successes: int, n: int, *, seeds: int) -> Interval:
     """The share of trials that kept a promise, with the exact 95% interval of Clopper and Pearson."""
-    found = stats.binomtest(successes, n).proportion_ci(LEVEL, method="exact")
+    found = scipy.stats.binomtest(successes, n).proportion_ci(LEVEL, method="exact")
     return Interval(successes / n, float(found.low), float(found.high), n=n, seeds=seeds, kind=CLOPPER_PEARSON)
 
 
 def judge_trials(successes: int, n: int, promised: float) -> tuple[Verdict, str]:
     """Whether trials agree with a promised probability of success: refuted only by an exact one-sided test."""
-    p = float(stats.binomtest(n - successes, n, 1 - promised, alternative="greater").pvalue)
+    p = float(scipy.stats.binomtest(n - successes, n, 1 - promised, alternative="greater").pvalue)
     failed, allowed = f"{n - successes} of {n:,} trials failed", f"{100 * (1 - promised):.3g}% may"
     verdict = Verdict.FAILS if p < REJECTED else Verdict.HOLDS
     return verdict, f"{failed} where {allowed}; exact binomial test, p = {p:.2g}"
