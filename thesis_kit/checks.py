@@ -24,13 +24,29 @@ class NonFiniteOutput(ValueError):
     """A model or loss gave NaN or infinity, so that nothing computed from it would mean anything."""
 
 
+_SHOWN = 8  # of very many names
+_LISTED_BY = {
+    "model": "timm.list_models() and thesis_kit.zoo.names()", "zoo model": "thesis_kit.zoo.names()",
+    "zoo recipe": "`thesis-kit zoo list`", "layer": "model.named_modules()",
+}  # fmt: skip
+
+
 def choose(name: str, known: Mapping[str, Any] | Iterable[str], kind: str) -> Any:
     """Return ``known[name]`` (or ``name`` itself from a plain list), or say which names are near it."""
     if name in (names := list(known)):
         return known[name] if isinstance(known, Mapping) else name
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
-    offer = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(sorted(names))}"
-    raise UnknownName(f"unknown {kind} {name!r}: {offer}")
+    raise UnknownName(f"unknown {kind} {name!r}: {_offer(near, names, kind)}")
+
+
+def _offer(near: list[str], names: list[str], kind: str) -> str:
+    """Names near the one asked for, else all, or the first few of very many and how to list them."""
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    if kind not in _LISTED_BY or len(names) <= _SHOWN:
+        return f"choose one of {', '.join(sorted(names))}"
+    rest = f"and {len(names) - _SHOWN:,} more, which {_LISTED_BY[kind]} lists"
+    return f"choose one of {', '.join(names[:_SHOWN])} {rest}"
 
 
 def check_images(x: Tensor) -> None:
@@ -71,13 +87,7 @@ def check_labels(y: Tensor, n: int, n_classes: int | None = None, *, what: str =
 
 def check_logits(logits: Tensor, n: int) -> None:
     """Require finite logits of shape (n, k) with at least two classes."""
-    if not isinstance(logits, Tensor):
-        raise ValueError(
-            f"a classifier must return logits of shape ({n}, k) for {n} images, got {_of_what(logits)}: wrap the model "
-            "in a function that returns its logits alone"
-        )
-    if logits.ndim != 2 or logits.shape[0] != n:
-        raise ValueError(f"a classifier must return logits of shape ({n}, k) for {n} images, got {tuple(logits.shape)}")
+    check_form_of_logits(logits, n)
     if logits.shape[1] < 2:
         raise ValueError("the model has one output: a classifier needs at least two classes")
     if not torch.isfinite(logits).all():
@@ -86,12 +96,28 @@ def check_logits(logits: Tensor, n: int) -> None:
         )
 
 
-def _of_what(answer: object) -> str:
-    """An answer that is no tensor, in a few words."""
-    kind = type(answer).__name__
-    if isinstance(answer, Mapping):
-        return f"{kind} with {', '.join(map(str, [*answer][:4]))}"
-    return f"{kind} of {len(answer)}" if isinstance(answer, tuple | list) else kind
+def check_form_of_logits(logits: object, n: int) -> None:
+    """Require a tensor of shape (n, k), whatever its numbers."""
+    if isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape[0] == n:
+        return
+    seen, advice = _described(logits)
+    raise ValueError(f"a classifier must return logits of shape ({n}, k) for {n} images, got {seen}: {advice}")
+
+
+def _described(output: object) -> tuple[str, str]:
+    """What a network returned in place of logits, and what to do about it."""
+    if isinstance(output, Tensor):
+        advice = "reduce its maps or tokens to one row an image" if output.ndim > 2 else "return one row an image"
+        return str(tuple(output.shape)), f"{advice}, in a small nn.Module around the network"
+    kind = type(output).__name__
+    if isinstance(output, Mapping):
+        key = "logits" if "logits" in output else next(iter(output), "logits")
+        seen, place = f"{kind} with the keys {', '.join(map(str, output))}", f"[{key!r}]"
+    elif isinstance(output, tuple | list):
+        seen, place = f"{kind} of {len(output)}", "[0]"
+    else:
+        seen, place = kind, ".logits" if hasattr(output, "logits") else " of it"
+    return seen, f"wrap it in an nn.Module whose forward returns network(x){place}"
 
 
 def check_eps(eps: float, *, what: str = "eps", norm: str | None = None) -> None:

@@ -44,6 +44,14 @@ def test_choose_offers_near_names(name, sentence):
         choose(name, dict.fromkeys(["natural", "free-8", "pgd-7"]), "arm")
 
 
+def test_choose_shows_a_few_of_very_many():
+    many = [f"layer{n}" for n in range(1234)]
+    with pytest.raises(UnknownName, match=r"choose one of layer0, .*layer7 and 1,226 more, which model.named_modules"):
+        choose("§", many, "layer")
+    with pytest.raises(UnknownName, match=r"choose one of layer0, layer1, layer2$"):
+        choose("§", many[:3], "layer")
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_images_let_in(dtype):
     check_images(torch.tensor([0.0, 0.5, 1.0, -0.0], dtype=dtype).view(1, 1, 2, 2))

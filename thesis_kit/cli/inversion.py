@@ -17,6 +17,7 @@ from thesis_kit.cli.subjects import Pretrained, Seed, model_of
 from thesis_kit.files import write_atomic
 from thesis_kit.inversion import LEAST, plug_in_inversion
 from thesis_kit.models import zoo
+from thesis_kit.models.build import timm_name
 from thesis_kit.models.fingerprint import fingerprint
 
 _A_PASS = 64  # images that the model is asked about together, at the end
@@ -96,9 +97,7 @@ def _shape(model: str, size: int | None) -> tuple[int, int]:
         return channels, size or side
     import timm  # half a second, and only needed here
 
-    if not timm.is_model(model.split(".")[0]):
-        choose(model, [*zoo.names(), *timm.list_models()], "model")
-    config = timm.get_pretrained_cfg(model)
+    config = timm.get_pretrained_cfg(timm_name(model, zoo.names()))
     return 3, size or (config.input_size[-1] if config else 224)
 
 

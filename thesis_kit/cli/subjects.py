@@ -11,10 +11,11 @@ import typer
 from torch import nn
 
 from thesis_kit import data
-from thesis_kit.checks import UnknownName, check_count, choose
+from thesis_kit.checks import check_count, choose
 from thesis_kit.data import Part
 from thesis_kit.experiments.zoo import SOURCES
 from thesis_kit.models import build, zoo
+from thesis_kit.models.build import BUILDERS, timm_name
 from thesis_kit.models.fingerprint import fingerprint
 
 Model = Annotated[str, typer.Argument(help="A member of the zoo (`zoo list`), or any model name that timm knows.")]
@@ -57,11 +58,9 @@ def model_of(name: str, pretrained: bool, in_channels: int) -> nn.Module:
     members = zoo.names()
     if name in members:
         return zoo.load(name)
-    try:
-        return build(name, pretrained=pretrained, in_channels=in_channels, seed=0)
-    except UnknownName:
-        choose(name, [*members, *_timm_names()], "model")
-        raise
+    if name not in BUILDERS:
+        timm_name(name, members)  # for the error, which offers members too
+    return build(name, pretrained=pretrained, in_channels=in_channels, seed=0)
 
 
 def check_classes(name: str, model: nn.Module, data_name: str, part: Part) -> None:
@@ -77,9 +76,3 @@ def check_classes(name: str, model: nn.Module, data_name: str, part: Part) -> No
         n_classes = model(part.x[:1]).shape[1]
     if n_classes <= int(part.y.max()):
         raise ValueError(f"{name} knows {n_classes} classes, and {data_name} has labels up to {int(part.y.max())}")
-
-
-def _timm_names() -> list[str]:
-    import timm  # half a second, and only needed for an error
-
-    return timm.list_models()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 import torch
 
 from thesis_kit.checks import UnknownName, check_count, choose
@@ -21,6 +24,14 @@ BUILDERS = {
 }
 
 
+_OURS = {"num_classes": "n_classes", "in_chans": "in_channels"}  # timm's words for two of our arguments
+_WITHOUT_CLASSES = {384, 512, 640, 768, 1024, 1152, 1280}  # widths of timm's image towers, which end in embeddings
+
+
+class WeightsUnavailable(ValueError):
+    """Weights or a configuration that could not be read from disk or the network."""
+
+
 def build(
     name: str, *, n_classes: int | None = None, in_channels: int | None = None, pretrained: bool = False,
     seed: int | None = None, **options: object,
@@ -28,9 +39,10 @@ def build(
     """Return a classifier from pixels in [0, 1] to logits, by the name of its architecture.
 
     Args:
-        name: "small_cnn", "strided_cnn", "small_mixer", "small_resnet", "preact_resnet18", "wrn_32_10", or any timm
-            model name ("vit_base_patch16_224").
-        n_classes: number of logits; None takes the architecture's own (10 here, 1000 for most of timm).
+        name: "small_cnn", "strided_cnn", "small_mixer", "small_resnet", "preact_resnet18", "wrn_32_10", any timm model
+            name ("vit_base_patch16_224", with or without the tag of its weights), or "hf-hub:owner/model".
+        n_classes: number of logits; None takes the architecture's own (10 here, 1000 for most of timm). timm's models
+            without classes of their own, such as "vit_small_patch14_dinov2", need it, and get a head that is untrained.
         in_channels: channels of an image; None takes the architecture's own.
         pretrained: load timm's weights (needs a network connection the first time).
         seed: seed of the initial weights; the caller's random state is left as it was. None uses that state.
@@ -41,11 +53,12 @@ def build(
         A ``Classifier`` with the normalization and input size of a timm model as its first layers.
 
     Raises:
-        UnknownName: the name is unknown; near names are offered.
+        UnknownName: the name or its tag is unknown; near names, or the tags that there are, are offered.
+        ValueError: the model would have no classes, or options contradict one another.
+        WeightsUnavailable: weights are neither on disk nor can they be downloaded.
     """
-    check_count(2 if n_classes is None else n_classes, what="n_classes", least=2)
-    given = {"n_classes": n_classes, "in_channels": in_channels}
-    given = {key: value for key, value in given.items() if value is not None}
+    given, options = _arguments({"n_classes": n_classes, "in_channels": in_channels}, options)
+    check_count(given.get("n_classes", 2), what="n_classes", least=2)
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
@@ -54,25 +67,84 @@ def build(
                 raise ValueError(f"{name} has no pretrained weights: train it, or name a timm model")
             network = BUILDERS[name](**given, **options)
             return network if isinstance(network, Classifier) else Classifier(network)
-        return _timm_classifier(name, n_classes, in_channels, pretrained, options)
+        return _timm_classifier(timm_name(name), pretrained, options, **given)
+
+
+def _arguments(given: dict, options: dict) -> tuple[dict, dict]:
+    """The arguments that were given, under their own names or timm's, and the other options."""
+    given, options = {key: value for key, value in given.items() if value is not None}, dict(options)
+    for word, own in _OURS.items():
+        value = options.pop(word, None)
+        if value is not None and given.setdefault(own, value) != value:
+            raise ValueError(f"{own}={given[own]} and {word}={value} contradict one another: give {own} alone")
+    if options.pop("features_only", False):
+        raise ValueError(
+            "features_only gives maps and no logits: build the classifier and read its layers with "
+            "synthesis.activations(model, layers, x)"
+        )
+    return given, options
+
+
+def timm_name(name: str, others: Iterable[str] = ()) -> str:
+    """A name that timm builds by, of its own or of a hub; ``others`` are offered where there is none.
+
+    Raises:
+        UnknownName: timm has no such model, or no such tag of it.
+    """
+    timm = needs("timm")  # half a second, and only needed here
+
+    name = re.sub(r"^(hf[-_]hub:)?timm/", "", name)
+    if re.match(r"(hf[-_]hub|local-dir):.", name):
+        return name
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        if "/" in name:
+            raise UnknownName(f"unknown model {name!r}: a model of the Hugging Face Hub is called hf-hub:{name}")
+        choose(name, [*others, *BUILDERS, *timm.list_models()], "model")
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        has = f"it has {', '.join(tags)}" if tags else "it has none, leave it out"
+        raise UnknownName(f"unknown tag {tag!r} of {architecture}: {has}") from error
+    return name
 
 
 def _timm_classifier(
-    name: str, n_classes: int | None, in_channels: int | None, pretrained: bool, options: dict
+    name: str, pretrained: bool, options: dict, n_classes: int | None = None, in_channels: int = 3
 ) -> Classifier:
-    timm = needs("timm")  # half a second, and only needed here
+    timm = needs("timm")
 
-    if not timm.is_model(name.split(".")[0]):
-        choose(name, [*BUILDERS, *timm.list_models()], "model")
-        raise UnknownName(f"unknown model {name!r}")
-    if n_classes is not None:
+    if n_classes is None:
+        _check_own_classes(name)
+    else:
         options = {**options, "num_classes": n_classes}
-    network = timm.create_model(name, pretrained=pretrained, in_chans=in_channels or 3, **options)
+    try:
+        network = timm.create_model(name, pretrained=pretrained, in_chans=in_channels, **options)
+    except OSError as error:
+        raise WeightsUnavailable(
+            f"{name} could not be loaded ({' '.join(str(error).split()).rstrip('.')}): connect to the network once, or "
+            "leave out pretrained"
+        ) from error
     expected = timm.data.resolve_model_data_config(network)
-    mean, std = _for_channels(expected["mean"], expected["std"], in_channels or 3)
+    mean, std = _for_channels(expected["mean"], expected["std"], in_channels)
     fixed = network.pretrained_cfg.get("fixed_input_size", False) or "img_size" in options
     size = options.get("img_size", tuple(expected["input_size"][-2:]))
     return Classifier(network, mean=mean, std=std, size=size if fixed else None)
+
+
+def _check_own_classes(name: str) -> None:
+    """Refuse a model whose outputs are features, or embeddings of a model of images and text."""
+    timm = needs("timm")
+
+    config = None if ":" in name else timm.get_pretrained_cfg(name)
+    if config is None or config.num_classes not in _WITHOUT_CLASSES | {0}:
+        return
+    gives = f"embeddings of {config.num_classes} numbers" if config.num_classes else "features"
+    raise ValueError(
+        f"{name} has no classes of its own, for it gives {gives}: say n_classes, and it gets a head that is to be "
+        "trained"
+    )
 
 
 def _for_channels(mean: tuple, std: tuple, channels: int) -> tuple[list[float], list[float]]:
