@@ -1,0 +1,62 @@
+"""A Sphinx extension for who reads the site and runs nothing: code that is not the point waits behind one quiet word.
+
+The setup cell shows what it comes to, without the lines that only Colab needs. What scrolls sideways can be reached by
+the keyboard, and formulas, which need no menu, cannot.
+"""
+
+from __future__ import annotations
+
+import re
+
+from docutils import nodes
+from myst_nb.sphinx_ import HideCodeCellNode
+
+GUARD = re.compile(r"import sys\n\nif \"google\.colab\" in sys\.modules:\n(?:    .*\n|\n(?=    ))+\n?")
+SCROLLS = re.compile(r'<div class="(math notranslate nohighlight|highlight)"')
+
+
+def shorten_setup(app, doctree):
+    """The setup cell without its guard for Colab, folded."""
+    for cell in doctree.findall(nodes.container):
+        if "tag_setup" in cell.get("classes", []):
+            cell["hide_mode"] = "input"
+            cell["prompt_show"] = cell["prompt_hide"] = "setup"
+            for code in cell.findall(nodes.literal_block):
+                short = GUARD.sub("", code.astext())
+                code.clear()
+                code += nodes.Text(short)
+                code.rawsource = short  # Pygments colors only what is as it was written
+
+
+def open_fold(translator, node):
+    """The marker of a folded cell: one word, which is also its name."""
+    word = "setup" if node["prompt_show"] == "setup" else "code"
+    translator.body.append(f'<details class="tk-code"><summary><span>{word}</span></summary>\n')
+
+
+def close_fold(translator, node):
+    translator.body.append("</details>\n")
+
+
+def reachable(app, pagename, templatename, context, doctree):
+    """Formulas and code that may scroll sideways take the focus, under a name."""
+    if "body" in context:
+        names = {"highlight": "code", "math notranslate nohighlight": "formula"}
+        context["body"] = SCROLLS.sub(
+            lambda found: f'{found[0]} tabindex="0" role="group" aria-label="{names[found[1]]}"', context["body"]
+        )
+
+
+def still_formulas(app, config):
+    """MathJax without its menu, which would make every formula a stop of the tab key."""
+    settings = dict(config.mathjax3_config or {})
+    settings["options"] = {**settings.get("options", {}), "enableMenu": False}
+    config.mathjax3_config = settings
+
+
+def setup(app):
+    app.add_node(HideCodeCellNode, override=True, html=(open_fold, close_fold))
+    app.connect("config-inited", still_formulas, priority=900)
+    app.connect("doctree-read", shorten_setup)
+    app.connect("html-page-context", reachable)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
