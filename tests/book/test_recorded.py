@@ -60,6 +60,13 @@ def test_one_seed_of_chapter_4_measured_again():
     assert again["budget"] == recorded.cells[arm][seed]["budget"]
 
 
+def test_a_distance_that_fails_its_control_gives_no_verdict():
+    """By the kernel distance, drawings of random weights lie nearer to real images than the trained network's."""
+    recorded, claim = load_result("inversion.scenes"), catalog().claims["pii-robust-kid"]
+    assert recorded.mean("kid", "pii@random").high < recorded.mean("kid", "pii@resnet").low
+    assert "fails its control" in claim.not_run
+
+
 def test_chapters_of_the_book_have_recordings():
     assert {"defenses.digits", "defenses.scenes", "certificates.scenes", "regularization.digits"} <= set(published())
 

@@ -9,16 +9,29 @@ import pytest
 import yaml
 
 from thesis_kit.reporting.claims import FILE, catalog, read_catalog
-from thesis_kit.reporting.judging import difference, judge_chapter, judge_claim, measure_contrast
+from thesis_kit.reporting.judging import Finding, difference, judge_chapter, judge_claim, measure_contrast
+from thesis_kit.reporting.ledger import rows
+from thesis_kit.reporting.multiplicity import contrasts, fragile
 from thesis_kit.reporting.results import Result, result_path, write_document
 from thesis_kit.reporting.rules import BadClaims, parse_contrast, parse_expression
-from thesis_kit.reporting.statistics import CLOPPER_PEARSON, NEWCOMBE, WILSON, Verdict, newcombe
+from thesis_kit.reporting.statistics import (
+    BY_IMAGES,
+    BY_SEEDS,
+    CLOPPER_PEARSON,
+    NEWCOMBE,
+    WILSON,
+    Interval,
+    Verdict,
+    newcombe,
+)
 
 DATA = yaml.safe_load(FILE.read_text(encoding="utf-8"))
 CHAPTER_1 = [
     "free-robust",
     "free-matches-pgd",
+    "free-matches-pgd-eighth",
     "free-strong",
+    "free-order",
     "free-m-tradeoff",
     "fast-collapse",
     "transfer-inherits",
@@ -85,6 +98,7 @@ def put(key, value):
         (put("rule", ["exit(1).x - R(natural) >= 20 points"]), "cannot be read"),
         (put("rule", []), "needs a list of at least one contrast"),
         (put("rule", "R(free-8) >= 20 points"), "needs a list of at least one contrast"),
+        (put("plan", ["something"]), "has a plan and rule: a plan stands in place of them"),
         (put("conditions", ["passes(free-8)"]), "should compare two sides"),
         (put("report", {"x": "R(free-8"}), "a report of claim free-robust cannot be read"),
         (lambda data, row: row["paper"].__setitem__("status", "sure"), "unknown status of claim free-robust 'sure'"),
@@ -169,6 +183,40 @@ def test_thresholds_and_units():
     assert (contrast.threshold, contrast.points, contrast.kind) == (-3.0, True, "items")
     plain = parse_contrast("trend(a) >= 0.35", "items", "claim x")
     assert (plain.threshold, plain.points, plain.kind) == (0.35, False, "scalars")
+
+
+def test_a_claim_may_wait_with_a_plan(world):
+    data = copy.deepcopy(DATA)
+    row = {key: value for key, value in data["claims"][0].items() if key not in ("rule", "conditions", "report")}
+    data["claims"] = [{**row, "plan": ["R of two arms: above zero."], "not_run": "no arms yet"}]
+    claim = next(iter(read_catalog(yaml.safe_dump(data)).claims.values()))
+    assert (claim.plan, claim.rule, claim.terms, claim.arms) == (("R of two arms: above zero.",), (), [], [])
+    found = judge_claim(claim, Result(world.document({"free-8": {"R": 0.7}})))
+    assert (found.verdict, found.reason) == (Verdict.NOT_RUN, "no arms yet")
+    assert ("Planned", ["R of two arms: above zero."]) in rows(found)
+    assert "Rule" not in dict(rows(found))
+    for key, sentence in (("not_run", "say under not_run why"), ("plan", "needs a list of at least one contrast")):
+        lacking = {name: value for name, value in data["claims"][0].items() if name != key}
+        with pytest.raises(BadClaims, match=sentence):
+            read_catalog(yaml.safe_dump({**data, "claims": [lacking]}))
+    with pytest.raises(BadClaims, match="at least one sentence under plan"):
+        read_catalog(yaml.safe_dump({**data, "claims": [{**data["claims"][0], "plan": []}]}))
+
+
+def test_a_rule_that_came_late_says_so():
+    late = [claim for claim in catalog().claims.values() if claim.late]
+    assert late
+    assert {claim.background.partition(", ")[2] for claim in late} == {"its rule written when the outcomes were known"}
+    assert catalog().claims["free-robust"].background == "from the thesis"
+
+
+def test_every_chapter_of_the_thesis_has_its_claims():
+    """A chapter that is to come is listed with its claims; every arena named there is one of the book."""
+    counted = {chapter.number: len(catalog().of(name)) for name, chapter in catalog().chapters.items()}
+    assert sorted(counted) == [1, 2, 3, 4, 5, 6, 7]
+    assert (counted[5], counted[6], counted[7]) == (14, 10, 9)
+    for name in ("features", "clip", "sonification"):
+        assert all(claim.plan and claim.not_run for claim in catalog().of(name))
 
 
 # --- judging
@@ -324,3 +372,32 @@ def test_a_chapter_is_judged_from_its_folder(world, tmp_path):
     verdicts = {one.claim.id: one.verdict for one in judge_chapter("defenses", tmp_path)}
     assert verdicts.pop("free-robust") is Verdict.HOLDS
     assert set(verdicts.values()) == {Verdict.NOT_RUN}
+
+
+# --- many claims
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "kind", "seeds", "expected"),
+    [
+        (0.5, 3.5, BY_IMAGES, 10, False),  # 2 ± 1.5 · 1.314 begins at 0.03
+        (0.4, 3.6, BY_IMAGES, 10, True),  # 2 ± 1.6 · 1.314 begins at -0.10
+        (0.5, 3.5, BY_SEEDS, 10, True),  # Student's t with 9 degrees widens by 3.250 / 2.262: it begins at -0.16
+        (0.5, 3.5, BY_SEEDS, 100, False),  # by 2.626 / 1.984: it begins at 0.01
+        (1.0, 3.0, BY_SEEDS, 3, True),  # by 9.925 / 4.303
+        (-3.6, -0.4, BY_IMAGES, 10, True),
+        (-3.5, -0.5, BY_IMAGES, 10, False),
+        (-1.0, 5.0, BY_IMAGES, 10, False),  # undecided already
+    ],
+)
+def test_a_decision_near_its_threshold_is_fragile(low, high, kind, seeds, expected):
+    interval = Interval((low + high) / 2, low, high, 100, seeds, kind)
+    contrast = parse_contrast("R(a) - R(b) >= 0 points", "items", "claim x")
+    assert fragile(Finding(contrast, interval, {}, Verdict.HOLDS, "")) is expected
+
+
+def test_contrasts_are_counted(world):
+    rule = ["R(free-8) - R(natural) >= 20 points", "R(free-8) - R(natural) >= 0 points"]
+    two = judged(world, {"free-8": 0.7, "natural": 0.3}, rule)
+    promised = judged(world, {"free-8": 1.0, "natural": 0.3}, ["R(free-8) >= 0.999"], interval="trials")
+    assert len(contrasts([two, promised, judge_claim(claim_with(), None)])) == 2

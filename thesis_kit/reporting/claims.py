@@ -48,7 +48,11 @@ class Paper:
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of the ledger, without its measurement."""
+    """One row of the ledger, without its measurement.
+
+    A claim that waits for its arms has a ``plan``, sentences that fix what will be asked, in place of a rule. One whose
+    rule was written or changed when the outcomes were known is ``late``.
+    """
 
     id: str
     chapter: str
@@ -61,6 +65,14 @@ class Claim:
     conditions: tuple[Condition, ...]
     report: tuple[Reported, ...]
     not_run: str | None
+    plan: tuple[str, ...] = ()
+    late: bool = False
+
+    @property
+    def background(self) -> str:
+        """Where the claim comes from, in words."""
+        late = ", its rule written when the outcomes were known" if self.late else ""
+        return f"{ORIGINS[self.origin]}{late}"
 
     @property
     def terms(self) -> list[tuple[str, str]]:
@@ -184,16 +196,15 @@ def _chapter(name: str, row: Any) -> Chapter:
 
 def _claim(row: Any, catalog: Catalog) -> Claim:
     name = f"claim {row.get('id', '?')}" if isinstance(row, Mapping) else "a claim"
-    required = ("id", "chapter", "arena", "origin", "statement", "paper", "rule")
-    _keys(row, name, required, ("also", "interval", "conditions", "report", "not_run"))
+    required = ("id", "chapter", "arena", "origin", "statement", "paper")
+    _keys(row, name, required, ("rule", "plan", "also", "interval", "conditions", "report", "not_run", "late"))
     chapter = _known(row["chapter"], catalog.chapters, f"chapter of {name}")
     for arena in (row["arena"], *row.get("also", ())):
         _known(arena, catalog.arenas, f"arena of {name}")
     _known(row["origin"], ORIGINS, f"origin of {name}")
     interval = row.get("interval", "items")
     _known(interval, INTERVALS, f"interval of {name}")
-    if not isinstance(row["rule"], list) or not row["rule"]:
-        raise BadClaims(f"{name} needs a list of at least one contrast under rule")
+    rule, plan = _rule_or_plan(row, name)
     claim = Claim(
         id=row["id"],
         chapter=row["chapter"],
@@ -202,13 +213,30 @@ def _claim(row: Any, catalog: Catalog) -> Claim:
         origin=row["origin"],
         statement=row["statement"].strip(),
         paper=_paper(row["paper"], name, catalog),
-        rule=tuple(parse_contrast(text, interval, name) for text in row["rule"]),
+        rule=tuple(parse_contrast(text, interval, name) for text in rule),
         conditions=tuple(parse_condition(text, name) for text in row.get("conditions", ())),
         report=tuple(parse_report(title, text, name) for title, text in row.get("report", {}).items()),
         not_run=row.get("not_run"),
+        plan=plan,
+        late=bool(row.get("late", False)),
     )
     _check_terms(claim, chapter, catalog, name)
     return claim
+
+
+def _rule_or_plan(row: Mapping[str, Any], name: str) -> tuple[list[str], tuple[str, ...]]:
+    """The contrasts of a claim, or, where no arm exists to write them with, what is planned and why it has not run."""
+    if "plan" not in row:
+        if not isinstance(row.get("rule"), list) or not row["rule"]:
+            raise BadClaims(f"{name} needs a list of at least one contrast under rule")
+        return row["rule"], ()
+    if not isinstance(row["plan"], list) or not row["plan"]:
+        raise BadClaims(f"{name} needs a list of at least one sentence under plan")
+    if said := [key for key in ("rule", "conditions", "report") if key in row]:
+        raise BadClaims(f"{name} has a plan and {said[0]}: a plan stands in place of them until its arms exist")
+    if not row.get("not_run"):
+        raise BadClaims(f"{name} has a plan: say under not_run why there is no measurement yet")
+    return [], tuple(row["plan"])
 
 
 def _paper(row: Any, name: str, catalog: Catalog) -> Paper:

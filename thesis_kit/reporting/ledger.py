@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from thesis_kit.checks import choose
-from thesis_kit.reporting.claims import ORIGINS, STATUSES, Chapter, catalog
+from thesis_kit.reporting.claims import STATUSES, Chapter, catalog
 from thesis_kit.reporting.interval_bar import interval_bar
 from thesis_kit.reporting.judging import Finding, Judged, judge_chapter
+from thesis_kit.reporting.multiplicity import contrasts, fragile
 from thesis_kit.reporting.results import Result
 from thesis_kit.reporting.statistics import SMALL_MARGIN, Verdict
 
@@ -38,7 +39,7 @@ COLORS = {
     Verdict.NOT_RUN: "#8A8A8A",
 }
 MEANINGS = {
-    Verdict.HOLDS: "the whole 95% interval lies at or above the threshold",
+    Verdict.HOLDS: "the whole 95% interval lies at or above the threshold (a promised probability: no test refutes it)",
     Verdict.IN_DIRECTION: "the interval lies above zero, but not wholly above the threshold",
     Verdict.FAILS: "the whole interval lies below the threshold and does not lie wholly above zero",
     Verdict.INCONCLUSIVE: "the interval is too wide to tell, or a condition of the claim is not met",
@@ -69,6 +70,7 @@ def rows(judged: Judged) -> list[Row]:
     table.append(
         ("Rule", [f"`{text}`" for text in (*(c.text for c in claim.rule), *(c.text for c in claim.conditions))])
     )
+    table.append(("Planned", list(claim.plan)))
     if judged.result is not None and judged.findings:
         table.append(("Budget", budget(judged)))
         table.append(("Recorded", [_recorded(judged.result)]))
@@ -157,7 +159,8 @@ def ledger_page(folder: str | os.PathLike | None = None) -> str:
     """The whole ledger as a MyST page."""
     chapters = {name: judge_chapter(name, folder) for name in catalog().chapters}
     everything = [judged for part in chapters.values() for judged in part]
-    parts = [_HEAD.format(margin=SMALL_MARGIN, legend=_legend(everything), arenas=_definitions(catalog().arenas))]
+    legend, number = _legend(everything), _multiplicity(everything)
+    parts = [_HEAD.format(margin=SMALL_MARGIN, legend=legend, number=number, arenas=_definitions(catalog().arenas))]
     parts += [chapter_page(name, judged) for name, judged in chapters.items()]
     return "\n".join(parts)
 
@@ -181,6 +184,12 @@ under every attack: as far as these runs can tell, the numbers are also those of
 
 {legend}
 
+{number}
+
+Where a rule was written or changed when the outcomes were known, its row says so. A promised probability (that a
+certificate is right) has no threshold for its interval: an exact binomial test refutes it if so many failures cannot be
+chance. Claims of chapters to come stand here with what is planned.
+
 Verdicts are about the book's own small worlds, its *arenas*, and say no more than what was measured there:
 
 {arenas}
@@ -192,6 +201,18 @@ def _legend(everything: list[Judged]) -> str:
     lines = ["| | verdict | meaning | claims |", "|---|---|---|---|"]
     lines += [f"| {SIGNS[v]} | **{v.value}** | {MEANINGS[v]} | {counts[v]} |" for v in Verdict]
     return "\n".join(lines)
+
+
+def _multiplicity(everything: list[Judged]) -> str:
+    """How many contrasts the page judges, and which decided rows would not be decided at 99%."""
+    measured = contrasts(everything)
+    near = [one for one, found in measured if one.verdict in (Verdict.HOLDS, Verdict.FAILS) and fragile(found)]
+    named = dict.fromkeys(f"[{one.claim.id}](#{_anchor(one)}) ({one.arena})" for one in near)
+    lean = f" Lean least on these rows, where an interval of 99% would reach the threshold: {', '.join(named)}."
+    return (
+        f"The page judges {len(measured)} contrasts, each by a 95% interval of its own, and nothing is corrected for "
+        f"their number: about {len(measured) / 20:.0f} of the intervals can be expected to miss the true value."
+    ) + lean * bool(named)
 
 
 def _definitions(table: Mapping[str, str]) -> str:
@@ -218,7 +239,7 @@ def _anchor(judged: Judged) -> str:
 def _claim_page(judged: Judged) -> str:
     claim = judged.claim
     lines = [f"({_anchor(judged)})=", f"### {claim.id}", ""]
-    lines += [f"{claim.statement} *({ORIGINS[claim.origin]}; arena {judged.arena})*", ""]
+    lines += [f"{claim.statement} *({claim.background}; arena {judged.arena})*", ""]
     lines += [*(f"{bar}\n" for bar in _bars(judged))]
     for label, texts in rows(judged):
         lines += [label, *(f": {_myst(text)}" for text in texts), ""]
@@ -283,7 +304,7 @@ def _html_card(judged: Judged) -> str:
     return (
         f'<section class="tk-claim" style="{style}"><p style="margin:0 0 4px">{_html(table["Verdict"][0])}</p>'
         f'<p style="margin:0 0 6px"><strong>{html.escape(claim.statement)}</strong> '
-        f"<small>({ORIGINS[claim.origin]}; {_html(f'`{claim.id}`')}, arena {judged.arena})</small></p>"
+        f"<small>({claim.background}; {_html(f'`{claim.id}`')}, arena {judged.arena})</small></p>"
         f"{''.join(_bars(judged))}{_html_list(table, shown)}"
         f"<details><summary>{', '.join(folded).capitalize()}</summary>{_html_list(table, folded)}</details></section>"
     )
