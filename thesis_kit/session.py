@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +18,21 @@ from thesis_kit import data, models
 from thesis_kit.checks import check_count, choose
 from thesis_kit.data import Splits
 from thesis_kit.models import Classifier
-from thesis_kit.profiles import CHAPTERS, PROFILES
 from thesis_kit.progress import set_progress
+
+PROFILES = ("small", "record", "full")
+
+
+@cache
+def tables() -> Mapping[str, Mapping[str, Any]]:
+    """Every table of settings, by name and profile: "defenses", "transfer", …
+
+    They lie in ``settings.py`` of the chapters' folders, above this room, and are found there by name.
+    """
+    here = Path(__file__).parent
+    folders = sorted(path.parent.name for path in here.glob("chapters/*/settings.py"))
+    found = [import_module(f"{__package__}.chapters.{name}.settings").TABLES for name in folders]
+    return MappingProxyType({name: table for tables in found for name, table in tables.items()})
 
 
 @dataclass(frozen=True)
@@ -26,7 +45,7 @@ class Session:
 
     def chapter(self, name: str):
         """The frozen table of a chapter's settings ("defenses") in this session's profile."""
-        return choose(name, CHAPTERS, "chapter")[self.profile]
+        return choose(name, tables(), "chapter")[self.profile]
 
     def generator(self) -> torch.Generator:
         """A new generator on the CPU, seeded with the session's seed: the same numbers at every call."""

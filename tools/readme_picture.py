@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from thesis_kit.reporting.defenses import NAMES, draw_cost, recorded_points
-from thesis_kit.reporting.results import load_result
+from thesis_kit.chapters.defenses.figures import NAMES, draw_cost, recorded_points
+from thesis_kit.ledger.results import load_result
 
 PICTURE = Path(__file__).resolve().parent.parent / "book" / "_static" / "cost.png"
 

@@ -29,7 +29,7 @@ from IPython.display import HTML
 
 from thesis_kit.data import scenes
 from thesis_kit.data.scenes import vocabulary
-from thesis_kit.reporting import scenes as figures
+from thesis_kit.show import scene_pictures as figures
 
 V1 = scenes.DISTRIBUTIONS["scenes.v1"]
 

@@ -29,11 +29,11 @@ import torch
 from IPython.display import Markdown
 
 from thesis_kit import attacks, evaluation, training
-from thesis_kit.experiments import defenses
-from thesis_kit.reporting import defenses as figures
-from thesis_kit.reporting import results
-from thesis_kit.reporting.judging import difference
-from thesis_kit.reporting.ledger import claims_table
+from thesis_kit.chapters.defenses import arms as defenses
+from thesis_kit.chapters.defenses import figures
+from thesis_kit.ledger import results
+from thesis_kit.ledger.judging import difference
+from thesis_kit.show.ledger_page import claims_table
 
 P = session.chapter("defenses")
 splits = session.splits("defenses")
@@ -176,7 +176,7 @@ for name, model in models.items():
     print(evaluation.robust_accuracy(model, test, evaluation.reference_attack(P.eps)))
 
 # %% tags=["hide-input"]
-from thesis_kit.profiles import DEFENSES
+from thesis_kit.chapters.defenses.settings import DEFENSES
 
 figures.settings_card(P, DEFENSES["record"], splits, natural)
 
@@ -382,10 +382,10 @@ print(f"N-FGSM on enlarged digits: no better than chance on clean images in {sum
 # eight *others*, and everything else is alike.
 
 # %% tags=["hide-input"]
-from thesis_kit.experiments import transfer
-from thesis_kit.experiments.sources import source_network
-from thesis_kit.reporting import scenes as scene_figures
-from thesis_kit.reporting import transfer as transfer_figures
+from thesis_kit.chapters.defenses import transfer_arms as transfer
+from thesis_kit.chapters.defenses.networks import source_network
+from thesis_kit.show import scene_pictures as scene_figures
+from thesis_kit.chapters.defenses import transfer_figures
 
 T = session.chapter("transfer")
 tasks = {task: session.splits("transfer", task=task) for task in ("source", "target")}

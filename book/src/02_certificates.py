@@ -33,12 +33,14 @@ import torch
 from IPython.display import Markdown
 
 from thesis_kit import attacks, certification
-from thesis_kit.experiments import certificates as certificates_runs
-from thesis_kit.experiments.sources import bounded_network, class_names, smoothed_network
-from thesis_kit.reporting import certificates as figures
-from thesis_kit.reporting import results, scenes
-from thesis_kit.reporting.claims import catalog
-from thesis_kit.reporting.ledger import claims_table
+from thesis_kit.chapters.certificates import arms as certificates_runs
+from thesis_kit.chapters.certificates.networks import bounded_network, smoothed_network
+from thesis_kit.chapters.tasks import class_names
+from thesis_kit.chapters.certificates import figures
+from thesis_kit.ledger import results
+from thesis_kit.show import scene_pictures as scenes
+from thesis_kit.ledger.claims import catalog
+from thesis_kit.show.ledger_page import claims_table
 
 P = session.chapter("certificates")
 test = session.splits("certificates", task="task").test

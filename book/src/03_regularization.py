@@ -32,10 +32,10 @@
 from IPython.display import Markdown
 
 from thesis_kit import evaluation, training
-from thesis_kit.experiments.sources import regularized_network
-from thesis_kit.reporting import regularization as figures
-from thesis_kit.reporting import results
-from thesis_kit.reporting.ledger import claims_table
+from thesis_kit.chapters.regularization.networks import regularized_network
+from thesis_kit.chapters.regularization import figures
+from thesis_kit.ledger import results
+from thesis_kit.show.ledger_page import claims_table
 
 P = session.chapter("regularization")
 splits = session.splits("regularization")

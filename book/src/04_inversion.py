@@ -39,11 +39,12 @@ from IPython.display import Markdown
 
 from thesis_kit import evaluation, inversion, synthesis
 from thesis_kit.data.scenes import DISTRIBUTIONS
-from thesis_kit.experiments.sources import class_names, inverted_network, verifying_networks
-from thesis_kit.reporting import inversion as figures
-from thesis_kit.reporting import results
-from thesis_kit.reporting.judging import difference
-from thesis_kit.reporting.ledger import claims_table
+from thesis_kit.chapters.inversion.networks import inverted_network, verifying_networks
+from thesis_kit.chapters.tasks import class_names
+from thesis_kit.chapters.inversion import figures
+from thesis_kit.ledger import results
+from thesis_kit.ledger.judging import difference
+from thesis_kit.show.ledger_page import claims_table
 
 P = session.chapter("inversion")
 NAMES = {"resnet": "ResNet", "vit": "ViT", "mixer": "MLP-Mixer", "convnext": "ConvNeXt", "robust": "robust ResNet"}

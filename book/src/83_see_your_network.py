@@ -29,7 +29,7 @@
 
 # %%
 from thesis_kit import evaluation, inversion, synthesis
-from thesis_kit.reporting import inversion as figures
+from thesis_kit.chapters.inversion import figures
 
 about = tk.zoo.entry("vit-scenes64")
 network = tk.zoo.load("vit-scenes64").network  # a plain model of timm's, as you may have trained it

@@ -7,7 +7,7 @@ import re
 import pytest
 from PIL import Image
 
-from thesis_kit.reporting.results import available, load_result
+from thesis_kit.ledger.results import available, load_result
 from tools.build_notebooks import ROOT
 from tools.readme_picture import PICTURE
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thesis_kit.experiments import find
-from thesis_kit.experiments.comparing import inside_prediction_interval
-from thesis_kit.experiments.runner import other_weights
+from thesis_kit.chapters import find
 from thesis_kit.files import digest
-from thesis_kit.reporting.claims import catalog
-from thesis_kit.reporting.results import available, load_result
+from thesis_kit.ledger.claims import catalog
+from thesis_kit.ledger.comparing import inside_prediction_interval
+from thesis_kit.ledger.results import available, load_result
+from thesis_kit.ledger.runner import other_weights
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
 pytestmark = [

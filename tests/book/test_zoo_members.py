@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from thesis_kit.experiments.zoo import agrees, measure, problems
-from thesis_kit.experiments.zoo_recipes import RECIPES
 from thesis_kit.models import zoo
-from thesis_kit.reporting.zoo_page import zoo_page
+from thesis_kit.show.zoo_page import zoo_page
+from thesis_kit.zookeeping.making import agrees, measure, problems
+from thesis_kit.zookeeping.recipes import RECIPES
 from tools.build_notebooks import ROOT
 
 pytestmark = pytest.mark.book

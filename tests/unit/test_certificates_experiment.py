@@ -11,17 +11,20 @@ import torch
 from thesis_kit import training
 from thesis_kit.attacks import ShadowConstants
 from thesis_kit.certification import ABSTAIN, Budget
+from thesis_kit.chapters import find
+from thesis_kit.chapters.certificates import arms as certificates
+from thesis_kit.chapters.certificates import figures
+from thesis_kit.chapters.certificates.networks import bounded_network, smoothed_network
+from thesis_kit.chapters.certificates.settings import CERTIFICATES
+from thesis_kit.chapters.tasks import Task, class_names
 from thesis_kit.checks import UnknownName
-from thesis_kit.experiments import certificates, find, runner
-from thesis_kit.experiments.memory import FOLDER_VARIABLE
-from thesis_kit.experiments.sources import bounded_network, class_names, smoothed_network
+from thesis_kit.ledger import runner
+from thesis_kit.ledger.claims import catalog
+from thesis_kit.ledger.judging import judge_claim
+from thesis_kit.ledger.memory import FOLDER_VARIABLE
+from thesis_kit.ledger.results import Result
+from thesis_kit.ledger.statistics import Verdict
 from thesis_kit.models import zoo
-from thesis_kit.profiles import CERTIFICATES, Task
-from thesis_kit.reporting import certificates as figures
-from thesis_kit.reporting.claims import catalog
-from thesis_kit.reporting.judging import judge_claim
-from thesis_kit.reporting.results import Result
-from thesis_kit.reporting.statistics import Verdict
 from thesis_kit.session import setup
 
 FEW = ShadowConstants(steps=3, draws=4)

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import yaml
 
-from thesis_kit.reporting.claims import FILE, catalog, read_catalog
-from thesis_kit.reporting.judging import Finding, difference, judge_chapter, judge_claim, measure_contrast
-from thesis_kit.reporting.ledger import rows
-from thesis_kit.reporting.multiplicity import contrasts, fragile
-from thesis_kit.reporting.results import Result, result_path, write_document
-from thesis_kit.reporting.rules import BadClaims, parse_contrast, parse_expression
-from thesis_kit.reporting.statistics import (
+from thesis_kit.ledger.claims import catalog, claim_files, read_catalog
+from thesis_kit.ledger.judging import Finding, difference, judge_chapter, judge_claim, measure_contrast
+from thesis_kit.ledger.multiplicity import contrasts, fragile
+from thesis_kit.ledger.results import Result, result_path, write_document
+from thesis_kit.ledger.rules import BadClaims, parse_contrast, parse_expression
+from thesis_kit.ledger.statistics import (
     BY_IMAGES,
     BY_SEEDS,
     CLOPPER_PEARSON,
@@ -24,8 +23,10 @@ from thesis_kit.reporting.statistics import (
     Verdict,
     newcombe,
 )
+from thesis_kit.show.ledger_page import rows
 
-DATA = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+COMMON, FILES = claim_files()
+DATA = {**yaml.safe_load(COMMON), "chapter": yaml.safe_load(FILES["defenses"])}
 CHAPTER_1 = [
     "free-robust",
     "free-matches-pgd",
@@ -58,7 +59,7 @@ def test_chapter_1_has_its_claims():
 
 def test_every_arm_of_a_claim_is_an_arm_of_its_experiment():
     """In its own arena all of them; in another one those that the verdict rests on."""
-    from thesis_kit.experiments import find
+    from thesis_kit.chapters import find
 
     for claim in catalog().of("defenses"):
         assert set(claim.arms) <= set(find("defenses", claim.arena).arms), claim.id
@@ -66,11 +67,17 @@ def test_every_arm_of_a_claim_is_an_arm_of_its_experiment():
             assert {arm for _, arm in claim.terms} <= set(find("defenses", arena).arms), (claim.id, arena)
 
 
+def read(data):
+    """The catalog of chapter 1 alone, from the data of both files."""
+    common = {key: row for key, row in data.items() if key != "chapter"}
+    return read_catalog(yaml.safe_dump(common), {"defenses": yaml.safe_dump(data["chapter"])})
+
+
 def altered(change):
-    """The claims file with one change made to it."""
+    """The claims of chapter 1 with one change made to the files."""
     data = copy.deepcopy(DATA)
-    change(data, data["claims"][0])
-    return yaml.safe_dump(data, allow_unicode=True)
+    change(data, data["chapter"]["claims"][0])
+    return data
 
 
 def put(key, value):
@@ -85,7 +92,6 @@ def put(key, value):
         (put("origin", "theses"), "unknown origin of claim free-robust 'theses': did you mean thesis"),
         (put("arena", "digit"), "unknown arena of claim free-robust 'digit': did you mean digits"),
         (put("also", ["moon"]), "unknown arena of claim free-robust 'moon'"),
-        (put("chapter", "defences"), "unknown chapter of claim free-robust 'defences': did you mean defenses"),
         (put("interval", "boots"), "unknown interval of claim free-robust 'boots'"),
         (put("rule", ["R(fre-8) - R(natural) >= 20 points"]), "unknown arm of claim free-robust 'fre-8': did you mean"),
         (put("rule", ["Q(free-8) >= 20 points"]), "unknown measure of claim free-robust 'Q'"),
@@ -104,28 +110,29 @@ def put(key, value):
         (lambda data, row: row["paper"].__setitem__("status", "sure"), "unknown status of claim free-robust 'sure'"),
         (lambda data, row: row["paper"].__setitem__("source", "shafahi"), "unknown source of claim free-robust"),
         (lambda data, row: row.pop("statement"), "claim free-robust lacks statement"),
-        (lambda data, row: data["claims"].append(row), "claim free-robust stands in the file twice"),
-        (lambda data, row: data["claims"].append("free"), "a claim must be a table"),
-        (lambda data, row: data.__setitem__("claim", []), "unknown key of the claims file 'claim'"),
+        (lambda data, row: data["chapter"]["claims"].append(row), "free-robust stands in defenses/claims.yml"),
+        (lambda data, row: data["chapter"]["claims"].append("free"), "a claim must be a table"),
+        (lambda data, row: data.__setitem__("claim", []), "unknown key of common.yml 'claim'"),
+        (lambda data, row: data["chapter"].__setitem__("claim", []), "unknown key of defenses/claims.yml 'claim'"),
+        (lambda data, row: data["chapter"]["measures"].update(N={}), "N stands in measures of defenses/claims.yml"),
         (lambda data, row: data["measures"]["N"].__setitem__("per", "batch"), "unknown value of per in measure N"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_sentence(change, sentence):
     with pytest.raises(BadClaims) as caught:
-        read_catalog(altered(change))
+        read(altered(change))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_key_stands_once():
     """Two numbers beside a claim under one title would show the second as the first."""
-    text = yaml.safe_dump(DATA)
-    twice = f"{text}chapters: {{}}\n"
+    text = FILES["defenses"]
     with pytest.raises(
-        BadClaims, match=rf"'chapters' stands in the claims file twice, in lines \d+ and {len(text.splitlines()) + 1}"
+        BadClaims, match=rf"'arms' stands in defenses/claims.yml twice, in lines \d+ and {len(text.splitlines()) + 1}"
     ):
-        read_catalog(twice)
-    assert read_catalog(text)
+        read_catalog(COMMON, {"defenses": f"{text}arms: {{}}\n"})
+    assert read_catalog(COMMON, {"defenses": text})
 
 
 def test_a_rule_of_shares_is_one_share_or_a_difference():
@@ -146,10 +153,10 @@ def test_a_number_an_image_is_compared_image_by_image(world):
     """Images differ a hundred times more than the arms do; paired, the difference is plain."""
     data = copy.deepcopy(DATA)
     data["measures"]["radius"] = {"title": "certified radius", "per": "image number"}
-    row = {**data["claims"][0], "conditions": [], "report": {}}
+    row = {**data["chapter"]["claims"][0], "conditions": [], "report": {}}
     row |= {"rule": ["radius(free-8) - radius(natural) >= 0.005"], "interval": "images"}
-    data["claims"] = [row]
-    claim = next(iter(read_catalog(yaml.safe_dump(data)).claims.values()))
+    data["chapter"]["claims"] = [row]
+    claim = next(iter(read(data).claims.values()))
     document = world.document({"natural": {"R": 0.5}, "free-8": {"R": 0.5}})
     for cell in document["cells"]:
         images = np.random.default_rng(cell["seed"] % 2).uniform(0, 2, cell["n"])
@@ -165,9 +172,9 @@ def test_a_number_an_image_is_compared_image_by_image(world):
         if cell["seed"] == 0:
             cell["n"], cell["values"] = 0, {"radius": []}
     assert "a seed has no images to compare" in judge_claim(claim, Result(document)).reason
-    data["claims"] = [{**row, "interval": "scalars"}]
+    data["chapter"]["claims"] = [{**row, "interval": "scalars"}]
     with pytest.raises(BadClaims, match="uses radius, recorded per image number: leave out points and set interval to"):
-        read_catalog(yaml.safe_dump(data))
+        read(data)
 
 
 def test_arithmetic_over_measures():
@@ -187,20 +194,21 @@ def test_thresholds_and_units():
 
 def test_a_claim_may_wait_with_a_plan(world):
     data = copy.deepcopy(DATA)
-    row = {key: value for key, value in data["claims"][0].items() if key not in ("rule", "conditions", "report")}
-    data["claims"] = [{**row, "plan": ["R of two arms: above zero."], "not_run": "no arms yet"}]
-    claim = next(iter(read_catalog(yaml.safe_dump(data)).claims.values()))
+    first, chapter = data["chapter"]["claims"][0], data["chapter"]
+    row = {key: value for key, value in first.items() if key not in ("rule", "conditions", "report")}
+    chapter["claims"] = [{**row, "plan": ["R of two arms: above zero."], "not_run": "no arms yet"}]
+    claim = next(iter(read(data).claims.values()))
     assert (claim.plan, claim.rule, claim.terms, claim.arms) == (("R of two arms: above zero.",), (), [], [])
     found = judge_claim(claim, Result(world.document({"free-8": {"R": 0.7}})))
     assert (found.verdict, found.reason) == (Verdict.NOT_RUN, "no arms yet")
     assert ("Planned", ["R of two arms: above zero."]) in rows(found)
     assert "Rule" not in dict(rows(found))
     for key, sentence in (("not_run", "say under not_run why"), ("plan", "needs a list of at least one contrast")):
-        lacking = {name: value for name, value in data["claims"][0].items() if name != key}
+        lacking = {name: value for name, value in chapter["claims"][0].items() if name != key}
         with pytest.raises(BadClaims, match=sentence):
-            read_catalog(yaml.safe_dump({**data, "claims": [lacking]}))
+            read({**data, "chapter": {**chapter, "claims": [lacking]}})
     with pytest.raises(BadClaims, match="at least one sentence under plan"):
-        read_catalog(yaml.safe_dump({**data, "claims": [{**data["claims"][0], "plan": []}]}))
+        read({**data, "chapter": {**chapter, "claims": [{**chapter["claims"][0], "plan": []}]}})
 
 
 def test_a_rule_that_came_late_says_so():
@@ -224,8 +232,8 @@ def test_every_chapter_of_the_thesis_has_its_claims():
 
 def claim_with(**changes):
     data = copy.deepcopy(DATA)
-    data["claims"] = [{**data["claims"][0], "conditions": [], "report": {}, **changes}]
-    return next(iter(read_catalog(yaml.safe_dump(data)).claims.values()))
+    data["chapter"]["claims"] = [{**data["chapter"]["claims"][0], "conditions": [], "report": {}, **changes}]
+    return next(iter(read(data).claims.values()))
 
 
 def judged(world, rates, rule, *, n=400, **changes):

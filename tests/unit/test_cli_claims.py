@@ -8,10 +8,10 @@ from typer.testing import CliRunner
 
 from thesis_kit import cli
 from thesis_kit.cli import claims as cli_claims
-from thesis_kit.experiments.runner import run_experiment
-from thesis_kit.reporting import claims
-from thesis_kit.reporting.claims import catalog
-from thesis_kit.reporting.results import load_result, result_path, write_document
+from thesis_kit.ledger import claims
+from thesis_kit.ledger.claims import catalog
+from thesis_kit.ledger.results import load_result, result_path, write_document
+from thesis_kit.ledger.runner import run_experiment
 
 runner = CliRunner()
 
@@ -83,16 +83,16 @@ def test_ledger_is_printed_written_and_checked(folder, tmp_path, fails):
 def tiny(monkeypatch, world):
     """The command's experiments replaced by the miniature one, run without processes."""
     experiment = world.experiment(seeds=2)
-    monkeypatch.setattr("thesis_kit.experiments.find", lambda chapter, arena: experiment)
+    monkeypatch.setattr("thesis_kit.chapters.find", lambda chapter, arena: experiment)
 
     def in_process(experiment, todo, jobs, announce):
-        from thesis_kit.experiments.runner import _run_cell
+        from thesis_kit.ledger.runner import _run_cell
 
         for arm, seed in todo:
             announce(arm)
             yield _run_cell(experiment.run, arm, seed, experiment.config)
 
-    monkeypatch.setattr("thesis_kit.experiments.runner.execute", in_process)
+    monkeypatch.setattr("thesis_kit.ledger.runner.execute", in_process)
     return experiment
 
 
@@ -119,9 +119,10 @@ def test_restart_starts_each_arm_over_once(tiny, tmp_path):
 
 
 def test_a_claim_without_an_arena_says_why(tiny, tmp_path, monkeypatch):
-    text = claims.FILE.read_text(encoding="utf-8")
+    common, chapters = claims.claim_files()
     row = "  - id: transfer-inherits\n"
-    unmeasured = claims.read_catalog(text.replace(row, f"{row}    not_run: its world is not built yet\n"))
+    chapters["defenses"] = chapters["defenses"].replace(row, f"{row}    not_run: its world is not built yet\n")
+    unmeasured = claims.read_catalog(common, chapters)
     monkeypatch.setattr("thesis_kit.cli.claims.catalog", lambda: unmeasured)
     said = call("run", "transfer-inherits", folder=tmp_path).output
     assert said == "transfer-inherits (scenes): not run: its world is not built yet\n"
@@ -199,7 +200,7 @@ def test_ctrl_c_is_a_sentence(tiny, tmp_path, fails, monkeypatch):
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr("thesis_kit.experiments.runner.execute", interrupted)
+    monkeypatch.setattr("thesis_kit.ledger.runner.execute", interrupted)
     code, said = fails("claims", "run", "free-robust", "--folder", tmp_path)
     assert (code, "the same command goes on from here" in said) == (130, True)
     write_document(result_path("defenses.digits", tmp_path), recorded.document)

@@ -9,10 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from thesis_kit import cli
-from thesis_kit.experiments import zoo as making
-from thesis_kit.experiments.zoo_recipes import RECIPES, Recipe
 from thesis_kit.models import zoo
-from thesis_kit.reporting.zoo_page import percent, zoo_page
+from thesis_kit.show.zoo_page import zoo_page
+from thesis_kit.zookeeping import making
+from thesis_kit.zookeeping.recipes import RECIPES, Recipe
+from thesis_kit.zookeeping.wording import percent
 
 NAME = "digits-linear"
 RECIPE = Recipe(title="A tiny network for [digits].", data="digits", architecture="small_cnn", options={"width": 4},

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thesis_kit import training
+from thesis_kit.chapters import find
+from thesis_kit.chapters.defenses import arms as defenses
+from thesis_kit.chapters.defenses.arms import ARMS, COLLAPSE_ARMS, ENLARGED_ARMS, enlarged, largest_fall, run_cell
+from thesis_kit.chapters.defenses.settings import DEFENSES, Defenses
 from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.data import digits
-from thesis_kit.experiments import defenses, find
-from thesis_kit.experiments.defenses import ARMS, COLLAPSE_ARMS, ENLARGED_ARMS, enlarged, largest_fall, run_cell
-from thesis_kit.profiles import DEFENSES, Defenses
 
 TINY = Defenses(
     model_options=types.MappingProxyType({"width": 4}),

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thesis_kit.reporting.figures import COLORS, canvas, card, image_uri, picture, present, style
-from thesis_kit.reporting.players import slider
+from thesis_kit.show.figures import COLORS, canvas, card, image_uri, picture, present, style
+from thesis_kit.show.players import slider
 
 NASTY = 'a < b & "c" </script><b>'
 

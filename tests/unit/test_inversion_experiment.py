@@ -12,24 +12,26 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 
+from thesis_kit.chapters import find
+from thesis_kit.chapters.inversion import arms as inversion
+from thesis_kit.chapters.inversion import figures
+from thesis_kit.chapters.inversion.arms import World, arms_of, settings_tried, usable
+from thesis_kit.chapters.inversion.settings import INVERSION
 from thesis_kit.checks import NonFiniteOutput, UnknownName
 from thesis_kit.data import load
 from thesis_kit.evaluation import class_regions, high_frequency_share, kid_of_images
-from thesis_kit.experiments import find, inversion, runner
-from thesis_kit.experiments import zoo as making
-from thesis_kit.experiments.inversion import World, arms_of, settings_tried, usable
-from thesis_kit.experiments.memory import FOLDER_VARIABLE
-from thesis_kit.experiments.zoo_recipes import RECIPES, Recipe
 from thesis_kit.files import digest
 from thesis_kit.inversion import FACTORS, STAGES, combinations, plug_in_inversion
+from thesis_kit.ledger import runner
+from thesis_kit.ledger.claims import catalog
+from thesis_kit.ledger.judging import judge_claim
+from thesis_kit.ledger.memory import FOLDER_VARIABLE
+from thesis_kit.ledger.results import NotRecorded, Result
+from thesis_kit.ledger.statistics import Verdict
+from thesis_kit.ledger.thumbnails import pack_picture, unpack_picture
 from thesis_kit.models import anatomy, build, zoo
-from thesis_kit.profiles import INVERSION
-from thesis_kit.reporting import inversion as figures
-from thesis_kit.reporting.claims import catalog
-from thesis_kit.reporting.inversion import pack_picture, unpack_picture
-from thesis_kit.reporting.judging import judge_claim
-from thesis_kit.reporting.results import NotRecorded, Result
-from thesis_kit.reporting.statistics import Verdict
+from thesis_kit.zookeeping import making
+from thesis_kit.zookeeping.recipes import RECIPES, Recipe
 
 RECORD = INVERSION["record"]
 MEMBERS = ("resnet", "vit", "mixer", "convnext", "deit", "robust", "resnet-plain", "vit-plain", "mixer-plain")

@@ -13,9 +13,10 @@ PACKAGE = Path(__file__).resolve().parents[2] / "thesis_kit"
 # From the top down: a room may import from its own line and from the lines below.
 LAYERS = [
     {"cli"},
-    {"experiments"},
-    {"session", "profiles"},
-    {"reporting"},
+    {"chapters"},
+    {"show"},
+    {"ledger", "zookeeping"},
+    {"session"},
     {"sonification", "features", "inversion"},
     {"evaluation", "synthesis"},
     {"training"},
@@ -34,7 +35,8 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-NAMES = {module_name(path) for path in FILES} | {"thesis_kit"}
+FILE_OF = {module_name(path): path for path in FILES}
+NAMES = {*FILE_OF, "thesis_kit"}
 
 
 def run_time(tree: ast.Module) -> ast.Module:
@@ -72,7 +74,7 @@ def test_every_module_has_a_layer():
 def test_imports_run_downwards(path):
     here = LEVEL[room(module_name(path))]
     upward = {name for name in imported(path) if name == "thesis_kit" or LEVEL[room(name)] > here}
-    if module_name(path).startswith(("thesis_kit.cli", "thesis_kit.experiments")):
+    if here >= LEVEL["ledger"]:
         upward.discard("thesis_kit")  # for the version, say; what lies above everything else may use everything
     assert not upward, f"{module_name(path)} imports from above: {sorted(upward)}"
 
@@ -83,3 +85,18 @@ def test_no_circles():
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(f"modules import each other in a circle: {' -> '.join(error.args[1])}")
+
+
+def test_who_measures_never_draws():
+    """The arms of every chapter, the runner and the zoo's making come without what draws, and without matplotlib."""
+    for start in sorted(name for name in FILE_OF if name.endswith("arms") or room(name) in ("ledger", "zookeeping")):
+        waiting, met = [start], set()
+        while waiting:
+            name = waiting.pop()
+            if name in met or name not in FILE_OF:
+                continue
+            met.add(name)
+            waiting += imported(FILE_OF[name], types_too=False) - {"thesis_kit"}
+        drawing = {name for name in met if room(name) == "show" or name.endswith("figures")}
+        assert not drawing, f"{start} comes to import {sorted(drawing)}"
+        assert not [name for name in met if "matplotlib" in FILE_OF[name].read_text(encoding="utf-8")], start

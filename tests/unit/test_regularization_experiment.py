@@ -12,21 +12,23 @@ import pytest
 import torch
 
 from thesis_kit import training
+from thesis_kit.chapters import find
+from thesis_kit.chapters.regularization import arms as regularization
+from thesis_kit.chapters.regularization import figures
+from thesis_kit.chapters.regularization.arms import ARMS, ARMS_ON_SCENES, BEST, CHOSEN, LADDER, World, settings_tried
+from thesis_kit.chapters.regularization.settings import REGULARIZATION, REGULARIZATION_ON_SCENES
 from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.data import Part, Splits, digits
 from thesis_kit.evaluation import Surface, accuracy, loss_surface, masking_report, robust_accuracy, weak_attack
-from thesis_kit.experiments import find, regularization, runner
-from thesis_kit.experiments.memory import FOLDER_VARIABLE
-from thesis_kit.experiments.regularization import ARMS, ARMS_ON_SCENES, BEST, CHOSEN, LADDER, World, settings_tried
+from thesis_kit.ledger import runner
+from thesis_kit.ledger.claims import catalog
+from thesis_kit.ledger.judging import judge_claim
+from thesis_kit.ledger.memory import FOLDER_VARIABLE
+from thesis_kit.ledger.results import Result
+from thesis_kit.ledger.statistics import Verdict
 from thesis_kit.models import zoo
 from thesis_kit.passes import Passes
-from thesis_kit.profiles import REGULARIZATION, REGULARIZATION_ON_SCENES
 from thesis_kit.randomness import mix_seed
-from thesis_kit.reporting import regularization as figures
-from thesis_kit.reporting.claims import catalog
-from thesis_kit.reporting.judging import judge_claim
-from thesis_kit.reporting.results import Result
-from thesis_kit.reporting.statistics import Verdict
 
 CHAPTER = "regularization"
 RECORD = REGULARIZATION["record"]

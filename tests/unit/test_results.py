@@ -13,9 +13,9 @@ import torch
 from thesis_kit import files
 from thesis_kit.checks import UnknownName
 from thesis_kit.files import DamagedFile, WriteFailed
-from thesis_kit.reporting import provenance
-from thesis_kit.reporting.provenance import machine, modules_hash, modules_used
-from thesis_kit.reporting.results import (
+from thesis_kit.ledger import provenance
+from thesis_kit.ledger.provenance import machine, modules_hash, modules_used
+from thesis_kit.ledger.results import (
     NotRecorded,
     Result,
     available,
@@ -27,7 +27,7 @@ from thesis_kit.reporting.results import (
     unpack,
     write_document,
 )
-from thesis_kit.reporting.statistics import WILSON
+from thesis_kit.ledger.statistics import WILSON
 
 
 @pytest.fixture
@@ -201,13 +201,13 @@ def package(tmp_path, monkeypatch):
     root = tmp_path / "thesis_kit"
     sources = {
         "__init__.py": "from thesis_kit import attacks",
-        "chapter.py": "from thesis_kit.attacks import pgd\nfrom thesis_kit.reporting import a\nX = 1, pgd, a\n",
+        "chapter.py": "from thesis_kit.attacks import pgd\nfrom thesis_kit.ledger import a\nX = 1, pgd, a\n",
         "attacks/__init__.py": f'"""Doc."""\n{LIST}',
         "attacks/square.py": "S = 4\n",
         "attacks/pgd.py": '"""Doc."""\nfrom ..base import step\ndef pgd(x):\n    """Doc."""\n    return step(x)\n',
         "base.py": "import math\ndef step(x):\n    return x + 1\n",
-        "reporting/__init__.py": "",
-        "reporting/results.py": "SCHEMA = 1\n",
+        "ledger/__init__.py": "",
+        "ledger/results.py": "SCHEMA = 1\n",
         "unused.py": "Y = 2\n",
     }
     for name, text in sources.items():
@@ -270,7 +270,7 @@ def test_a_package_that_only_lists_names_stands_for_their_modules(package, chapt
         ("base.py", "def step(x):", "def step(x: int) -> int:", False),
         ("base.py", "def step(x):", "def step(x=0):", True),
         ("attacks/pgd.py", "Doc.", "Better words.", False),
-        ("reporting/results.py", "1", "2", False),
+        ("ledger/results.py", "1", "2", False),
         ("unused.py", "2", "3", False),
         ("attacks/square.py", "4", "5", False),
     ],
@@ -286,9 +286,9 @@ def test_the_hash_does_not_depend_on_fields_a_python_version_adds():
 
 
 def test_the_experiment_rests_on_the_package():
-    used = modules_used("thesis_kit.experiments.defenses")
+    used = modules_used("thesis_kit.chapters.defenses.arms")
     assert {"thesis_kit.attacks.pgd", "thesis_kit.evaluation.robust", "thesis_kit.randomness"} <= set(used)
-    assert not [name for name in used if name.startswith(("thesis_kit.reporting", "thesis_kit.cli"))]
+    assert not [name for name in used if name.startswith(("thesis_kit.ledger", "thesis_kit.show", "thesis_kit.cli"))]
 
 
 def test_the_machine_is_described_and_nobody_named():

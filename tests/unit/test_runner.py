@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from thesis_kit import experiments
+from thesis_kit import chapters
 from thesis_kit.checks import UnknownName
-from thesis_kit.experiments.runner import (
+from thesis_kit.files import DamagedFile, only_writer
+from thesis_kit.ledger.results import load_result, read_document, result_path
+from thesis_kit.ledger.runner import (
     CellFailed,
     OutdatedResult,
     _run_cell,
@@ -24,8 +26,6 @@ from thesis_kit.experiments.runner import (
     run_experiment,
     start_over,
 )
-from thesis_kit.files import DamagedFile, only_writer
-from thesis_kit.reporting.results import load_result, read_document, result_path
 
 WORLDS = Path(__file__).resolve().parents[1] / "worlds"
 
@@ -107,7 +107,7 @@ def test_before_anything_is_recorded_the_experiment_guesses(tiny, tmp_path):
 def test_other_code_data_or_configuration_is_never_mixed_in(tiny, recorded, monkeypatch, change):
     experiment = tiny.experiment(**({"learning_rate": 1} if change == "configuration" else {}))
     if change == "code":
-        monkeypatch.setattr("thesis_kit.experiments.runner.modules_hash", lambda module: "1" * 64)
+        monkeypatch.setattr("thesis_kit.ledger.runner.modules_hash", lambda module: "1" * 64)
     if change == "data":
         object.__setattr__(experiment, "data_hashes", lambda: {"tiny.v2": "1" * 64})
     with pytest.raises(OutdatedResult, match=rf"defenses\.digits\.json was recorded with .*{change} .* add --restart"):
@@ -177,7 +177,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {worlds!r})
 from tiny_experiment import experiment
-from thesis_kit.experiments.runner import run_experiment
+from thesis_kit.ledger.runner import run_experiment
 if __name__ == "__main__":
     run_experiment(experiment(**{config!r}), folder={folder!r}, progress=lambda s: print(s, flush=True))
 """
@@ -263,13 +263,13 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(tiny, tmp_path):
 
 
 def test_experiments_are_found_by_chapter_and_arena():
-    found = experiments.find("defenses", "digits")
+    found = chapters.find("defenses", "digits")
     assert found.id == "defenses.digits"
     assert {"natural", "free-8", "pgd-7"} <= set(found.arms)
     with pytest.raises(UnknownName, match="did you mean defenses"):
-        experiments.find("defences", "digits")
+        chapters.find("defences", "digits")
     with pytest.raises(UnknownName, match="arena of chapter defenses"):
-        experiments.find("defenses", "speech")
+        chapters.find("defenses", "speech")
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")])

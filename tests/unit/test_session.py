@@ -12,9 +12,10 @@ import torch
 
 import thesis_kit as tk
 from thesis_kit import progress, session
+from thesis_kit.chapters.defenses.settings import DEFENSES
 from thesis_kit.checks import UnknownName
 from thesis_kit.data import Part, Splits
-from thesis_kit.profiles import CHAPTERS, DEFENSES, PROFILES
+from thesis_kit.session import PROFILES, tables
 
 
 @pytest.fixture(autouse=True)
@@ -76,8 +77,8 @@ def test_unknown_chapters_are_refused_with_near_names():
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_chapter_has_every_profile(profile):
     here = tk.setup(profile, device="cpu")
-    for chapter in CHAPTERS:
-        assert here.chapter(chapter) is CHAPTERS[chapter][profile]
+    for name, table in tables().items():
+        assert here.chapter(name) is table[profile]
 
 
 def test_profiles_cannot_be_changed():
@@ -89,7 +90,7 @@ def test_profiles_cannot_be_changed():
     with pytest.raises(TypeError):
         DEFENSES["small"] = settings
     with pytest.raises(TypeError):
-        CHAPTERS["defenses"] = {}
+        tables()["defenses"] = {}
     with pytest.raises(dataclasses.FrozenInstanceError):
         tk.setup().seed = 3
 

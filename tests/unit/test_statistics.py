@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thesis_kit.reporting import statistics
-from thesis_kit.reporting.statistics import (
+from thesis_kit.ledger import statistics
+from thesis_kit.ledger.statistics import (
     BY_IMAGES,
     BY_SEEDS,
     Interval,

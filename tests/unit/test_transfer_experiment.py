@@ -14,18 +14,20 @@ import pytest
 import torch
 
 from thesis_kit import training
+from thesis_kit.chapters import find
+from thesis_kit.chapters.defenses import transfer_arms as transfer
+from thesis_kit.chapters.defenses import transfer_figures as figures
+from thesis_kit.chapters.defenses.settings import TRANSFER
 from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.data import Part, Splits
-from thesis_kit.experiments import find, runner, transfer
-from thesis_kit.experiments.memory import FOLDER_VARIABLE, Memory
 from thesis_kit.files import DamagedFile
+from thesis_kit.ledger import runner
+from thesis_kit.ledger.claims import catalog
+from thesis_kit.ledger.judging import judge_claim
+from thesis_kit.ledger.memory import FOLDER_VARIABLE, Memory
+from thesis_kit.ledger.results import Result
+from thesis_kit.ledger.statistics import Verdict
 from thesis_kit.models import anatomy
-from thesis_kit.profiles import TRANSFER
-from thesis_kit.reporting import transfer as figures
-from thesis_kit.reporting.claims import catalog
-from thesis_kit.reporting.judging import judge_claim
-from thesis_kit.reporting.results import Result
-from thesis_kit.reporting.statistics import Verdict
 from thesis_kit.training.run import Run
 
 
@@ -357,7 +359,7 @@ def test_settings_code_and_machine_each_have_files_of_their_own(memory, monkeypa
     assert place(Memory("thesis_kit.files", tmp_path), copy.deepcopy(settings)) == others[0]
     for what, value in (("torch", "0.1"), ("processor", "another"), ("threads", 64)):
         here = runner.machine("cpu", 1) | {what: value}
-        monkeypatch.setattr("thesis_kit.experiments.memory.machine", lambda device, threads, here=here: here)
+        monkeypatch.setattr("thesis_kit.ledger.memory.machine", lambda device, threads, here=here: here)
         others.append(place(Memory("thesis_kit.files", tmp_path), settings))
     assert len(set(others)) == 9
 
@@ -384,7 +386,7 @@ def test_an_altered_file_is_refused(memory, damage):
 
 def test_a_second_process_waits_and_takes_what_the_first_has_done(memory, tmp_path):
     code = (
-        "import sys, torch; torch.set_num_threads(1); from thesis_kit.experiments.memory import Memory\n"
+        "import sys, torch; torch.set_num_threads(1); from thesis_kit.ledger.memory import Memory\n"
         "memory = Memory('thesis_kit.files', sys.argv[1]); print('ready', flush=True)\n"
         "print(memory.recall({'arm': 'a'}, lambda: 'second'), flush=True)"
     )

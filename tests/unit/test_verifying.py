@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 
 from thesis_kit.checks import UnknownName
-from thesis_kit.experiments import runner
-from thesis_kit.experiments.comparing import differences, inside_prediction_interval
-from thesis_kit.experiments.memory import FOLDER_VARIABLE, Memory
-from thesis_kit.experiments.runner import CellFailed, OutdatedResult, cells_left, run_experiment, start_over
-from thesis_kit.experiments.verifying import choose_cells, verify_experiment
 from thesis_kit.files import DamagedFile
-from thesis_kit.reporting.provenance import modules_hash
-from thesis_kit.reporting.results import (
+from thesis_kit.ledger import runner
+from thesis_kit.ledger.comparing import differences, inside_prediction_interval
+from thesis_kit.ledger.memory import FOLDER_VARIABLE, Memory
+from thesis_kit.ledger.provenance import modules_hash
+from thesis_kit.ledger.results import (
     NotRecorded,
     Result,
     load_result,
@@ -28,10 +26,12 @@ from thesis_kit.reporting.results import (
     unpack,
     write_document,
 )
+from thesis_kit.ledger.runner import CellFailed, OutdatedResult, cells_left, run_experiment, start_over
+from thesis_kit.ledger.verifying import choose_cells, verify_experiment
 
 WORLDS = str(Path(__file__).resolve().parents[1] / "worlds")
 NAME = "defenses.digits"
-HASHED = ("thesis_kit.experiments.runner", "thesis_kit.reporting.results")
+HASHED = ("thesis_kit.ledger.runner", "thesis_kit.ledger.results")
 FIRST, SECOND, THIRD = (digit * 64 for digit in "123")
 
 
@@ -64,7 +64,7 @@ def in_this_process(experiment, todo, jobs, announce):
 @pytest.fixture
 def at_once(monkeypatch):
     """Cells run in this process rather than in workers."""
-    monkeypatch.setattr("thesis_kit.experiments.runner.execute", in_this_process)
+    monkeypatch.setattr("thesis_kit.ledger.runner.execute", in_this_process)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def recording(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recording")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(WORLDS)
-        patch.setattr("thesis_kit.experiments.runner.execute", in_this_process)
+        patch.setattr("thesis_kit.ledger.runner.execute", in_this_process)
         for module in HASHED:
             patch.setattr(f"{module}.modules_hash", lambda name: FIRST)
         import tiny_experiment
@@ -426,7 +426,7 @@ def test_an_interruption_leaves_the_file(tiny, folder, monkeypatch, stop):
         yield next(whole(experiment, todo, jobs, announce))
         raise stop
 
-    monkeypatch.setattr("thesis_kit.experiments.runner.execute", broken)
+    monkeypatch.setattr("thesis_kit.ledger.runner.execute", broken)
     before = content(folder)
     with pytest.raises(stop):
         verify_experiment(tiny.experiment(), folder=folder)

@@ -15,15 +15,15 @@ import safetensors.torch
 import torch
 
 import thesis_kit as tk
-from thesis_kit import experiments, training
+from thesis_kit import chapters, training
 from thesis_kit.checks import NonFiniteOutput, UnknownName
 from thesis_kit.data.scenes import DISTRIBUTIONS
-from thesis_kit.experiments import zoo as making
-from thesis_kit.experiments.zoo import agrees, audit, make, measure, problems
-from thesis_kit.experiments.zoo_recipes import RECIPES, Recipe, Stage, register
 from thesis_kit.files import DamagedFile, only_writer
 from thesis_kit.models import Classifier, zoo
 from thesis_kit.models.zoo import MissingWeights, Score, UnfitWeights
+from thesis_kit.zookeeping import making
+from thesis_kit.zookeeping.making import agrees, audit, make, measure, problems
+from thesis_kit.zookeeping.recipes import RECIPES, Recipe, Stage, register
 
 NAME = "digits-tiny"
 TINY = Recipe(
@@ -334,8 +334,8 @@ _VICTIM = """
 import os, signal, sys, time
 from pathlib import Path
 import torch
-from thesis_kit.experiments import zoo
-from thesis_kit.experiments.zoo_recipes import RECIPES
+from thesis_kit.zookeeping import making as zoo
+from thesis_kit.zookeeping.recipes import RECIPES
 from tests.unit.test_zoo import NAME, TINY
 
 torch.set_num_threads(1)
@@ -608,5 +608,5 @@ def test_the_audit_reports_scores_that_no_longer_hold(trained, monkeypatch):
 
 
 def test_the_zoo_is_no_chapter():
-    assert not [name for name in experiments.chapters() if name.startswith("zoo")]
-    assert "defenses" in experiments.chapters()
+    assert not [name for name in chapters.chapters() if name.startswith("zoo")]
+    assert "defenses" in chapters.chapters()

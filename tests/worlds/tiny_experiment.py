@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from thesis_kit.experiments.runner import Experiment
+from thesis_kit.ledger.runner import Experiment
 
 ARMS = {"natural": 0.3, "free-8": 0.7, "pgd-7": 0.72}
 N = 40
@@ -57,7 +57,7 @@ def experiment(seeds=4, **config):
 
 def document(arms, *, seeds=4, n=200, scalars=None, planned=None):
     """A result document with outcomes drawn at given rates: ``arms`` maps arm → measure → rate."""
-    from thesis_kit.reporting.results import SCHEMA, pack
+    from thesis_kit.ledger.results import SCHEMA, pack
 
     def cell(arm, seed):
         rng = np.random.default_rng([seed % 2, 7])  # arms of a seed meet the same images

@@ -12,13 +12,13 @@ from rich.table import Table
 
 from thesis_kit.checks import choose
 from thesis_kit.cli.pages import BOOK, Check, Write, errors, out, publish
-from thesis_kit.reporting.claims import Claim, catalog
-from thesis_kit.reporting.judging import Judged, judge_chapter, judge_claim
-from thesis_kit.reporting.ledger import SIGNS, ledger_page, rows
-from thesis_kit.reporting.results import NotRecorded, Result, available
+from thesis_kit.ledger.claims import Claim, catalog
+from thesis_kit.ledger.judging import Judged, judge_chapter, judge_claim
+from thesis_kit.ledger.results import NotRecorded, Result, available
+from thesis_kit.show.ledger_page import SIGNS, ledger_page, rows
 
 if TYPE_CHECKING:
-    from thesis_kit.experiments.runner import Experiment
+    from thesis_kit.ledger.runner import Experiment
 
 claims = typer.Typer(no_args_is_help=True, help="What the book claims, what was measured, and the verdicts.")
 
@@ -117,8 +117,8 @@ class _Campaign:
         An arm that this arena does not have is left out: a claim may report it in another arena, and where its rule
         rests on it, its verdict says that it is not in the recording.
         """
-        from thesis_kit.experiments import find
-        from thesis_kit.experiments.runner import cells_left, duration, run_experiment, start_over
+        from thesis_kit.chapters import find
+        from thesis_kit.ledger.runner import cells_left, duration, run_experiment, start_over
 
         experiment = find(chapter, arena)
         arms = experiment.arms if arms is None else [arm for arm in arms if arm in experiment.arms]
@@ -147,7 +147,7 @@ def verify(
 
     If they do, the result file notes it and counts as current; if not, it stays as it is and the exit code is 1.
     """
-    from thesis_kit.experiments.verifying import choose_cells, load_recorded, verify_experiment
+    from thesis_kit.ledger.verifying import choose_cells, load_recorded, verify_experiment
 
     if everything and seed is not None:
         raise ValueError("--all and --seed exclude each other: give one of them")
@@ -173,7 +173,7 @@ def _recorded_experiments(
     claim_id: str | None, arena: str | None, folder: Path | None
 ) -> list[tuple[Experiment, list[str] | None]]:
     """The experiment a claim rests on with the claim's arms, or every recorded one, in all its arms (None)."""
-    from thesis_kit.experiments import find
+    from thesis_kit.chapters import find
 
     if arena is not None:
         choose(arena, catalog().arenas, "arena")

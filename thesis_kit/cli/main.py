@@ -36,7 +36,7 @@ def _root(debug: Annotated[bool, typer.Option("--debug", help="Show the tracebac
 
 def main() -> None:
     """Run the command line; an expected error ends it with one sentence and exit code 2."""
-    from thesis_kit.experiments.runner import CellFailed
+    from thesis_kit.ledger.runner import CellFailed
 
     try:
         app()

@@ -13,10 +13,10 @@ from torch import nn
 from thesis_kit import data
 from thesis_kit.checks import check_count, choose
 from thesis_kit.data import Part
-from thesis_kit.experiments.zoo import SOURCES
 from thesis_kit.models import build, zoo
 from thesis_kit.models.build import BUILDERS, timm_name
 from thesis_kit.models.fingerprint import fingerprint
+from thesis_kit.zookeeping.making import SOURCES
 
 Model = Annotated[str, typer.Argument(help="A member of the zoo (`zoo list`), or any model name that timm knows.")]
 Data = Annotated[str, typer.Option(help="Data set whose test images are taken, such as scenes.v1-a or cifar10.")]

@@ -11,9 +11,10 @@ from rich.table import Table
 
 from thesis_kit.checks import choose
 from thesis_kit.cli.pages import BOOK, Check, Write, errors, out, publish
+from thesis_kit.ledger.provenance import modules_hash
 from thesis_kit.models import zoo as models_zoo
-from thesis_kit.reporting.provenance import modules_hash
-from thesis_kit.reporting.zoo_page import cost_text, percent, recipe_text, score_text, size_text, zoo_page
+from thesis_kit.show.zoo_page import cost_text, recipe_text, zoo_page
+from thesis_kit.zookeeping.wording import percent, score_text, size_text
 
 zoo = typer.Typer(no_args_is_help=True, help="Trained networks: what there is, how good it is, and making it again.")
 
@@ -25,7 +26,7 @@ Weights = Annotated[Path | None, typer.Option("--folder", help="Folder of the we
 @zoo.command("list")
 def list_models(folder: Weights = None) -> None:
     """Every member with its scores and the size of its file, and the recipes that wait to be trained."""
-    from thesis_kit.experiments.zoo_recipes import RECIPES
+    from thesis_kit.zookeeping.recipes import RECIPES
 
     table = Table("name", "data", "scores", "file", box=None, pad_edge=False)
     members = {name: models_zoo.entry(name, folder=folder) for name in models_zoo.names(folder=folder)}
@@ -56,7 +57,7 @@ def show_model(
 ) -> None:
     """One member in full: recipe, scores, cost, file, where it was made."""
     about = models_zoo.entry(name, folder=folder)
-    same = about.code["modules"] == modules_hash("thesis_kit.experiments.zoo")
+    same = about.code["modules"] == modules_hash("thesis_kit.zookeeping.making")
     lines = {
         **{f"{score}:": score_text(value) for score, value in about.scores.items()},
         "network:": f"{about.architecture} {about.options}, images {about.image_shape}",
@@ -82,7 +83,7 @@ def train(
 
     Stopped or killed, the same command goes on; until it has finished, the old weights stay.
     """
-    from thesis_kit.experiments.zoo import make
+    from thesis_kit.zookeeping.making import make
 
     try:
         make(name, force=force, folder=folder, progress=_say)
@@ -98,7 +99,7 @@ def check_models(
     folder: Weights = None,
 ) -> None:
     """Compare files with manifest and recipes, and scores with the ones measured now from the stored weights."""
-    from thesis_kit.experiments.zoo import audit
+    from thesis_kit.zookeeping.making import audit
 
     known = models_zoo.names(folder=folder)
     chosen = known if name is None else [choose(name, known, "zoo model")]

@@ -1,0 +1,1 @@
+"""Chapter 6, CLIP: what changes when the teacher is language."""

@@ -1,0 +1,109 @@
+"""How large chapter 4 runs: the columns small, record and full.
+
+``small`` is what a notebook does live on two cores; ``record`` what the claims rest on; ``full`` a GPU and real data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from thesis_kit.chapters.tasks import Task
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """Chapter 4. ``members`` are the networks that are inverted and ``verifiers`` those that only judge, under the
+    names of the chapter's arms: of the zoo, or of timm with its weights. ``classes`` are the logits of the task's
+    labels.
+
+    An inversion has seven stages of ``steps`` steps and ``copies`` copies an image, ``each`` images of every class.
+    Where there are fewer steps than the published 400 they are longer: ``lr`` times steps is the published 0.01 · 400,
+    so that a pixel can travel as far. Ensembles are compared at the sizes ``ensembles``.
+
+    Total variation is given the weights ``tvs``, the six largest of the published eleven, a decade apart. At the first
+    its gradient is a ten-thousandth of that of a cross-entropy that is not yet small; at the last even a faint image
+    costs more than its class can gain, which is log(classes) at most. ``added_tv`` and ``added_batchnorm`` are
+    published weights for adding a penalty to the method.
+
+    Penalties without the method are tuned on ``each_trial`` images of every class, in as many trials for TV + ℓ₂
+    (``trial_tvs`` × ``trial_norms``) as for DeepInversion (``trial_batchnorms`` × ``trial_few_tvs``, with the first of
+    ``trial_norms``), each with every rate of ``trial_lrs``. Pictures are kept of all labels, or of ``pictured`` alone
+    where something is different. Methods that cost much and only stand beside others have the first of the seeds alone,
+    as many as ``few_seeds`` says.
+    """
+
+    task: Task = field(
+        default_factory=lambda: Task(
+            "scenes.v1",
+            16,
+            MappingProxyType({"size": 64, "n_train": None, "n_validation": 1, "n_test": 500}),
+        )
+    )
+    size: int = 64
+    classes: tuple[int, ...] = tuple(range(16))
+    members: MappingProxyType = field(
+        default_factory=lambda: MappingProxyType(
+            {
+                "resnet": "resnet-scenes64",
+                "vit": "vit-scenes64",
+                "mixer": "mixer-scenes64",
+                "convnext": "convnext-scenes64",
+                "deit": "deit-scenes64",
+                "robust": "resnet-scenes64-pgd",
+                "resnet-plain": "resnet-scenes64-plain",
+                "vit-plain": "vit-scenes64-plain",
+                "mixer-plain": "mixer-scenes64-plain",
+            }
+        )
+    )
+    verifiers: MappingProxyType = field(
+        default_factory=lambda: MappingProxyType({"natural": "verifier-scenes64", "robust": "verifier-scenes64-pgd"})
+    )
+    steps: int = 40
+    copies: int = 8
+    lr: float = 0.1
+    each: int = 1
+    ensembles: tuple[int, ...] = (1, 8, 32)
+    tvs: tuple[float, ...] = (5e-4, 5e-3, 5e-2, 5e-1, 5.0, 50.0)
+    added_tv: float = 5e-4
+    added_batchnorm: float = 0.05
+    trial_lrs: tuple[float, ...] = (0.05, 0.2)
+    trial_tvs: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0)
+    trial_norms: tuple[float, ...] = (1e-5, 1e-2)
+    trial_batchnorms: tuple[float, ...] = (5e-3, 5e-2, 5e-1, 5.0)
+    trial_few_tvs: tuple[float, ...] = (1e-3, 1e-1)
+    each_trial: int = 2
+    pictured: tuple[int, ...] = (10, 11, 1, 4)
+    seeds: tuple[int, ...] = (0,)
+    few_seeds: MappingProxyType = field(default_factory=lambda: MappingProxyType({"copies=32": 2, "published": 1}))
+
+
+INVERSION = MappingProxyType(
+    {
+        "small": Inversion(copies=4),
+        "record": Inversion(each=2, seeds=(0, 1, 2, 3)),
+        "full": Inversion(
+            task=Task("imagenette", 10, MappingProxyType({"size": 224, "n_test": 500})),
+            size=224,
+            classes=(0, 217, 482, 491, 497, 566, 569, 571, 574, 701),
+            members=MappingProxyType(
+                {
+                    "resnet": "resnet50.a1_in1k",
+                    "vit": "vit_base_patch16_224.augreg_in21k_ft_in1k",
+                    "mixer": "mixer_b16_224.goog_in21k_ft_in1k",
+                    "convnext": "convnext_tiny.fb_in1k",
+                    "deit": "deit_small_patch16_224.fb_in1k",
+                }
+            ),
+            verifiers=MappingProxyType({"natural": "regnety_032.ra_in1k", "robust": "inception_v3.tf_adv_in1k"}),
+            steps=400,
+            copies=16,
+            lr=0.01,
+            pictured=(0, 3, 6),
+        ),
+    }
+)
+
+
+TABLES = MappingProxyType({"inversion": INVERSION})

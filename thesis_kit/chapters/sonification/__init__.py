@@ -1,0 +1,1 @@
+"""Chapter 7, Sonification: what a speech recognizer hears, layer by layer."""

@@ -1,0 +1,1 @@
+"""What no chapter owns: claims and rules, the runner and its results, statistics and verdicts. Nothing here draws."""

@@ -1,0 +1,199 @@
+"""What recorded results say about a claim: contrasts with intervals, conditions, and the verdict they come
+to.
+
+The rules of claims.yml are applied to the outcomes of the same images under every arm, seed by seed; the
+protocol of intervals and verdicts is in ``statistics``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from thesis_kit.ledger import statistics
+from thesis_kit.ledger.claims import Claim, catalog
+from thesis_kit.ledger.results import NotRecorded, Result, available, load_result
+from thesis_kit.ledger.rules import Condition, Contrast, Expression, Reported, parse_expression
+from thesis_kit.ledger.statistics import Interval, Verdict
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a contrast came to: its interval (in points where the contrast is), its verdict and the reason."""
+
+    contrast: Contrast
+    interval: Interval
+    levels: Mapping[tuple[str, str], float]
+    verdict: Verdict
+    reason: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim beside its measurement in one arena: the verdict, why, and everything the page prints with it."""
+
+    claim: Claim
+    arena: str
+    verdict: Verdict
+    reason: str
+    findings: tuple[Finding, ...] = ()
+    reported: Mapping[str, str] = field(default_factory=dict)
+    result: Result | None = None
+
+
+def judge_claim(claim: Claim, result: Result | None, arena: str | None = None) -> Judged:
+    """Put a claim beside a recorded result and compute its verdict; ``result`` None means there is no recording."""
+    arena = arena or claim.arena
+    why = _why_not_run(claim, result)
+    if why is not None:
+        return Judged(claim, arena, Verdict.NOT_RUN, why)
+    try:
+        findings = tuple(measure_contrast(contrast, result) for contrast in claim.rule)
+        unmet = [said for said in (_unmet(condition, result) for condition in claim.conditions) if said]
+    except NotRecorded as error:
+        return Judged(claim, arena, Verdict.NOT_RUN, str(error))
+    verdict = Verdict.INCONCLUSIVE if unmet else statistics.combine(finding.verdict for finding in findings)
+    reason = "; ".join(unmet) if unmet else _reason(verdict, findings)
+    reported = {item.title: _report(item, result) for item in claim.report}
+    return Judged(claim, arena, verdict, reason, findings, reported, result)
+
+
+def judge_chapter(chapter: str, folder: Any = None) -> list[Judged]:
+    """All claims of a chapter, each in its headline arena and in the others where it was recorded."""
+    judged = []
+    for claim in catalog().of(chapter):
+        for arena in (claim.arena, *claim.also):
+            name = f"{chapter}.{arena}"
+            result = load_result(name, folder) if name in available(folder) else None
+            if result is not None or arena == claim.arena:
+                judged.append(judge_claim(claim, result, arena))
+    return judged
+
+
+def _why_not_run(claim: Claim, result: Result | None) -> str | None:
+    if claim.not_run:
+        return claim.not_run
+    if result is None:
+        return "nothing is recorded yet"
+    for arm in dict.fromkeys(arm for _, arm in claim.terms):
+        planned = result.document["planned"].get(arm, [])
+        if not planned or result.missing(arm):
+            done = len(planned) - len(result.missing(arm)) if planned else 0
+            return f"{arm} has {done} of {len(planned)} seeds so far" if planned else f"{arm} is not in the recording"
+    return None
+
+
+def measure_contrast(contrast: Contrast, result: Result) -> Finding:
+    """The value of a contrast with its interval, and its verdict."""
+    if contrast.kind == "trials":
+        return _trials(contrast, result)
+    terms = contrast.expression.terms
+    scale = 100 if contrast.points else 1
+    if contrast.paired:
+        interval = _paired(contrast.expression, result, scale)
+    else:
+        table = _per_seed(contrast.expression, result)  # terms × seeds
+        if contrast.kind == "shares":
+            interval = statistics.shares_interval(*table)
+        else:
+            interval = statistics.scalars_interval(contrast.expression(*map(np.asarray, table)))
+    levels = {term: scale * float(np.mean(list(result.scalars(*term).values()))) for term in terms}
+    verdict, reason = statistics.judge(interval, contrast.threshold, points=contrast.points)
+    return Finding(contrast, interval, levels, verdict, reason)
+
+
+def difference(recorded: Result, expression: str) -> str:
+    """A difference such as "R(n-fgsm) - R(free-8)", image by image over common seeds, in points with its interval."""
+    return _in_points(_paired(parse_expression(expression, "the page"), recorded, 100))
+
+
+def _trials(contrast: Contrast, result: Result) -> Finding:
+    """One share of all images that must reach a promised probability."""
+    (term,) = contrast.expression.terms
+    kept = np.concatenate(list(result.per_image(*term).values()))
+    interval = statistics.trials_interval(int(kept.sum()), len(kept), seeds=len(result.cells[term[1]]))
+    verdict, reason = statistics.judge_trials(int(kept.sum()), len(kept), contrast.threshold)
+    return Finding(contrast, interval, {term: interval.value}, verdict, reason)
+
+
+def _paired(expression: Expression, result: Result, scale: float) -> Interval:
+    """The contrast image by image, over the seeds that all its arms share."""
+    tables = [result.per_image(measure, arm) for measure, arm in expression.terms]
+    seeds = _common_seeds(expression, tables)
+    for seed in seeds:
+        tested = {(result.cells[arm][seed]["group"], result.cells[arm][seed]["n"]) for _, arm in expression.terms}
+        if len(tested) > 1:
+            raise NotRecorded(f"{expression.text} cannot be paired: seed {seed} tested different images in its arms")
+    groups = [result.cells[expression.terms[0][1]][seed]["group"] for seed in seeds]
+    values = [scale * expression(*(table[seed] for table in tables)) for seed in seeds]
+    if not all(len(v) for v in values):
+        raise NotRecorded(f"{expression.text} cannot be measured: a seed has no images to compare")
+    interval = statistics.items_interval(groups, values)
+    if expression.is_share and interval.value in (0, scale):  # where resampling shows nothing
+        ends = statistics.wilson(round(interval.value / scale * interval.n), interval.n)
+        return replace(interval, low=scale * ends[0], high=scale * ends[1], kind=statistics.WILSON)
+    return interval
+
+
+def _per_seed(expression: Expression, result: Result) -> list[list[float]]:
+    scalars = [result.scalars(measure, arm) for measure, arm in expression.terms]
+    seeds = _common_seeds(expression, scalars)
+    return [[values[seed] for seed in seeds] for values in scalars]
+
+
+def _common_seeds(expression: Expression, tables: list[dict[int, Any]]) -> list[int]:
+    seeds = sorted(set.intersection(*(set(table) for table in tables)))
+    if not seeds:
+        raise NotRecorded(f"the arms of {expression.text} share no seed")
+    return seeds
+
+
+def _mean(expression: Expression, result: Result) -> float:
+    """The expression over means, each over its arm's own seeds."""
+    return float(expression(*(np.mean(list(result.scalars(*term).values())) for term in expression.terms)))
+
+
+def _unmet(condition: Condition, result: Result) -> str | None:
+    left, right = _mean(condition.left, result), _mean(condition.right, result)
+    equal = bool(np.isclose(left, right, rtol=1e-9))
+    met = {"==": equal, "<=": left < right or equal, ">=": left > right or equal}[condition.comparison]
+    return None if met else f"the condition {condition.text} is not met ({left:,.4g} against {right:,.4g})"
+
+
+def _report(item: Reported, result: Result) -> str:
+    """A reported quantity as text; what was not recorded says so rather than hiding the verdict."""
+    try:
+        if item.points:
+            return _in_points(_paired(item.expression, result, 100))
+        return f"{_mean(item.expression, result):.3g}"
+    except (NotRecorded, ValueError):
+        return "not recorded"
+
+
+def _in_points(interval: Interval) -> str:
+    ends = f"95% interval {interval.low:.1f} to {interval.high:.1f}"
+    known = ends if np.isfinite(interval.half_width) else "no interval from one seed"
+    return f"{interval.value:+.1f} points, {known}".replace("-", "−")
+
+
+def _reason(verdict: Verdict, findings: tuple[Finding, ...]) -> str:
+    """Why the claim has its verdict: the reasons of the contrasts that decided it, by their place in the rule."""
+    if len(findings) == 1:
+        return findings[0].reason
+    if verdict is Verdict.HOLDS:
+        return f"all {len(findings)} parts of the rule hold"
+    numbered = [*enumerate(findings, start=1)]
+    deciding = [(number, finding) for number, finding in numbered if finding.verdict is verdict] or numbered
+    parts: dict[str, list[int]] = {}
+    for number, finding in deciding:
+        parts.setdefault(finding.reason, []).append(number)
+    return "; ".join(f"{_spelled(numbers)} of the rule: {reason}" for reason, numbers in parts.items())
+
+
+def _spelled(numbers: list[int]) -> str:
+    """Parts by their numbers: "part 2", "parts 1, 2 and 3"."""
+    *first, last = map(str, numbers)
+    return f"parts {', '.join(first)} and {last}" if first else f"part {last}"

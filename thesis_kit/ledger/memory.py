@@ -1,0 +1,65 @@
+"""Work that several recorded runs share, such as a source network, done once and kept between processes.
+
+What is kept is a pure function of its settings, of the measuring code, and of what decides how sums are rounded
+(processor, threads, version of torch). All of it is in its file's name, so nothing stale is ever read. The folder may
+be deleted at any time; what was in it is then measured anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thesis_kit.data.photos import default_root
+from thesis_kit.files import digest, only_writer, seal, unseal, write_atomic
+from thesis_kit.ledger.provenance import machine, modules_hash
+
+FOLDER_VARIABLE = "TK_RUNS"  # of the environment: names another folder than ``default_root() / "runs"``
+_ROUNDING = ("processor", "threads", "device", "torch")
+
+
+class Memory:
+    """A folder of finished work for one version of the code of ``module``, on a device like this one."""
+
+    def __init__(
+        self, module: str, folder: str | os.PathLike | None = None, *, device: torch.device | str = "cpu"
+    ):  # fmt: skip
+        here = machine(str(device), torch.get_num_threads())
+        made_by = {"modules": modules_hash(module), **{key: here[key] for key in _ROUNDING}}
+        root = folder or os.environ.get(FOLDER_VARIABLE) or default_root() / "runs"
+        self.folder = Path(root) / digest(made_by)[:16]
+
+    @contextlib.contextmanager
+    def place(self, settings: dict[str, Any], suffix: str) -> Iterator[Path]:
+        """The file for work with these settings; a second process waits until the first has left the block."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{digest(settings)[:24]}{suffix}"
+        with only_writer(path, wait=True):
+            yield path
+
+    def recall(self, settings: dict[str, Any], compute: Callable[[], Any]) -> Any:
+        """What ``compute`` returned for these settings before, or returns now, in the form JSON gives it.
+
+        Raises:
+            DamagedFile: what was kept is not what was written. ValueError: ``compute`` returned NaN or infinity.
+        """
+        with self.place(settings, ".json") as path:
+            if not path.exists():
+                write_atomic(path, seal(json.dumps(compute(), allow_nan=False).encode()))
+            return json.loads(unseal(path.read_bytes(), path))
+
+
+def plain(settings: object) -> object:
+    """A table of settings as JSON has it."""
+    if is_dataclass(settings):
+        return {key: plain(value) for key, value in vars(settings).items()}
+    if isinstance(settings, Mapping):
+        return {key: plain(value) for key, value in settings.items()}
+    return [plain(value) for value in settings] if isinstance(settings, tuple) else settings

@@ -1,0 +1,39 @@
+"""How many intervals the ledger judges by, and which of its decisions lie so near to a threshold that chance may have
+made them.
+
+Every interval is a 95% interval of its own and nothing is corrected for their number, so a page of many needs to say
+how many there are. A decision is called fragile where the same interval at 99% would reach the threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from scipy import stats
+
+from thesis_kit.ledger.judging import Finding, Judged
+from thesis_kit.ledger.statistics import BY_SEEDS, LEVEL, Interval
+
+STRICT = 0.99
+
+
+def contrasts(judged: Iterable[Judged]) -> list[tuple[Judged, Finding]]:
+    """Every contrast that was measured and judged by its interval; a promised probability has a test of its own."""
+    return [(one, found) for one in judged for found in one.findings if found.contrast.kind != "trials"]
+
+
+def fragile(finding: Finding) -> bool:
+    """Whether the 95% interval lies on one side of the threshold and the 99% interval does not."""
+    interval, threshold = finding.interval, finding.contrast.threshold
+    factor = _widening(interval)
+    if interval.low >= threshold:
+        return interval.value - factor * (interval.value - interval.low) < threshold
+    if interval.high < threshold:
+        return interval.value + factor * (interval.high - interval.value) >= threshold
+    return False
+
+
+def _widening(interval: Interval) -> float:
+    """The 99% interval's width over the 95% interval's: by Student's t over seeds, by the normal law else."""
+    law = stats.t(interval.seeds - 1) if interval.kind == BY_SEEDS and interval.seeds > 1 else stats.norm
+    return float(law.ppf((1 + STRICT) / 2) / law.ppf((1 + LEVEL) / 2))

@@ -1,0 +1,48 @@
+"""An interval as a small drawing: where it lies against zero and against the threshold it was held to."""
+
+from __future__ import annotations
+
+import math
+
+from thesis_kit.ledger.statistics import Interval
+
+_WIDTH, _HEIGHT, _MARGIN, _LINE = 420, 54, 44, 28
+
+
+def interval_bar(interval: Interval, threshold: float, *, points: bool) -> str:
+    """Inline SVG in the text's own color, with a sentence for who cannot see it; empty for an interval without ends."""
+    if math.isinf(interval.half_width):
+        return ""
+    marks = (0.0, threshold, interval.low, interval.high)
+    left, right = min(marks), max(marks)
+    scale = (_WIDTH - 2 * _MARGIN) / ((right - left) or 1.0)
+
+    def x(value: float) -> float:
+        return round(_MARGIN + (value - left) * scale, 1)
+
+    unit = " points" if points else ""
+    said = (
+        f"Value {_text(interval.value)}{unit}, interval {_text(interval.low)} to {_text(interval.high)}, "
+        f"threshold {_text(threshold)}"
+    )
+    zero = _tick(x(0.0), "0", _LINE + 24) if threshold else ""
+    return (
+        f'<svg class="tk-interval" role="img" aria-label="{said}" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
+        'style="width:100%;max-width:420px;height:auto;display:block" fill="none" stroke="currentColor">'
+        f'<path d="M{x(left) - 8} {_LINE}H{x(right) + 8}" stroke-width="1" opacity="0.35"/>'
+        f"{zero}{_tick(x(threshold), f'threshold {_text(threshold)}', 11, dash='3 3')}"
+        f'<path d="M{x(interval.low)} {_LINE}H{x(interval.high)}" stroke-width="5" stroke-linecap="round"/>'
+        f'<circle cx="{x(interval.value)}" cy="{_LINE}" r="6" fill="currentColor"/></svg>'
+    )
+
+
+def _tick(x: float, label: str, y: float, *, dash: str = "none") -> str:
+    """A mark across the line, its label above or below."""
+    return (
+        f'<path d="M{x} {_LINE - 13}V{_LINE + 13}" stroke-width="1.5" stroke-dasharray="{dash}"/>'
+        f'<text x="{x}" y="{y}" text-anchor="middle" font-size="12" stroke="none" fill="currentColor">{label}</text>'
+    )
+
+
+def _text(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")

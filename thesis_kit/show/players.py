@@ -1,0 +1,112 @@
+"""Interaction that needs no kernel: a slider over pictures drawn beforehand.
+
+Plain HTML and six lines of script inside the figure itself, so it works in the rendered book, in a saved notebook and
+offline. Where a kernel runs, the same object offers an ipywidgets slider over values nobody has drawn yet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from thesis_kit.show.figures import card, picture, require_words
+
+Render = Callable[[Any], tuple[Figure, str]]
+
+_SCRIPT = """(function(){{var f=document.getElementById("{name}");if(!f)return;
+var s=f.querySelector("input"),o=f.querySelector("output"),p=f.querySelectorAll("img"),t={texts};
+function show(){{for(var i=0;i<p.length;i++)p[i].style.display=i==s.value?"block":"none";
+o.textContent=t[s.value];s.setAttribute("aria-valuetext",t[s.value]);}}
+s.addEventListener("input",show);show();}})();"""
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A figure with a range slider; see ``slider``."""
+
+    html: str
+    text: str
+    render: Render
+    values: tuple
+    start: int
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def live(self):
+        """An ipywidgets slider that draws as it moves, between the prepared values too; needs a running kernel."""
+        import ipywidgets
+
+        low, high = min(self.values), max(self.values)
+        control = ipywidgets.FloatSlider(self.values[self.start], min=low, max=high, step=(high - low) / 100,
+                                         continuous_update=False)  # fmt: skip
+        output = ipywidgets.HTML()
+
+        def draw(change: dict) -> None:
+            figure, text = self.render(change["new"])
+            output.value = f'<img src="{picture(figure)}" alt="{html.escape(text)}"><p>{html.escape(text)}</p>'
+
+        control.observe(draw, names="value")
+        draw({"new": control.value})
+        return ipywidgets.VBox([control, output])
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import HTML, display
+
+        display(HTML(self.html))
+        if os.environ.get("TK_STATIC") != "1":  # set while the book's notebooks are executed: they keep no widget state
+            display(self.live())
+
+
+def slider(
+    render: Render,
+    values: Sequence,
+    *,
+    name: str,
+    label: str,
+    caption: str,
+    alt: str,
+    start: int = 0,
+) -> Slider:
+    """Draw ``render(value)`` for every value and put a slider over the pictures.
+
+    Args:
+        render: value -> (matplotlib figure, one line of text that says what is seen at this value).
+        values: what the slider goes through, in order; at least two.
+        name: what the slider changes, read out by screen readers ("perturbation radius").
+        label, caption, alt: as in ``figures.present``.
+        start: index of the value shown first, also where scripts do not run.
+
+    Returns:
+        A ``Slider``, which displays itself; with a kernel it offers an ipywidgets slider too.
+    """
+    require_words(caption=caption, alt=alt, name=name)
+    if len(values) < 2 or not 0 <= start < len(values):
+        raise ValueError(f"a slider needs at least two values and a start among them, got {len(values)} and {start}")
+    frames = [render(value) for value in values]
+    pictures = [picture(figure, dpi=110) for figure, _ in frames]
+    texts = [text for _, text in frames]
+    key = "tk-" + hashlib.sha256("".join([name, label, *texts]).encode()).hexdigest()[:10]
+    images = "".join(
+        f'<img src="{uri}" alt="{html.escape(f"{alt} {text}", quote=True)}" style="max-width:100%;height:auto;'
+        f'display:{"block" if i == start else "none"}">'
+        for i, (uri, text) in enumerate(zip(pictures, texts, strict=True))
+    )
+    control = (
+        f'<input type="range" min="0" max="{len(values) - 1}" value="{start}" aria-label="{html.escape(name)}" '
+        f'style="width:100%;height:2em;accent-color:#0072B2"><output aria-live="polite" style="display:block;'
+        f'min-height:3em">{html.escape(texts[start])}</output>'
+    )
+    script = "<script>" + _SCRIPT.format(name=key, texts=json.dumps(texts).replace("</", "<\\/")) + "</script>"
+    inner = f'<div id="{key}">{images}{control}</div>{script}'
+    return Slider(card(inner, label=label, caption=caption), f"{label}. {caption}", render, tuple(values), start)

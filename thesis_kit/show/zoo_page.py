@@ -1,0 +1,110 @@
+"""The page of the zoo: every member with its scores, size and recipe, written from the manifest alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from thesis_kit.models import zoo
+from thesis_kit.models.zoo import Entry
+from thesis_kit.zookeeping.wording import percent, radius_text, score_text, size_text
+
+_HEAD = """# The zoo
+
+<!-- Written by `thesis-kit zoo page --write` from the zoo's manifest; do not edit. -->
+
+Small trained networks come with the package, so that every chapter can start from the same ones. Each was trained by
+a recipe that anyone can run again, and its scores were measured on the very weights that are stored; the 95% intervals
+are Wilson's, for the choice of test images. *clean* is accuracy without an attack, *robust@8/255* accuracy under
+PGD-20 with perturbations of at most 8/255 a pixel, *verified* what interval bounds prove within such a radius, and
+*certified* what randomized smoothing certifies within an ℓ₂ radius. `load` refuses a file that was changed.
+"""
+_EMPTY = """
+The zoo has no members yet: `thesis-kit zoo list` names those that can be trained, and `make zoo NAME=…` trains one.
+"""
+_HOW = """
+```python
+import thesis_kit as tk
+
+model = tk.zoo.load("{name}")        # pixels in [0, 1] to logits, in evaluation mode
+print(tk.zoo.entry("{name}").scores)
+```
+
+`make zoo NAME={name}` trains the same model again; stopped or killed, it goes on where it was.
+"""
+
+
+def zoo_page(folder: str | os.PathLike | None = None) -> str:
+    """The whole page in MyST, from the manifest in ``folder`` (the package's own unless given)."""
+    members = [zoo.entry(name, folder=folder) for name in zoo.names(folder=folder)]
+    if not members:
+        return _HEAD + _EMPTY
+    held = sum(member.bytes for member in members if member.shipped)
+    shipped = sum(member.shipped for member in members)
+    count = f"{shipped} network{'s' * (shipped != 1)} in {size_text(held)}"
+    rows = ["", "| name | trained on | test accuracy | file |", "|---|---|---|---|", *map(_row, members), ""]
+    return "\n".join([_HEAD + _HOW.format(name=members[0].name), f"The package holds {count}.", *rows,
+                      *map(_section, members)])  # fmt: skip
+
+
+def _row(member: Entry) -> str:
+    scores = "; ".join(f"{name} {percent(score.value)}" for name, score in member.scores.items())
+    where = size_text(member.bytes) if member.shipped else "not shipped"
+    return f"| [`{member.name}`](#zoo-{member.name}) | {member.data} | {scores} | {where} |"
+
+
+def _section(member: Entry) -> str:
+    computer = member.measured["machine"]
+    parts = {
+        "Scores": [f"{name}: {score_text(score)}" for name, score in member.scores.items()],
+        "Network": [
+            f"`{member.architecture}`{_knobs(member.options)}; images of {' × '.join(map(str, member.image_shape))}, "
+            f"{member.n_classes} classes: {', '.join(member.class_names)}"
+        ],
+        "Training": [recipe_text(member), cost_text(member)],
+        "File": [f"`{member.file}`, {size_text(member.bytes)}, {member.dtype}, SHA-256 `{member.sha256[:16]}…`"],
+        "Made": [
+            f"{member.measured['date']} on {computer['processor']} with torch {computer['torch']}, by "
+            f"`{member.measured['command']}`"
+        ],
+    }
+    lines = [f"(zoo-{member.name})=", f"## {member.name}", "", member.title, ""]
+    for label, texts in parts.items():
+        lines += [label, *(f": {text}" for text in texts), ""]
+    return "\n".join(lines)
+
+
+def recipe_text(member: Entry) -> str:
+    """How a member was trained, in a line."""
+    recipe = member.recipe
+    said = [f"{recipe['method']}{_knobs(recipe['method_options'])} on {recipe['data']}{_knobs(recipe['data_options'])}"]
+    said += [f"with {name}{_knobs(options)}" for name, options in recipe.get("terms", {}).items()]
+    if recipe["start"] is not None:
+        said.append(f"from the weights of {recipe['start']}")
+    if len(recipe["stages"]) > 1:
+        said.append("in stages: " + ", then ".join(_stage(stage, recipe["data"]) for stage in recipe["stages"]))
+    said.append(f"{recipe['updates']:,} updates of {recipe['batch_size']} images")
+    said.append(f"{recipe['optimizer']} at {recipe['lr']:g}, {recipe['schedule']}, {recipe['precision']}")
+    if recipe["augment"] is not None:
+        said.append(f"augmented by {recipe['augment']}")
+    return "; ".join([*said, f"seed {recipe['seed']}"])
+
+
+def cost_text(member: Entry) -> str:
+    """What its training cost, in a line."""
+    passes = member.training["passes"]
+    return (
+        f"{passes['forward']:,} forward and {passes['backward']:,} backward passes, "
+        f"{member.training['seconds'] / 60:.1f} minutes"
+    )
+
+
+
+def _stage(stage: Mapping[str, Any], default: str) -> str:
+    return f"{percent(stage['share'])} on {stage['data'] or default}{_knobs(stage['data_options'] or {})}"
+
+
+def _knobs(options: Mapping[str, Any]) -> str:
+    text = ", ".join(f"{key} {radius_text(v) if key == 'eps' else v}" for key, v in options.items())
+    return f" ({text})" if text else ""

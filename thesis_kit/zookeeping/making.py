@@ -1,0 +1,354 @@
+"""Make the zoo: train a member by its recipe, measure the weights that are stored, and only then write them down.
+
+Training resumes from a checkpoint whatever interrupted it. Weights are rounded to their stored form first and measured
+then, so that every score belongs to the file beside it. ``problems`` and ``measure`` tell whether that is still so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from thesis_kit import data, training
+from thesis_kit.checks import NonFiniteOutput, choose
+from thesis_kit.data.curriculum import Curriculum
+from thesis_kit.data.digits import data_hash as digits_hash
+from thesis_kit.data.parts import Part, Splits, Stream
+from thesis_kit.files import DamagedFile, digest, only_writer, write_atomic
+from thesis_kit.ledger.provenance import machine, modules_hash
+from thesis_kit.ledger.runner import duration
+from thesis_kit.models import Classifier, build, zoo
+from thesis_kit.models.zoo import Entry, MissingWeights, Score, UnfitWeights
+from thesis_kit.training import TrainingReport
+from thesis_kit.training.augmentation import AUGMENTATIONS
+from thesis_kit.zookeeping.recipes import RECIPES, Recipe, Stage
+from thesis_kit.zookeeping.scores import agrees, measure, measure_scores
+from thesis_kit.zookeeping.wording import score_text, size_text
+
+CHECKPOINTS = Path(".zoo")  # in the folder where the command runs; git ignores it
+CHECKPOINT_SECONDS = 30.0
+_TRIAL_UPDATES = 3  # minibatches that the expected time is judged by
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the zoo must know about a data set: the names of its classes, and its hash."""
+
+    class_names: tuple[str, ...]
+    data_hash: Callable[[], str]
+
+
+SOURCES = {
+    "digits": Source(tuple("0123456789"), digits_hash),
+    **{name: Source(one.classes, one.data_hash) for name, one in data.scenes.DISTRIBUTIONS.items()},
+}
+
+
+def make(
+    name: str,
+    *,
+    force: bool = False,
+    folder: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    device: str | torch.device | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Entry:
+    """Train a member, measure what will be stored, and write weights and manifest entry; the old ones stay till then.
+
+    Args:
+        name: of a recipe.
+        force: train again although weights and entry are what the recipe asks for.
+        folder: where manifest and weights lie; the package's own folder unless given.
+        checkpoint: folder of checkpoints, ``.zoo`` unless given; an interrupted run of the same recipe, data and code
+            goes on from there.
+        device: where to train; the GPU if there is one unless given.
+        progress: called with a sentence before and after each part; None is silent.
+
+    Returns:
+        The member's entry in the manifest.
+
+    Raises:
+        UnknownName: no recipe has the name. NonFiniteOutput: training diverged, or weights do not fit their storage.
+        ValueError: another run is making this member, or the member it starts from cannot be used.
+    """
+    recipe = choose(name, RECIPES, "zoo recipe")
+    say = progress or (lambda sentence: None)
+    folder = Path(folder or zoo.FOLDER)
+    known = zoo.names(folder=folder)  # a manifest that cannot be read is reported now, not after training
+    with only_writer(folder / _file(name, recipe)):
+        if not force and name in known and _is_current(name, folder):
+            say(f"{name} is up to date; --force trains it again")
+            return _retitled(name, recipe, folder)
+        return _make(_plan(name, recipe, folder, device), Path(checkpoint or CHECKPOINTS) / name, say)
+
+
+def _make(plan: _Plan, checkpoints: Path, say: Callable[[str], None]) -> Entry:
+    network, report = _train(plan, checkpoints, say)
+    weights = _packed(network, plan.recipe.storage, plan.name)
+    stored = zoo.with_weights(_network(plan), weights, plan.name)
+    test = plan.splits.test.to(plan.device)
+    say(f"{plan.name}: trained in {duration(report.seconds)}, measuring on {len(test):,} test images")
+    entry = _entry(plan, report, weights, measure_scores(stored, test, plan.recipe.settings()))
+    write_atomic(plan.folder / entry.file, weights)
+    _record(entry, plan.folder)
+    _forget(checkpoints)
+    for name, score in entry.scores.items():
+        say(f"{plan.name}: {name} {score_text(score)}")
+    held = sum(file.stat().st_size for file in plan.folder.glob("*.safetensors"))
+    say(f"{plan.name}: {size_text(entry.bytes)}; shipped weights are {size_text(held)} in all")
+    return entry
+
+
+def problems(name: str, *, folder: str | os.PathLike | None = None) -> list[str]:
+    """What keeps a member from being what its recipe makes, a sentence each; no sentence if nothing does.
+
+    Absent weights of a member that is not shipped are no problem; what the manifest says about them may be one.
+    """
+    try:
+        about = zoo.entry(name, folder=folder)
+        if about.shipped or zoo.is_here(about, folder=folder):
+            zoo.load(name, folder=folder)
+    except (DamagedFile, MissingWeights, UnfitWeights) as error:
+        return [str(error)]
+    if name not in RECIPES:
+        return [f"{name} has no recipe any more: give it one, or remove weights and entry"]
+    return [f"{name} {what}: train it again with `make zoo NAME={name}`" for what in _outdated(about, folder)]
+
+
+def audit(
+    name: str,
+    *,
+    n: int | None = None,
+    folder: str | os.PathLike | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> list[str]:
+    """The member's ``problems``, and if there are none, its scores that no longer hold when measured on n test images.
+
+    ``progress`` is called with a sentence for every score; None is silent.
+    """
+    say = progress or (lambda sentence: None)
+    if faults := problems(name, folder=folder):
+        return faults
+    about = zoo.entry(name, folder=folder)
+    if not zoo.is_here(about, folder=folder):
+        say(f"{name}: not shipped, and not made here")
+        return []
+    for score, again in measure(name, n=n, folder=folder).items():
+        said = f"{name}: {score} {score_text(again)}; recorded {score_text(about.scores[score])}"
+        say(said)
+        faults += [] if agrees(about.scores[score], again) else [said]
+    return faults
+
+
+def _outdated(about: Entry, folder: str | os.PathLike | None) -> list[str]:
+    recipe = RECIPES[about.name]
+    settings, known = recipe.settings(), zoo.names(folder=folder)
+    changed = [key for key in {**settings, **about.recipe} if settings.get(key) != about.recipe.get(key)]
+    found = {
+        f"was trained by another recipe ({', '.join(changed)} changed)": bool(changed),
+        "was trained on other data": not changed and _data_hashes(recipe) != about.data_hashes,
+        "has its weights in the wrong place": about.file != _file(about.name, recipe),
+    }
+    for role, name in recipe.rests_on.items():
+        same = name in known and zoo.entry(name, folder=folder).sha256 == about.training.get(role)
+        found[f"was trained with other weights of its {role} {name}"] = not changed and not same
+    return [what for what, is_so in found.items() if is_so]
+
+
+def _is_current(name: str, folder: Path) -> bool:
+    return not problems(name, folder=folder) and zoo.is_here(zoo.entry(name, folder=folder), folder=folder)
+
+
+# What a recipe comes to
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A recipe with its data, on a device: all that training needs."""
+
+    name: str
+    recipe: Recipe
+    device: torch.device
+    splits: Splits
+    train: Part | Stream
+    class_names: tuple[str, ...]
+    data_hashes: dict[str, str]
+    origins: dict[str, str]  # SHA-256 of the weights of the members that it rests on, by their role
+    folder: Path
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(c, h, w)."""
+        return tuple(self.splits.test.x.shape[1:])
+
+    def fingerprint(self) -> str:
+        """What a checkpoint must agree with to be gone on from."""
+        code = modules_hash(__name__)
+        return digest([self.recipe.settings(), self.data_hashes, self.origins, self.device.type, code])[:16]
+
+
+def _plan(name: str, recipe: Recipe, folder: Path, device: str | torch.device | None) -> _Plan:
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    source, hashes = choose(recipe.data, SOURCES, "data set of the zoo"), _data_hashes(recipe)
+    splits = data.load(recipe.data, recipe.seed, **recipe.data_options)
+    return _Plan(
+        name=name,
+        recipe=recipe,
+        device=torch.device(default if device is None else device),
+        splits=splits,
+        train=_curriculum(recipe, splits),
+        class_names=source.class_names,
+        data_hashes=hashes,
+        origins={role: zoo.entry(one, folder=folder).sha256 for role, one in recipe.rests_on.items()},
+        folder=folder,
+    )
+
+
+def _curriculum(recipe: Recipe, splits: Splits) -> Part | Stream:
+    """What to train on: the recipe's own data, or one stream after another."""
+    if len(recipe.stages) == 1 and recipe.stages[0] == Stage(1.0):
+        return splits.train
+    streams = [_stage_data(recipe, stage) for stage in recipe.stages]
+    if not all(isinstance(stream, Stream) for stream in streams):
+        raise ValueError("stages need data that are streamed: leave out n_train, or train in one stage")
+    if len(streams) == 1:
+        return streams[0]
+    total = -(-recipe.updates // recipe.make_method().replays)
+    ends = [round(total * sum(stage.share for stage in recipe.stages[: i + 1])) for i in range(len(recipe.stages))]
+    return Curriculum(streams, [end - start for start, end in zip([0, *ends[:-2]], ends[:-1], strict=True)])
+
+
+def _stage_data(recipe: Recipe, stage: Stage) -> Part | Stream:
+    options = recipe.data_options if stage.data_options is None else stage.data_options
+    return data.load(stage.data or recipe.data, recipe.seed, **options).train
+
+
+def _data_hashes(recipe: Recipe) -> dict[str, str]:
+    names = sorted({recipe.data, *(stage.data or recipe.data for stage in recipe.stages)})
+    return {name: choose(name, SOURCES, "data set of the zoo").data_hash() for name in names}
+
+
+def _file(name: str, recipe: Recipe) -> str:
+    return f"{name}.safetensors" if recipe.shipped else f"{zoo.LOCAL}/{name}.safetensors"
+
+
+# Training
+
+
+def _network(plan: _Plan) -> Classifier:
+    """The recipe's network with the weights it starts from, on the device."""
+    recipe = plan.recipe
+    sizes = {"n_classes": len(plan.class_names), "in_channels": plan.image_shape[0]}
+    network = build(recipe.architecture, seed=recipe.seed, **sizes, **recipe.options)
+    if recipe.start is not None:
+        first = zoo.entry(recipe.start, folder=plan.folder)
+        network = zoo.with_weights(network, zoo.stored_weights(first, folder=plan.folder), recipe.start)
+    return network.to(plan.device)
+
+
+def _fit(plan: _Plan, network: Classifier, *, updates: int, **knobs: Any) -> TrainingReport:
+    recipe, method = plan.recipe, plan.recipe.make_method()
+    if "teacher" in recipe.rests_on:
+        method.teacher = zoo.load(recipe.rests_on["teacher"], device=plan.device, folder=plan.folder)
+    return training.train(
+        network, plan.train, method, terms=recipe.make_terms(), updates=updates,
+        batch_size=recipe.batch_size, lr=recipe.lr, schedule=recipe.schedule, momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay, optimizer=recipe.optimizer, precision=recipe.precision, seed=recipe.seed,
+        augment=None if recipe.augment is None else AUGMENTATIONS[recipe.augment], **knobs,
+    )  # fmt: skip
+
+
+def _train(plan: _Plan, folder: Path, say: Callable[[str], None]) -> tuple[Classifier, TrainingReport]:
+    """Train, or go on with an interrupted run of the same recipe, data and code."""
+    recipe, checkpoint = plan.recipe, folder / f"{plan.fingerprint()}.ckpt"
+    resumed = ", of which an interrupted run has made a part" if checkpoint.exists() else ""
+    say(
+        f"{plan.name}: {recipe.updates:,} updates of {recipe.method} training on {recipe.data}, about "
+        f"{duration(_expected_seconds(plan))} here{resumed}"
+    )
+    network = _network(plan)
+    report = _fit(plan, network, updates=recipe.updates, checkpoint=checkpoint, checkpoint_seconds=CHECKPOINT_SECONDS)
+    return network, report
+
+
+def _expected_seconds(plan: _Plan) -> float:
+    """How long training takes on this machine, judged by a few updates of a network that is thrown away."""
+    replays = plan.recipe.make_method().replays
+    network, updates = _network(plan), _TRIAL_UPDATES * replays
+    _fit(plan, network, updates=replays, progress=False)  # the first one is slower
+    return _fit(plan, network, updates=updates, progress=False).seconds / updates * plan.recipe.updates
+
+
+def _forget(folder: Path) -> None:
+    """Remove a member's checkpoints, those of earlier recipes included."""
+    for file in folder.glob("*.ckpt"):
+        file.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+# Writing
+
+
+def _packed(network: Classifier, storage: str, name: str) -> bytes:
+    """The weights as a safetensors file, floating-point ones rounded to their storage."""
+    dtype = getattr(torch, storage)
+    rounded = {
+        key: (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().cpu().contiguous().clone()
+        for key, tensor in network.state_dict().items()
+    }
+    if not all(torch.isfinite(tensor).all() for tensor in rounded.values()):
+        raise NonFiniteOutput(f'the weights of {name} do not fit into {storage}: set storage="float32" in its recipe')
+    return safetensors.torch.save(rounded)
+
+
+def _entry(plan: _Plan, report: TrainingReport, weights: bytes, scores: dict[str, Score]) -> Entry:
+    from thesis_kit import __version__
+
+    return Entry(
+        name=plan.name,
+        title=plan.recipe.title,
+        recipe=plan.recipe.settings(),
+        class_names=plan.class_names,
+        image_shape=plan.image_shape,
+        data_hashes=plan.data_hashes,
+        file=_file(plan.name, plan.recipe),
+        sha256=sha256(weights).hexdigest(),
+        bytes=len(weights),
+        dtype=plan.recipe.storage,
+        scores=scores,
+        training={"passes": asdict(report.passes), "seconds": report.seconds, **plan.origins},
+        measured={
+            "date": date.today().isoformat(),
+            "machine": machine(plan.device.type, torch.get_num_threads()),
+            "command": f"make zoo NAME={plan.name}",
+        },
+        code={"version": __version__, "modules": modules_hash(__name__)},
+    )
+
+
+def _record(entry: Entry, folder: Path) -> None:
+    """Put an entry into the manifest in place of the member's old one."""
+    path = folder / zoo.MANIFEST
+    with only_writer(path, wait=True):
+        models = {**zoo.records(folder), entry.name: zoo.sealed(asdict(entry))}
+        document = {"schema": zoo.SCHEMA, "models": dict(sorted(models.items()))}
+        write_atomic(path, (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def _retitled(name: str, recipe: Recipe, folder: Path) -> Entry:
+    """The entry with the recipe's present wording, which decides no weight."""
+    entry = zoo.entry(name, folder=folder)
+    if entry.title != recipe.title:
+        entry = replace(entry, title=recipe.title)
+        _record(entry, folder)
+    return entry

@@ -1,0 +1,111 @@
+"""How good a member of the zoo is, measured on its test part, and whether it still is.
+
+Clean accuracy, accuracy under the book's reference attack at the recipe's radii, and what is certified by interval
+bounds or by noise, each with Wilson's 95% interval.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thesis_kit import data
+from thesis_kit.certification import certify, verified_error
+from thesis_kit.checks import check_count, choose
+from thesis_kit.data.parts import Part
+from thesis_kit.evaluation import correct, reference_attack, robust_accuracy
+from thesis_kit.ledger.statistics import LEVEL, wilson
+from thesis_kit.models import Classifier, zoo
+from thesis_kit.models.zoo import Score
+from thesis_kit.zookeeping.wording import radius_text
+
+CLEAN = "clean"
+_ATTACK_SEED = 7  # one for all members: each meets the same random starts
+_CERTIFIED, _SAMPLES = 300, 1000  # images certified, and samples for each
+
+
+def measure(
+    name: str,
+    *,
+    n: int | None = None,
+    only: Iterable[str] | None = None,
+    folder: str | os.PathLike | None = None,
+    device: str | torch.device | None = None,
+) -> dict[str, Score]:
+    """Measure a member's scores again, from its stored weights.
+
+    Args:
+        name: the member. n: on the first n test images; on all unless given.
+        only: names of scores, all of the entry's unless given; "clean" alone takes seconds.
+        folder, device: as for ``zoo.load``.
+
+    Returns:
+        Score by name, in the order of the entry's.
+    """
+    about = zoo.entry(name, folder=folder)
+    wanted = [choose(one, list(about.scores), f"score of {name}") for one in (about.scores if only is None else only)]
+    if n is not None:
+        check_count(n, what="n")
+    model = zoo.load(name, device=device, folder=folder)
+    test = data.load(about.recipe["data"], about.recipe["seed"], **about.recipe["data_options"]).test[:n]
+    return measure_scores(model, test.to(next(model.parameters()).device), about.recipe, wanted)
+
+
+_ROUNDING = 1e-9  # of an interval's own ends: of 100% it may come out a hair below 1
+
+
+def agrees(recorded: Score, again: Score) -> bool:
+    """Whether a score measured again is the recorded one, up to the choice of images and another machine's rounding.
+
+    It must lie within the interval that the recorded share has on as many images: on all of them the recorded 95% one,
+    far wider than the few images that rounding turns; on fewer one of 99.9%, that an honest score hardly ever misses by
+    the choice of them.
+    """
+    level = LEVEL if again.n == recorded.n else 0.999
+    low, high = wilson(round(recorded.value * again.n), again.n, level=level)
+    return low - _ROUNDING <= again.value <= high + _ROUNDING
+
+
+def measure_scores(
+    model: Classifier, part: Part, settings: Mapping[str, Any], only: Iterable[str] | None = None
+) -> dict[str, Score]:
+    """All scores that the settings ask for, or those of these names."""
+    norm, sigma = settings["norm"], settings.get("sigma")
+    known = {CLEAN: partial(_clean, model, part)}
+    known |= {f"robust@{radius_text(eps, norm)}": partial(_robust, model, part, eps, norm) for eps in settings["eps"]}
+    radii = settings.get("verified") or ()
+    known |= {f"verified@{radius_text(eps)}": partial(_verified, model, part, eps) for eps in radii}
+    known |= {f"certified@{sigma:g} l2": partial(_certified, model, part, sigma)} if sigma else {}
+    return {name: known[name]() for name in (known if only is None else only)}
+
+
+def _clean(model: Classifier, part: Part) -> Score:
+    return _score(correct(model, part), "test images classified rightly")
+
+
+def _robust(model: Classifier, part: Part, eps: float, norm: str) -> Score:
+    attacks = reference_attack(eps, norm=norm)
+    worst = robust_accuracy(model, part, attacks, seed=_ATTACK_SEED).worst
+    return _score(worst, f"test images that stay right under {' and '.join(attacks)}, radius {radius_text(eps, norm)}")
+
+
+def _verified(model: Classifier, part: Part, eps: float) -> Score:
+    verified = verified_error(model, part.x, part.y, eps, bound="ibp").verified
+    return _score(verified, f"test images verified by interval bounds at ε = {radius_text(eps)}")
+
+
+def _certified(model: Classifier, part: Part, sigma: float) -> Score:
+    part = part[:_CERTIFIED]
+    found = certify(model, part.x, sigma=sigma, n=_SAMPLES, ids=part.ids)
+    right = (found.labels == part.y.cpu()) & (found.radii >= sigma)
+    return _score(right, f"test images with a right certificate of ℓ₂ radius {sigma:g} or more ({found.budget})")
+
+
+def _score(outcome: Tensor, what: str) -> Score:
+    low, high = wilson(int(outcome.sum()), len(outcome))
+    return Score(outcome.double().mean().item(), low, high, len(outcome), what)
