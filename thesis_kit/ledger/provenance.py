@@ -4,8 +4,7 @@ The modules hash covers the syntax of an experiment's module and of every ``thes
 through others. What is taken from a package that only lists names of its modules counts as taken from these: a new
 attack beside an old one is none of the old one's business. Comments, docstrings, unused imports, types of arguments
 and layout do not count, so that better wording never makes a result look stale; nor does code that only schedules,
-compares, stores or displays (the runner, ``comparing`` and ``verifying``, ``reporting``, ``files``, ``progress``), nor
-the profile tables, whose values stand in the result itself.
+compares, stores or displays (``ledger``, ``show``, ``session``, ``files``, ``progress``).
 """
 
 from __future__ import annotations
