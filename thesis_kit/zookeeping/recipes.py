@@ -1,7 +1,7 @@
 """How each member of the zoo is trained: every setting that decides its weights, and where its robustness is measured.
 
-A recipe is data. ``zookeeping/making.py`` carries it out and writes its settings into the manifest beside the scores, so
-that a recipe changed after training is noticed. Members that are not ``shipped`` are made by whoever wants them.
+A recipe is data. ``zookeeping/making.py`` carries it out and writes its settings into the manifest beside the scores,
+so that a recipe changed after training is noticed. Members that are not ``shipped`` are made by whoever wants them.
 """
 
 from __future__ import annotations
