@@ -1,8 +1,8 @@
 """The zoo: trained networks by name, with what is known about each.
 
 Weights are safetensors files beside one manifest, which says of every member how it was trained, on what data, how well
-it does and what its file hashes to. Both are written by the training command alone (``zookeeping/making.py``); here they
-are only read, and whatever is not exactly as it was written is refused in a sentence that names the member.
+it does and what its file hashes to. Both are written by the training command alone (``zookeeping/making.py``); here
+they are only read, and whatever is not exactly as it was written is refused in a sentence that names the member.
 """
 
 from __future__ import annotations
