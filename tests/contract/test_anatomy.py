@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -192,7 +193,7 @@ class Tokens(nn.Module):
         (lambda: anatomy.head(Unknown()), "found no linear head in Unknown: take a model of models.build"),
         (lambda: anatomy.head(Classifier(nn.Sequential())), "found no linear head in Sequential"),
         (lambda: anatomy.head(nn.Sequential(nn.Linear(2, 2), nn.Softmax())), "found no linear head in Sequential"),
-        (lambda: anatomy.head(build("resnet18", num_classes=0)), "found no linear head in ResNet"),
+        (lambda: anatomy.head(timm.create_model("resnet18", num_classes=0)), "found no linear head in ResNet"),
         (lambda: anatomy.head(build("deit_tiny_distilled_patch16_224")), "found no linear head in VisionTransformerDi"),
         (lambda: anatomy.blocks(Unknown()), "found no blocks in Unknown: take a model of models.build"),
         (lambda: anatomy.blocks(nn.Sequential(nn.Linear(2, 2))), "found no blocks in Sequential"),

@@ -6,7 +6,6 @@ for timm's, whose own account of themselves (``get_classifier``, ``group_matcher
 
 from __future__ import annotations
 
-import copy
 import numbers
 import re
 from collections.abc import Iterator
@@ -18,7 +17,8 @@ from torch import Tensor, nn
 
 from thesis_kit.asking import ask
 from thesis_kit.checks import check_count, check_images, check_same_device
-from thesis_kit.models.classifier import Classifier
+from thesis_kit.models.copying import copied
+from thesis_kit.models.seen import inside
 
 
 def head(model: nn.Module) -> nn.Linear:
@@ -82,9 +82,12 @@ def replace_head(model: nn.Module, n_classes: int, *, seed: int) -> nn.Module:
         model: as for ``head``; left as it is.
         n_classes: number of logits, at least two.
         seed: of the new head's weights; the caller's random state is left as it was.
+
+    Raises:
+        ValueError: a network without a linear head, or one that cannot be copied.
     """
     check_count(n_classes, what="n_classes", least=2)
-    model = copy.deepcopy(model)
+    model = copied(model)
     old = head(model)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -156,7 +159,9 @@ def _without(modules: list[nn.Module], behind: list[nn.Module]) -> list[nn.Modul
 
 
 def _network(model: nn.Module) -> nn.Module:
-    return model.network if isinstance(model, Classifier) else model
+    while (wrapped := inside(model)) is not None:
+        model = wrapped
+    return model
 
 
 def _name_of(model: nn.Module, part: nn.Module) -> str:

@@ -53,7 +53,7 @@ def check_normalizes_once(network: nn.Module) -> None:
 
 def _first_layers(network: nn.Module) -> Iterator[nn.Module]:
     """What images go through first, up to the first layer with weights."""
-    inner = _inside(network)
+    inner = inside(network)
     yield network
     if inner is not None:
         yield from _first_layers(inner)
@@ -66,12 +66,12 @@ def _first_layers(network: nn.Module) -> Iterator[nn.Module]:
 
 def _last_network(model: nn.Module) -> nn.Module:
     """What gives the outputs."""
-    while (inner := model[-1] if isinstance(model, nn.Sequential) and len(model) else _inside(model)) is not None:
+    while (inner := model[-1] if isinstance(model, nn.Sequential) and len(model) else inside(model)) is not None:
         model = inner
     return model
 
 
-def _inside(model: nn.Module) -> nn.Module | None:
+def inside(model: nn.Module) -> nn.Module | None:
     """What a ``Classifier``, a compiled model or a ``DataParallel`` is wrapped around; None for others."""
     if isinstance(model, nn.DataParallel):
         return model.module

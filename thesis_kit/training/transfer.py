@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from thesis_kit.checks import check_count, check_labels, check_same_device
 from thesis_kit.data.parts import Part, Stream
 from thesis_kit.models import anatomy
+from thesis_kit.models.fresh import draw_anew, fixed_parameters
 from thesis_kit.randomness import mix_seed
 from thesis_kit.training.loop import TrainingReport, train
 from thesis_kit.training.modes import as_found
@@ -100,22 +101,11 @@ def retrain_last(
         check_target(model, data, n_classes)
     new = anatomy.replace_head(model, n_classes, seed=seed)
     before, behind = anatomy.split(new, k)
-    _draw_anew(behind, seed)
+    for module in behind:
+        if fixed := fixed_parameters(module):
+            raise ValueError(
+                f"{type(module).__name__} cannot be drawn anew, for {', '.join(fixed)} have no reset_parameters: "
+                "choose a smaller k"
+            )
+    draw_anew(behind, seed)
     return new, train(new, data, updates=updates, frozen=before, seed=seed, **knobs)
-
-
-def _draw_anew(modules: list[nn.Module], seed: int) -> None:
-    """Initial weights and statistics for these modules, as their own ``reset_parameters`` gives them."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for module in modules:
-            owned = [name for name, _ in module.named_parameters(recurse=False)]
-            if hasattr(module, "reset_parameters"):
-                device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
-                module.cpu().reset_parameters()  # on the CPU: alike on every device
-                module.to(device)
-            elif owned:
-                raise ValueError(
-                    f"{type(module).__name__} cannot be drawn anew, for {', '.join(owned)} have no reset_parameters: "
-                    "choose a smaller k"
-                )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
-import torch
 from torch import nn
 
+from thesis_kit.models.copying import copied
+from thesis_kit.models.fresh import draw_anew, fixed_parameters
 from thesis_kit.training.loop import train
 from thesis_kit.training.minibatches import Data
 
@@ -24,26 +23,17 @@ def natural_twin(
         seed: of the new weights and of training.
 
     Raises:
-        ValueError: a module cannot be given new weights; it is named.
+        ValueError: a module cannot be given new weights; it is named. The model cannot be copied.
     """
-    twin = copy.deepcopy(model)
-    stuck = [name or "the model itself" for name, module in twin.named_modules() if not _resets(module)]
+    twin = copied(model)
+    stuck = [name or "the model itself" for name, module in twin.named_modules() if fixed_parameters(module)]
     if stuck:
         raise ValueError(
             f"these modules cannot be given new weights: {', '.join(stuck[:3])}; build a second network yourself and "
             "train it with training.train"
         )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for module in twin.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+    draw_anew(twin.modules(), seed)
     for parameter in twin.parameters():
         parameter.requires_grad_(True)
     train(twin, data, updates=updates, lr=lr, batch_size=batch_size, seed=seed, progress=progress)
     return twin.eval()
-
-
-def _resets(module: nn.Module) -> bool:
-    """Whether a module has no weights of its own, or can draw them anew."""
-    return not list(module.parameters(recurse=False)) or hasattr(module, "reset_parameters")
