@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -361,6 +362,14 @@ def test_different_test_images_cannot_be_paired(world):
     found = judge_claim(claim_with(), Result(document))
     assert found.verdict is Verdict.NOT_RUN
     assert "tested different images" in found.reason
+
+
+def test_a_difference_of_numbers_is_told_as_it_is(world):
+    document = world.document({"a": {"R": 0.5}, "b": {"R": 0.5}})
+    for cell in document["cells"]:
+        cell["values"] = {"radius": [0.75 if cell["arm"] == "a" else 0.5 + 0.25 * (cell["seed"] % 2)] * cell["n"]}
+    found = difference(Result(document), "radius(a) - radius(b)", points=False)
+    assert re.fullmatch(r"\+0\.12, 95% interval −0\.\d\d to 0\.\d\d", found)  # 0.25 in two of four seeds
 
 
 def test_one_seed_is_never_enough(world):

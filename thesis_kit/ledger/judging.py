@@ -105,9 +105,13 @@ def measure_contrast(contrast: Contrast, result: Result) -> Finding:
     return Finding(contrast, interval, levels, verdict, reason)
 
 
-def difference(recorded: Result, expression: str) -> str:
-    """A difference such as "R(n-fgsm) - R(free-8)", image by image over common seeds, in points with its interval."""
-    return _in_points(_paired(parse_expression(expression, "the page"), recorded, 100))
+def difference(recorded: Result, expression: str, *, points: bool = True) -> str:
+    """A difference such as "R(n-fgsm) - R(free-8)", image by image over common seeds, with its interval.
+
+    In percentage points, or, for a number an image such as a radius, as it is (``points=False``).
+    """
+    scale, form = (100, _in_points) if points else (1, _as_it_is)
+    return form(_paired(parse_expression(expression, "the page"), recorded, scale))
 
 
 def _trials(contrast: Contrast, result: Result) -> Finding:
@@ -177,6 +181,10 @@ def _in_points(interval: Interval) -> str:
     ends = f"95% interval {interval.low:.1f} to {interval.high:.1f}"
     known = ends if np.isfinite(interval.half_width) else "no interval from one seed"
     return f"{interval.value:+.1f} points, {known}".replace("-", "−")
+
+
+def _as_it_is(interval: Interval) -> str:
+    return f"{interval.value:+.2f}, 95% interval {interval.low:.2f} to {interval.high:.2f}".replace("-", "−")
 
 
 def _reason(verdict: Verdict, findings: tuple[Finding, ...]) -> str:

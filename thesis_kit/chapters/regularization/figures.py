@@ -174,9 +174,9 @@ def tangent_figure(recorded: Result, arms: Sequence[str], *, eps: float, label: 
         for axis in axes.flat[len(arms) :]:
             axis.set_visible(False)
         for axis in axes[-1]:
-            axis.set_xlabel("by the tangent (ε)")
+            axis.set_xlabel("distance by the tangent")
         for axis in axes[:, 0]:
-            axis.set_ylabel("found by PGD (ε)")
+            axis.set_ylabel("distance found by PGD")
     alt = f"Distance to the border, a dot an image. {'; '.join(said)}."
     return present(figure, label=label, caption=caption, alt=alt)
 

@@ -1,0 +1,212 @@
+"""What a chapter says of its outcomes is what was recorded: each sentence beside the numbers that make it true.
+
+A sentence that is changed in a chapter has to be changed here, and a recording that makes one false fails. Numbers in
+running text are printed by cells; these are the words around them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from thesis_kit.ledger.judging import measure_contrast
+from thesis_kit.ledger.results import Result, load_result
+from thesis_kit.ledger.rules import parse_contrast
+from thesis_kit.ledger.statistics import Interval
+
+SOURCES = Path(__file__).resolve().parents[2] / "book" / "src"
+pytestmark = pytest.mark.book
+
+
+def said(chapter: str) -> str:
+    """The prose of a chapter's source, a space between words."""
+    (path,) = SOURCES.glob(f"{chapter}_*.py")
+    text = re.sub(r"^# ?", "", path.read_text(encoding="utf-8"), flags=re.M)
+    return " ".join(text.split())
+
+
+def found(recorded: Result, expression: str, kind: str = "items") -> Interval:
+    """An expression over measures of arms with its 95% interval, in points where outcomes of images are compared."""
+    unit = " points" if kind == "items" else ""
+    return measure_contrast(parse_contrast(f"{expression} >= 0{unit}", kind, "a sentence"), recorded).interval
+
+
+def median(recorded: Result, measure: str, arm: str) -> float:
+    return float(np.median(np.concatenate(list(recorded.per_image(measure, arm).values()))))
+
+
+def _free_comes_near(r: Result) -> bool:
+    return (
+        r.mean("passes", "free-8 twice").value == 0.25 * r.mean("passes", "pgd-7").value
+        and found(r, "R(free-8 twice) - R(pgd-7)").low >= -3
+        and found(r, "R(free-8) - R(pgd-7)").high < 0
+    )
+
+
+def _overfits_in_every_seed(r: Result) -> bool:
+    one_step, many = (np.array(list(r.scalars(m, "fgsm@enlarged").values())) for m in ("one step", "R"))
+    return bool((one_step - many >= 0.5).all() and (many < 0.05).all())
+
+
+def _no_larger_difference(r: Result) -> bool:
+    return found(r, "worst(pgd-7) - worst(free-8) - (R(pgd-7) - R(free-8))").high < 0.5
+
+
+def _only_pairing_gains(r: Result) -> bool:
+    gains = {a: found(r, f"worst({a}+noise) - worst(noise)") for a in ("pairing", "lsq", "ls", "similarity")}
+    return gains.pop("pairing").low > 2 and all(gain.low < 0 < gain.high for gain in gains.values())
+
+
+def _mildest_smoothing(r: Result) -> bool:
+    cells = r.cells["ls+noise"].values()
+    return sum(c["chosen"]["alpha"] == min(t["alpha"] for t in c["trials"]) for c in cells) >= len(cells) - 1
+
+
+def _border_stays(r: Result) -> bool:
+    """Squeezing moves the median by the tangent from noise's to PGD-7's, and the median found not at all."""
+    tangent, border = ({a: median(r, m, a) for a in ("noise", "lsq+noise", "pgd-7")} for m in ("margin", "distance"))
+    return (
+        abs(tangent["lsq+noise"] - tangent["pgd-7"]) < 0.02
+        and tangent["noise"] < 0.18
+        and border["lsq+noise"] == border["noise"] < border["pgd-7"]
+    )
+
+
+SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
+    ("01", "For a quarter of its passes Free comes within three points of PGD-7", "defenses.digits", _free_comes_near),
+    (
+        "01",
+        "the interval of their difference reaches across zero",
+        "defenses.digits",
+        lambda r: found(r, "R(n-fgsm) - R(free-8 twice)").low < 0 < found(r, "R(n-fgsm) - R(free-8 twice)").high,
+    ),
+    (
+        "01",
+        "it is left by accident and differs a lot from seed to seed",
+        "defenses.digits",
+        lambda r: np.ptp(list(r.scalars("R", "natural").values())) > 0.1,
+    ),
+    (
+        "01",
+        "the difference is, if anything, a little smaller under the ensemble",
+        "defenses.digits",
+        lambda r: found(r, "worst(pgd-7) - worst(free-8) - (R(pgd-7) - R(free-8))").value < 0,
+    ),
+    ("01", "the stronger attack shows no larger difference", "defenses.digits", _no_larger_difference),
+    (
+        "01",
+        "FGSM training ends where catastrophic overfitting ends, in every seed",
+        "defenses.digits",
+        _overfits_in_every_seed,
+    ),
+    (
+        "01",
+        "robustness is inherited as well, but clean accuracy pays for it",
+        "defenses.scenes",
+        lambda r: (
+            found(r, "R(robust-head@moved) - R(natural-head@moved)").low > 10
+            and found(r, "N(robust-head@moved) - N(natural-head@moved)").high < 0
+        ),
+    ),
+    (
+        "01",
+        "two thirds do, at the same clean accuracy",
+        "defenses.scenes",
+        lambda r: (
+            abs(found(r, "N(robust-head) - N(natural-head)").value) < 1
+            and abs(r.mean("R", "robust-head").value - 2 / 3) < 0.03
+        ),
+    ),
+    (
+        "01",
+        "that one had three times as many updates",
+        "defenses.scenes",
+        lambda r: r.mean("updates", "natural").value == 3 * r.mean("updates", "depth-all").value,
+    ),
+    (
+        "02",
+        "By the network trained on clean images that is refuted, by the other one it is met",
+        "certificates.scenes",
+        lambda r: (
+            found(r, "read(shadow@0.25) - 0.8*read(natural@0.25)").high < 0
+            and found(r, "read_shaded(shadow@0.25) - 0.8*read_shaded(natural@0.25)").low > 0
+        ),
+    ),
+    (
+        "02",
+        "and yet these are nearly as similar to the natural ones as Shadow's are",
+        "certificates.scenes",
+        lambda r: (
+            r.mean("read", "l2").value < 0.1
+            and r.mean("read_shaded", "l2").value < 0.3
+            and 0 < r.mean("ssim", "shadow@0.25").value - r.mean("ssim", "l2").value < 0.1
+        ),
+    ),
+    (
+        "02",
+        "does better still, for a sixty-fourth of the passes",
+        "certificates.scenes",
+        lambda r: found(r, "radius(one-renewed) - radius(draws)", "images").low > 0,
+    ),
+    (
+        "02",
+        "most of the certificates are the largest that the samples can pay for",
+        "certificates.scenes",
+        lambda r: all(_share_at_cap(r, sigma) > 0.5 for sigma in ("0.12", "0.25")),
+    ),
+    (
+        "03",
+        "Pairing gains in the worst case as much as against the weak attack",
+        "regularization.digits",
+        _only_pairing_gains,
+    ),
+    ("03", "the trials nearly always chose the mildest on offer", "regularization.digits", _mildest_smoothing),
+    ("03", "Found by an attack, it is where noise alone had put it", "regularization.digits", _border_stays),
+    (
+        "03",
+        "examples made on an ordinary network turn hardly any image there",
+        "regularization.scenes",
+        lambda r: all(r.mean("transfer", arm).value > 0.94 for arm in r.arms),
+    ),
+    (
+        "03",
+        "PGD-20 takes less than five points from that network at any scale",
+        "regularization.scenes",
+        lambda r: r.mean("N", "pgd-7").value - r.mean("ce_low", "pgd-7").value < 0.05,
+    ),
+    (
+        "04",
+        "For the ResNet and the ViT it makes about as much of a difference as the method does",
+        "inversion.scenes",
+        lambda r: all(_training_counts(r, name) for name in ("resnet", "vit")),
+    ),
+    (
+        "04",
+        "so is what a network with *random weights* draws",
+        "inversion.scenes",
+        lambda r: r.mean("kid", "pii@random").high < r.mean("kid", "pii@resnet").low,
+    ),
+]
+
+
+def _share_at_cap(r: Result, sigma: str) -> float:
+    radii = np.concatenate(list(r.per_image("radius", f"natural@{sigma}").values()))
+    return float(np.mean(radii > 0.999 * radii.max()))
+
+
+def _training_counts(r: Result, name: str) -> bool:
+    training = found(r, f"recognized(pii@{name}) - recognized(pii@{name}-plain)", "images")
+    method = found(r, f"recognized(pii@{name}) - recognized(ce@{name})", "images")
+    return training.low > 0 and abs(training.value - method.value) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("chapter", "sentence", "recording", "true"), SENTENCES, ids=[" ".join(row[1].split()[:6]) for row in SENTENCES]
+)
+def test_a_sentence_is_what_was_recorded(chapter, sentence, recording, true):
+    assert sentence in said(chapter), f"chapter {chapter} does not say this any more: change the sentence here too"
+    assert true(load_result(recording)), f"{recording} does not bear out what chapter {chapter} says"
