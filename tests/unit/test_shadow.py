@@ -287,9 +287,9 @@ def test_the_published_constants_are_those_of_the_released_code():
     scripts, function, art = (PUBLISHED[name] for name in ("scripts", "function", "art"))
     assert (scripts.tv, scripts.color, scripts.dissimilarity) == (0.3, 1.0, 0.5)
     assert (function.tv, function.color, function.dissimilarity) == (0.1, 20.0, 10.0)
-    assert (art.tv, art.color, art.dissimilarity) == (0.1, 20.0, 10.0)
+    assert (art.tv, art.color, art.dissimilarity, art.step_size) == (0.3, 1.0, 0.5, 0.1)
     assert {c.steps for c in PUBLISHED.values()} == {300}
-    assert scripts.draws == function.draws == 400
+    assert scripts.draws == function.draws == art.draws == 400
     assert [c.one_channel for c in (scripts, function, art)] == [True, False, False]
 
 

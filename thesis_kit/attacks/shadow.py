@@ -114,7 +114,7 @@ class ShadowConstants:
 PUBLISHED: Mapping[str, ShadowConstants] = MappingProxyType({
     "scripts": ShadowConstants(),  # the released runs' command lines: the paper's results
     "function": ShadowConstants(tv=0.1, color=20.0, dissimilarity=10.0, one_channel=False),  # the released defaults
-    "art": ShadowConstants(tv=0.1, color=20.0, dissimilarity=10.0, draws=1, one_channel=False),  # ART's class
+    "art": ShadowConstants(one_channel=False),  # the defaults of ART's class, 1.3.3 to 1.20.1
     # The released attack on CROWN-IBP sums over a batch of normalized images; this is the same for a single image in
     # pixel units, with a batch of 512 (released configurations have 512 and 600) and a standard deviation of 0.2.
     "crown-ibp": ShadowConstants(
