@@ -36,10 +36,17 @@ def _mix(z: Tensor) -> Tensor:
 
 def mix_seed(*parts: int) -> int:
     """Hash whole numbers into one 63-bit seed: ``mix_seed(seed, update)`` gives an independent stream an update."""
-    state = torch.zeros((), dtype=torch.int64)
+    state = 0
     for part in parts:
-        state = _mix(state + _signed(part) + _signed(_GOLDEN))
-    return int(state) & (_WORD // 2 - 1)
+        state = _mix_word((state + int(part) + _GOLDEN) % _WORD)
+    return state & (_WORD // 2 - 1)
+
+
+def _mix_word(z: int) -> int:
+    """``_mix`` of one number in [0, 2⁶⁴) without tensors: hashing a seed must not cost what drawing noise does."""
+    z = (z ^ (z >> 30)) * _MIX_1 % _WORD
+    z = (z ^ (z >> 27)) * _MIX_2 % _WORD
+    return z ^ (z >> 31)
 
 
 class ImageRandom:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from thesis_kit.randomness import ImageRandom, image_random, mix_seed
+from thesis_kit.randomness import _GOLDEN, ImageRandom, _mix, _signed, image_random, mix_seed
 
 ACCEPTED = 1e-3  # seeds are fixed, so a p-value below this is a finding and not bad luck
 
@@ -141,10 +142,52 @@ def test_mix_seed():
     assert mix_seed(2**64 + 5) == mix_seed(5)
 
 
+@pytest.mark.parametrize(
+    ("parts", "seed"),
+    [
+        ((), 0),
+        ((0,), 7070836379803831727),
+        ((-1,), 7266964230113668128),
+        ((2**63 - 1,), 3055647633038352039),
+        ((2**63,), 5196802822362493915),
+        ((-(2**63),), 5196802822362493915),
+        ((2**64 + 5,), 7134611160154358618),
+        ((1, 2, 3), 7702586659592502839),
+        ((0, 1, 0, 0), 5836808580306815285),
+        ((7, 1, 12345, 999), 1550918842606439214),
+        ((3, 2, 4, 5, 6), 1205502005644458886),
+        ((10**30, -(10**30)), 48375421121830499),
+    ],
+)
+def test_seeds_are_frozen(parts, seed):
+    """Recorded results rest on them."""
+    assert mix_seed(*parts) == seed
+
+
+@pytest.mark.bad_input
+def test_seeds_may_be_numpys():
+    assert mix_seed(np.int64(7), np.int64(1), np.uint8(2)) == mix_seed(7, 1, 2)
+
+
+def test_a_seed_is_hashed_as_a_stream_is():
+    """A number's hash is the same whether it is hashed alone or in a tensor: ``_mix`` of the word plus the constant."""
+    words = [0, 1, 2**31, 2**63 - 1, -1, -(2**63), 123456789012345678]
+    hashed = _mix(torch.tensor(words) + _signed(_GOLDEN)) & (2**63 - 1)
+    assert [mix_seed(word) for word in words] == hashed.tolist()
+
+
+def test_a_seed_costs_no_tensor():
+    class NoTensor(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            raise AssertionError(f"{function} was called")
+
+    with NoTensor():
+        assert mix_seed(1, 2, 3) > 0
+
+
 def test_the_numbers_are_frozen():
     """Recorded results rest on them."""
     numbers = ImageRandom(7, torch.tensor([0, 12345])).uniform(2, dtype=torch.float64)
-    assert mix_seed(1, 2, 3) == 7702586659592502839
     assert numbers.tolist() == [
         [0.5334360869094659, 0.34036143333582414],
         [0.15594845731770757, 0.9636628197176952],

@@ -112,6 +112,40 @@ def test_certificates_do_not_depend_on_company_or_batches():
     assert list(certify(model, x, ids=ids, seed=1, **knobs)) != together
 
 
+@pytest.mark.parametrize("batch_size", [None, 50, 100, 300])
+def test_the_noise_is_frozen(batch_size):
+    """Recorded results rest on it. Processors may differ in the last bits of what torch draws, hence the tolerance."""
+    seen = []
+
+    class Keeps(nn.Module):
+        def forward(self, x):
+            seen.append(x.clone())
+            return torch.stack([x.sum(dim=(1, 2, 3)), x[:, 0, 0, 0]], dim=1)
+
+    x = torch.full((2, 3, 4, 4), 0.5)
+    certify(Keeps(), x, sigma=0.25, n0=100, n=800, seed=3, ids=torch.tensor([10, 11]), batch_size=batch_size)
+    noisy = torch.cat(seen[3:]).flatten(1)  # three passes try the model out
+    assert len(noisy) == 2 * (100 + 800)
+    places = torch.tensor([0, 1, 17, 1000, 4799])  # of a block
+    selection, first, last = (noisy[start : start + 100].flatten()[places].tolist() for start in (0, 1000, 1700))
+    assert selection == pytest.approx([0.46674725, 0.22799918, 0.62025291, 0.54553270, 0.94632792], abs=1e-6)
+    assert first == pytest.approx([0.43225831, 0.43297634, 0.34743548, 0.64252913, 0.38902402], abs=1e-6)
+    assert last == pytest.approx([0.40458968, 0.19508070, 0.21449649, 0.52462220, 0.79838579], abs=1e-6)
+
+
+@pytest.mark.parametrize(("size", "most"), [(1, 400), (8, 400), (32, 100), (64, 25), (128, 16)])
+def test_a_pass_on_a_cpu_takes_as_many_images_as_fit_its_caches(size, most):
+    seen = []
+
+    class Counts(nn.Module):
+        def forward(self, x):
+            seen.append(len(x))
+            return x[:, :2, 0, 0]
+
+    certify(Counts(), torch.full((1, 3, size, size), 0.5), sigma=0.1, n0=1, n=400, early_stop=False)
+    assert max(seen[4:]) == most
+
+
 def test_nested_certificates_are_those_of_each_budget_alone():
     model, x = net(), images(5)
     found = certify_nested(model, x, (50, 1000, 130), sigma=0.3)

@@ -28,8 +28,9 @@ from thesis_kit.randomness import mix_seed
 
 ABSTAIN = -1  # in place of a label
 BLOCK = 100  # samples of noise that are drawn together
-_BATCH = {"cpu": BLOCK // 2}  # noisy images in a pass: on a CPU larger ones fall out of its caches
-_LARGE_BATCH = 2000
+_BATCH = 2000  # noisy images in a pass
+_CPU_BATCHES = 16, 4 * BLOCK  # the least and the most on a CPU: small passes cost calls, large ones fall out of caches
+_CPU_NUMBERS = 100 * 3 * 32 * 32  # in a pass's images, between the two
 _ALONE = 3  # images that a model is asked about apart from the others, once
 _ROUNDING = 2e-3  # of a probability between two passes, in half precision too
 _SELECTION, _ESTIMATION, _PREDICTION = 0, 1, 2  # streams: what chooses a class must not also judge it
@@ -180,7 +181,8 @@ def certify(
         ids: what tells the images apart, (m,) int64; their positions unless given.
         early_stop: leave an image after the block of 100 samples from which on those to come cannot save it from
             abstention. No label and no radius changes; ``count`` and ``samples`` of abstentions do.
-        batch_size: noisy images a forward pass, whole blocks of 100 from there on; chosen for the device unless given.
+        batch_size: noisy images a forward pass, whole blocks of 100 from there on; chosen for the device and the
+            size of the images unless given.
         progress: show a bar; None follows the session.
 
     Raises:
@@ -269,6 +271,14 @@ def _alike(first: Tensor, second: Tensor) -> bool:
     return torch.allclose(first.softmax(dim=1), second.softmax(dim=1), rtol=0, atol=_ROUNDING)
 
 
+def _batch_size(x: Tensor) -> int:
+    """Noisy images in a pass, by device and size of the images."""
+    if x.device.type != "cpu":
+        return _BATCH
+    least, most = _CPU_BATCHES
+    return min(max(_CPU_NUMBERS // max(x.shape[1:].numel(), 1), least), most)
+
+
 class _Sampler:
     """A model's answers to noisy copies of images."""
 
@@ -277,7 +287,7 @@ class _Sampler:
     ):  # fmt: skip
         check_images(x)
         check_same_device(model, x)
-        batch_size = _BATCH.get(x.device.type, _LARGE_BATCH) if batch_size is None else batch_size
+        batch_size = _batch_size(x) if batch_size is None else batch_size
         check_count(batch_size, what="batch_size")
         check_count(seed, what="seed", least=0)
         if ids is not None and (ids.shape != (len(x),) or ids.dtype != torch.int64):
@@ -291,7 +301,7 @@ class _Sampler:
 
     def _try_out(self) -> int:
         """Look whether the model answers as a classifier, the same twice, and to each image for itself."""
-        noisy = self._noisy(0, _SELECTION, 0)
+        noisy = self._noisy(0, _SELECTION, range(1))
         with torch.no_grad():
             first, second, few = (ask(self.model, some) for some in (noisy, noisy, noisy[:_ALONE]))
         check_logits(first, BLOCK)
@@ -307,10 +317,11 @@ class _Sampler:
             )
         return first.shape[1]
 
-    def _noisy(self, i: int, stream: int, block: int) -> Tensor:
-        self.generator.manual_seed(mix_seed(self.seed, stream, self.ids[i], block))
-        like = {"device": self.x.device, "dtype": self.x.dtype}
-        noise = torch.randn(BLOCK, *self.x.shape[1:], generator=self.generator, **like)
+    def _noisy(self, i: int, stream: int, blocks: range) -> Tensor:
+        """Image i with these blocks of noise, (BLOCK · blocks, c, h, w)."""
+        noise = self.x.new_empty(len(blocks) * BLOCK, *self.x.shape[1:])
+        for block, some in zip(blocks, noise.split(BLOCK), strict=True):
+            some.normal_(generator=self.generator.manual_seed(mix_seed(self.seed, stream, self.ids[i], block)))
         return noise.mul_(self.sigma).add_(self.x[i])
 
     def _answers(self, i: int, stream: int, n: int) -> Iterator[Tensor]:
@@ -318,7 +329,7 @@ class _Sampler:
         total = math.ceil(n / BLOCK)
         for first in range(0, total, self.blocks):
             blocks = range(first, min(first + self.blocks, total))
-            noisy = torch.cat([self._noisy(i, stream, block) for block in blocks])
+            noisy = self._noisy(i, stream, blocks)
             with torch.no_grad():
                 logits = torch.cat([ask(self.model, some) for some in noisy.split(self.batch_size)])
             check_logits(logits, len(noisy))
