@@ -56,11 +56,11 @@ notebooks: $(INSTALLED)  ## book/src/*.py -> book/*.ipynb, run in profile small 
 	$(THREADS) $(PY) tools/build_notebooks.py $(if $(REPO),--repo "$(REPO)") $(ONLY)
 
 results: $(INSTALLED)  ## measure every claim in the record tier: hours, resumable (ONLY=claim, ARENA=digits)
-	$(PY) -m thesis_kit.cli claims run $(ONLY) $(if $(ARENA),--arena "$(ARENA)") $(if $(JOBS),--jobs "$(JOBS)")
+	$(PY) -m thesis_kit.cli claims run $(ONLY) --package $(if $(ARENA),--arena "$(ARENA)") $(if $(JOBS),--jobs "$(JOBS)")
 	$(PY) -m thesis_kit.cli claims ledger --write
 
 zoo: $(INSTALLED)  ## train a network of the zoo again, resumable (NAME=…; without it, list them)
-	$(PY) -m thesis_kit.cli zoo $(if $(NAME),train "$(NAME)" --force,list)
+	$(PY) -m thesis_kit.cli zoo $(if $(NAME),train "$(NAME)" --force --package,list)
 	$(if $(NAME),$(PY) -m thesis_kit.cli zoo page --write)
 
 lab: $(LAB)  ## open the chapters in JupyterLab

@@ -10,10 +10,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from thesis_kit import cli, data
+from thesis_kit import certification, cli, data
 from thesis_kit.attacks.shadow import PUBLISHED, spoof
 from thesis_kit.certification import certify
-from thesis_kit.cli import certificates as cli_certificates
 from thesis_kit.models import zoo
 
 runner = CliRunner()
@@ -40,7 +39,7 @@ def test_certificates_of_a_zoo_member_are_kept_and_resumed(tmp_path, monkeypatch
     assert [r["radius"] for r in records(path)] == expected.radii.tolist()
     assert [r["label"] for r in records(path)] == expected.labels.tolist()
     assert [r["true"] for r in records(path)] == part.y.tolist()
-    monkeypatch.setattr(cli_certificates, "certify_images", pytest.fail)
+    monkeypatch.setattr(certification, "certify", pytest.fail)
     assert call(*command).output == said  # nothing is certified again
 
 

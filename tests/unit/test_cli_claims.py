@@ -101,10 +101,35 @@ def test_run_says_the_expected_time_then_measures_then_judges(tiny, tmp_path):
     assert lines[0] == "free-robust (digits): 0 of 4 runs recorded, 4 to go, about 6 min"
     assert lines[1] == "  free-8: 2 runs, about 3 min"
     assert lines[2].startswith("  free-8, seed 0: 0 s (1 of 4, about ")
-    assert lines[-1].startswith(("  ✓ holds", "  ? inconclusive", "  ↗ holds"))
+    assert lines[-2].startswith(("  ✓ holds", "  ? inconclusive", "  ↗ holds"))
+    shown = f"`thesis-kit claims show free-robust --results {tmp_path}`"
+    assert lines[-1] == f"recorded in {tmp_path}: {shown} shows it; the book's own results are as they were"
     assert load_result("defenses.digits", tmp_path).arms == ["natural", "free-8"]
     again = call("run", "free-robust", folder=tmp_path).output
     assert again.startswith("free-robust (digits): 4 of 4 runs recorded, nothing to do")
+
+
+def test_results_go_to_a_folder_of_the_users_unless_the_package_is_asked_for(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("thesis_kit.ledger.results.CHAPTERS", tmp_path / "package")
+    monkeypatch.chdir(tmp_path)
+    assert "recorded in results: " in call("run", "free-robust").output
+    assert [path.name for path in (tmp_path / "results").glob("*.json")] == ["defenses.digits.json"]
+    assert not (tmp_path / "package").exists()
+    assert "recorded in" not in call("run", "free-robust", "--package").output
+    assert (tmp_path / "package" / "defenses" / "results" / "digits.json").exists()
+
+
+def test_verify_writes_into_the_package_only_if_it_is_asked_to(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("thesis_kit.ledger.results.CHAPTERS", tmp_path)
+    call("run", "free-robust", "--package")
+    path = tmp_path / "defenses" / "results" / "digits.json"
+    before = path.read_bytes()
+    said = call("verify").output
+    assert said.splitlines()[-1] == "  the package's own results stay as they are: --package notes it there"
+    assert "2 runs came out the same" in said
+    assert path.read_bytes() == before
+    assert "stay as they are" not in call("verify", "--package").output
+    assert load_result("defenses.digits").document["verified"]["cells"] == [["natural", 0], ["free-8", 1]]
 
 
 def test_restart_starts_each_arm_over_once(tiny, tmp_path):
@@ -123,7 +148,7 @@ def test_a_claim_without_an_arena_says_why(tiny, tmp_path, monkeypatch):
     row = "  - id: transfer-inherits\n"
     chapters["defenses"] = chapters["defenses"].replace(row, f"{row}    not_run: its world is not built yet\n")
     unmeasured = claims.read_catalog(common, chapters)
-    monkeypatch.setattr("thesis_kit.cli.claims.catalog", lambda: unmeasured)
+    monkeypatch.setattr("thesis_kit.ledger.claims.catalog", lambda: unmeasured)
     said = call("run", "transfer-inherits", folder=tmp_path).output
     assert said == "transfer-inherits (scenes): not run: its world is not built yet\n"
     said = call("run", "free-strong", "--arena", "speech", folder=tmp_path).output
@@ -202,7 +227,7 @@ def test_ctrl_c_is_a_sentence(tiny, tmp_path, fails, monkeypatch):
 
     monkeypatch.setattr("thesis_kit.ledger.runner.execute", interrupted)
     code, said = fails("claims", "run", "free-robust", "--folder", tmp_path)
-    assert (code, "the same command goes on from here" in said) == (130, True)
+    assert (code, f"kept in {tmp_path}, and the same command goes on from there" in said) == (130, True)
     write_document(result_path("defenses.digits", tmp_path), recorded.document)
     code, said = fails("claims", "verify", "free-robust", "--folder", tmp_path)
     assert (code, "the result file is as it was" in said) == (130, True)

@@ -13,8 +13,7 @@ from torchvision.transforms.functional import to_tensor
 from torchvision.utils import make_grid
 from typer.testing import CliRunner
 
-from thesis_kit import cli
-from thesis_kit.cli import inversion as cli_inversion
+from thesis_kit import cli, inversion
 from thesis_kit.inversion import STAGES, plug_in_inversion
 from thesis_kit.models import zoo
 
@@ -79,7 +78,7 @@ def test_a_member_is_inverted_at_its_own_size_unless_told(tmp_path, monkeypatch)
         asked.append((knobs["size"], knobs["channels"]))
         raise ValueError("enough")
 
-    monkeypatch.setattr(cli_inversion, "plug_in_inversion", invert)
+    monkeypatch.setattr(inversion, "plug_in_inversion", invert)
     digits, timms = "cnn-digits-natural", "resnet10t"
     sized = ("--size", 24)
     for model, size in ((MEMBER, ()), (MEMBER, sized), (digits, sized), (timms, ()), (timms, ("--size", 64))):

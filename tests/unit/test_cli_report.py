@@ -9,8 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from thesis_kit import cli
-from thesis_kit.cli import report as cli_report
+from thesis_kit import cli, evaluation, training
 from thesis_kit.data import Stream, digits
 from thesis_kit.evaluation import masking_report
 from thesis_kit.models import zoo
@@ -95,7 +94,7 @@ def test_a_twin_is_trained_from_the_data(tmp_path):
 
 def test_a_twin_for_scenes_learns_from_the_endless_stream_of_their_size(monkeypatch):
     seen, member = [], "resnet-scenes-a-natural"
-    monkeypatch.setattr(cli_report, "natural_twin", lambda model, images, **k: seen.append((images, k)) or model)
+    monkeypatch.setattr(training, "natural_twin", lambda model, images, **k: seen.append((images, k)) or model)
     call(
         "attack", "report", member, "--data", "scenes.v1-a", "--eps", 0.03, "--images", 2, "--size", 16, *LEAST,
         "--twin", "train", "--twin-updates", 7,
@@ -121,8 +120,8 @@ def test_a_twin_for_scenes_learns_from_the_endless_stream_of_their_size(monkeypa
     ],
 )
 def test_what_cannot_be_done_is_one_sentence_before_anything_is_measured(words, said, monkeypatch, capsys):
-    monkeypatch.setattr(cli_report, "masking_report", pytest.fail)
-    monkeypatch.setattr(cli_report, "natural_twin", pytest.fail)
+    monkeypatch.setattr(evaluation, "masking_report", pytest.fail)
+    monkeypatch.setattr(training, "natural_twin", pytest.fail)
     twin = [] if "--twin" in words else ["--twin", "train"]
     monkeypatch.setattr(sys, "argv", ["thesis-kit", "attack", "report", *map(str, words), *twin])
     with pytest.raises(SystemExit) as stop:
@@ -148,7 +147,7 @@ def test_the_models_weights_tell_records_apart(tmp_path, monkeypatch):
         with torch.no_grad():
             model.network[-1].weight.mul_(factor)
         monkeypatch.setattr(zoo, "load", lambda name, model=model: model)
-        monkeypatch.setattr(cli_report, "masking_report", lambda *a, **k: REPORT)
+        monkeypatch.setattr(evaluation, "masking_report", lambda *a, **k: REPORT)
         call("attack", "report", MEMBER, *ON, "--out", path)
         hashes.append(written(path)["settings"]["weights"])
         monkeypatch.undo()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -63,14 +64,25 @@ def test_train_says_the_time_first_and_the_scores_last(trained):
     lines = (trained / "said").read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith(f"{NAME}: 40 updates of natural training on digits, about ")
     assert any(line.startswith(f"{NAME}: clean ") for line in lines)
-    assert lines[-1].endswith(" in all")
+    assert lines[-2].endswith(" in all")
+    assert lines[-1] == f"in Python: thesis_kit.zoo.load({NAME!r}, folder={str(trained)!r})"
     assert zoo.names(folder=trained) == [NAME]
 
 
 def test_train_again_needs_force(trained, monkeypatch):
-    assert call("train", NAME, folder=trained).output == f"{NAME} is up to date; --force trains it again\n"
+    said = call("train", NAME, folder=trained).output.splitlines()
+    assert said[0] == f"{NAME} is up to date; --force trains it again"
     monkeypatch.setattr(making, "_make", lambda plan, *_: zoo.entry(plan.name, folder=plan.folder))
-    assert call("train", NAME, "--force", folder=trained).output == ""
+    assert call("train", NAME, "--force", folder=trained).output.startswith("in Python: ")
+
+
+def test_train_writes_into_the_package_only_if_it_is_asked_to(tmp_path, monkeypatch):
+    folders = []
+    monkeypatch.setattr(making, "make", lambda name, *, folder, **_: folders.append(folder))
+    monkeypatch.chdir(tmp_path)
+    call("train", NAME)
+    call("train", NAME, "--package")
+    assert folders == [Path("zoo"), None]
 
 
 def test_list_shows_members_and_recipes(trained, recipes):

@@ -244,6 +244,7 @@ def test_large_imagenette_asks_for_the_larger_download(tmp_path, monkeypatch):
             raise RuntimeError("not there")
 
     monkeypatch.setattr(torchvision.datasets, "Imagenette", Absent)
+    monkeypatch.setattr("thesis_kit.data.photos.reachable", lambda url: True)
     for size in (160, 161):
         with pytest.raises(DataUnavailable):
             data.imagenette(root=tmp_path, size=size)

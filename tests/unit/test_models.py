@@ -362,6 +362,7 @@ def test_what_cannot_be_loaded_is_one_sentence(monkeypatch, tmp_path):
         raise OSError("no\nroute.")
 
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr("thesis_kit.models.pretrained.reachable", lambda url: True)
     with pytest.raises(WeightsUnavailable, match=r"^resnet18 could not be loaded \(no route\): connect to the network"):
         build("resnet18", pretrained=True)
 

@@ -4,90 +4,123 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 from rich.table import Table
 
-from thesis_kit.attacks.shadow import PUBLISHED, spoof
-from thesis_kit.certification import ABSTAIN, Budget
-from thesis_kit.certification import certify as certify_images
-from thesis_kit.checks import choose
 from thesis_kit.cli.pages import out as console
-from thesis_kit.cli.subjects import Data, Images, Model, Pretrained, Seed, Size, Subject, subject_of
-from thesis_kit.sweep import sweep
+from thesis_kit.cli.stopping import kept
+from thesis_kit.cli.subjects import (
+    Arch,
+    Data,
+    Images,
+    Name,
+    NClasses,
+    Pretrained,
+    Seed,
+    Size,
+    Subject,
+    Weights,
+    named,
+    real,
+    subject_of,
+)
 
-Sigma = Annotated[float, typer.Option(help="Standard deviation of the smoothing noise; pixels lie in [0, 1].")]
+if TYPE_CHECKING:
+    import torch
+
+    from thesis_kit.certification import Budget
+
+Sigma = Annotated[float, real("Standard deviation of the smoothing noise; pixels lie in [0, 1].")]
 N0 = Annotated[int, typer.Option(help="Samples that choose the class.")]
 N = Annotated[int, typer.Option(help="Samples that bound its probability.")]
-Alpha = Annotated[float, typer.Option(help="Chance that a certificate is wrong.")]
+Alpha = Annotated[float, real("Chance that a certificate is wrong.")]
 Out = Annotated[Path | None, typer.Option(help="Keep a JSON line an image here; the same command then resumes.")]
 
 
 def certify(
-    model: Model, data: Data, sigma: Sigma, images: Images = 100, size: Size = 32, n0: N0 = 100, n: N = 10_000,
-    alpha: Alpha = 0.001, seed: Seed = 0, pretrained: Pretrained = False, out: Out = None,
+    data: Data, sigma: Sigma, model: Name = None, images: Images = 100, size: Size = 32, n0: N0 = 100, n: N = 10_000,
+    alpha: Alpha = 0.001, seed: Seed = 0, pretrained: Pretrained = False, weights: Weights = None, arch: Arch = None,
+    n_classes: NClasses = None, out: Out = None,
 ) -> None:  # fmt: skip
     """Certify a model's answers to a data set's test images by randomized smoothing."""
-    subject, budget = subject_of(model, data, images, size, pretrained), Budget(sigma, n0, n, alpha)
+    with kept(_what_stays(out)):
+        from thesis_kit import certification
 
-    def work(i: int) -> dict[str, Any]:
-        x, y, image_id = subject.row(i)
-        knobs = {"sigma": sigma, "n0": n0, "n": n, "alpha": alpha, "seed": seed, "ids": image_id, "progress": False}
-        (found,) = certify_images(subject.model, x, **knobs)
-        told = {key: getattr(found, key) for key in ("label", "radius", "count", "samples")}
-        return {"true": int(y), **told}
+        budget = certification.Budget(sigma, n0, n, alpha)
+        subject = subject_of(named(model, pretrained, weights, arch, n_classes), data, images, size)
+        knobs = {"sigma": sigma, "n0": n0, "n": n, "alpha": alpha, "seed": seed, "progress": False}
 
-    settings = {"command": "certify", **subject.settings, "budget": asdict(budget), "seed": seed}
-    records = _swept(subject, work, out, settings, "certifying")
-    if records is not None:
-        _print_certified(records, budget)
+        def work(i: int) -> dict[str, Any]:
+            x, y, image_id = subject.row(i)
+            (found,) = certification.certify(subject.model, x, ids=image_id, **knobs)
+            told = {key: getattr(found, key) for key in ("label", "radius", "count", "samples")}
+            return {"true": int(y), **told}
+
+        settings = {"command": "certify", **subject.settings, "budget": asdict(budget), "seed": seed}
+        records = _swept(subject, work, out, settings, "certifying")
+        if records is not None:
+            _print_certified(records, budget)
 
 
 def shadow(
-    model: Model, data: Data, sigma: Sigma, images: Images = 20, size: Size = 32, n0: N0 = 100, n: N = 10_000,
-    alpha: Alpha = 0.001, seed: Seed = 0, pretrained: Pretrained = False, out: Out = None,
-    constants: Annotated[str, typer.Option(help=f"Published set: {', '.join(PUBLISHED)}.")] = "scripts",
+    data: Data, sigma: Sigma, model: Name = None, images: Images = 20, size: Size = 32, n0: N0 = 100, n: N = 10_000,
+    alpha: Alpha = 0.001, seed: Seed = 0, pretrained: Pretrained = False, weights: Weights = None, arch: Arch = None,
+    n_classes: NClasses = None, out: Out = None,
+    constants: Annotated[str, typer.Option(help="Published set: scripts, or another of theirs.")] = "scripts",
     steps: Annotated[int | None, typer.Option(help="Steps, if not the set's.")] = None,
     draws: Annotated[int | None, typer.Option(help="Draws of noise, if not the set's.")] = None,
     n_select: Annotated[int, typer.Option(help="Samples of the certificates that choose among targets.")] = 200,
     save: Annotated[Path | None, typer.Option(help="Folder for the attacked images, as PNG.")] = None,
 ) -> None:  # fmt: skip
     """Spoof certificates by the Shadow Attack: images with a wrong label and a large radius."""
-    own = choose(constants, PUBLISHED, "set of constants")
-    own = replace(own, steps=own.steps if steps is None else steps, draws=own.draws if draws is None else draws)
-    subject, budget = subject_of(model, data, images, size, pretrained), Budget(sigma, n0, n, alpha)
-    knobs = {"sigma": sigma, "n0": n0, "n": n, "alpha": alpha, "constants": own, "n_select": n_select, "seed": seed}
+    with kept(_what_stays(out)):
+        from thesis_kit.attacks.shadow import PUBLISHED, spoof
+        from thesis_kit.certification import Budget
+        from thesis_kit.checks import choose
 
-    def work(i: int) -> dict[str, Any]:
-        x, y, image_id = subject.row(i)
-        found = spoof(subject.model, x, y, ids=image_id, progress=False, **knobs)
-        if save is not None:
-            _save(found.images[0], save / f"{i:05d}.png")
-        certificate = found.certificates[0]
-        measured = {name: float(getattr(found, name)) for name in ("norms", "tv", "color", "dissimilarity")}
-        return {
-            "true": int(y), "target": int(found.targets), "label": certificate.label, "radius": certificate.radius,
-            **measured,
-        }  # fmt: skip
+        own, budget = choose(constants, PUBLISHED, "set of constants"), Budget(sigma, n0, n, alpha)
+        own = replace(own, steps=own.steps if steps is None else steps, draws=own.draws if draws is None else draws)
+        subject = subject_of(named(model, pretrained, weights, arch, n_classes), data, images, size)
+        knobs = {"sigma": sigma, "n0": n0, "n": n, "alpha": alpha, "constants": own, "n_select": n_select, "seed": seed}
 
-    settings = {"command": "attack shadow", **subject.settings, "budget": asdict(budget), "seed": seed,
-                "constants": asdict(own), "n_select": n_select, "pictures": save is not None}  # fmt: skip
-    records = _swept(subject, work, out, settings, "attacking")
-    if records is not None:
-        _print_spoofed(records, budget)
+        def work(i: int) -> dict[str, Any]:
+            x, y, image_id = subject.row(i)
+            found = spoof(subject.model, x, y, ids=image_id, progress=False, **knobs)
+            if save is not None:
+                _save(found.images[0], save / f"{i:05d}.png")
+            certificate = found.certificates[0]
+            measured = {name: float(getattr(found, name)) for name in ("norms", "tv", "color", "dissimilarity")}
+            return {
+                "true": int(y), "target": int(found.targets), "label": certificate.label, "radius": certificate.radius,
+                **measured,
+            }  # fmt: skip
+
+        settings = {"command": "attack shadow", **subject.settings, "budget": asdict(budget), "seed": seed,
+                    "constants": asdict(own), "n_select": n_select, "pictures": save is not None}  # fmt: skip
+        records = _swept(subject, work, out, settings, "attacking")
+        if records is not None:
+            _print_spoofed(records, budget)
+
+
+def _what_stays(out: Path | None) -> str:
+    """What Ctrl-C leaves, and how to go on."""
+    if out is None:
+        return "nothing was kept: with --out FILE every finished image is, and the same command goes on from there"
+    return f"finished images are kept beside {out}, and the same command goes on from there"
 
 
 def _swept(subject: Subject, work: Any, path: Path | None, settings: dict, text: str) -> list[dict] | None:
     """Records in the order of the images; None where another process is still at work."""
+    from thesis_kit.progress import track
+    from thesis_kit.sweep import sweep
+
     items = {str(i): i for i in range(len(subject.part))}
     if path is not None:
         found = sweep(items, work, path, settings=settings, text=text)
         console.print(f"records in {path}" if found is not None else "other processes are still at work")
         return found
-    from thesis_kit.progress import track
-
     with track(text, len(items)) as bar:
         records = []
         for i in items.values():
@@ -97,13 +130,15 @@ def _swept(subject: Subject, work: Any, path: Path | None, settings: dict, text:
 
 
 def _save(image: torch.Tensor, path: Path) -> None:
-    from torchvision.utils import save_image
+    from thesis_kit.extras import needs
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_image(image, path)
+    needs("torchvision.utils", extra="show").save_image(image, path)
 
 
 def _print_certified(records: list[dict], budget: Budget) -> None:
+    from thesis_kit.certification import ABSTAIN
+
     table = Table("radius", "certified accuracy", box=None, pad_edge=False)
     for radius in (0.0, *(budget.largest_radius * k / 4 for k in range(1, 5))):
         right = [r["label"] == r["true"] and r["radius"] >= radius * (1 - 1e-9) for r in records]
@@ -114,6 +149,8 @@ def _print_certified(records: list[dict], budget: Budget) -> None:
 
 
 def _print_spoofed(records: list[dict], budget: Budget) -> None:
+    from thesis_kit.certification import ABSTAIN
+
     wrong = [record for record in records if record["label"] not in (ABSTAIN, record["true"])]
     mean = sum(record["radius"] for record in wrong) / max(len(wrong), 1)
     console.print(

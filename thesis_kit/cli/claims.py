@@ -7,29 +7,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from thesis_kit.checks import choose
-from thesis_kit.cli.pages import BOOK, Check, Write, errors, out, publish
-from thesis_kit.ledger.claims import Claim, catalog
-from thesis_kit.ledger.judging import Judged, judge_chapter, judge_claim
-from thesis_kit.ledger.results import NotRecorded, Result, available
-from thesis_kit.show.ledger_page import SIGNS, ledger_page, rows
+from thesis_kit.cli.pages import BOOK, Check, Write, out, publish
+from thesis_kit.cli.stopping import kept
 
 if TYPE_CHECKING:
+    from thesis_kit.ledger.claims import Claim
+    from thesis_kit.ledger.judging import Judged
+    from thesis_kit.ledger.results import Result
     from thesis_kit.ledger.runner import Experiment
 
 claims = typer.Typer(no_args_is_help=True, help="What the book claims, what was measured, and the verdicts.")
 
 BOOK_LEDGER = BOOK / "ledger.md"
+Package = Annotated[bool, typer.Option("--package", help="Write the package's own results, as the book's makers do.")]
 Id = Annotated[str | None, typer.Argument(metavar="[ID]", help="One claim; all of them if left out.")]
-Folder = Annotated[Path | None, typer.Option(help="Folder of the result files; the package's own if left out.")]
+Folder = Annotated[
+    Path | None, typer.Option("--results", "--folder", help="Folder of results; the package's own if left out.")
+]
 
 
 @claims.command("list")
 def list_claims(folder: Folder = None) -> None:
     """Every claim with its verdict."""
+    from thesis_kit.show.ledger_page import SIGNS
+
     table = Table("claim", "arena", "origin", "verdict", box=None, pad_edge=False)
     for judged in _all_judged(folder):
         verdict = f"{SIGNS[judged.verdict]} {judged.verdict.value}"
@@ -40,7 +44,7 @@ def list_claims(folder: Folder = None) -> None:
 @claims.command()
 def show(claim_id: Id = None, folder: Folder = None) -> None:
     """One claim in full, or all of them: rule, source, measurement, verdict, budget."""
-    chosen = None if claim_id is None else choose(claim_id, catalog().claims, "claim")
+    chosen = None if claim_id is None else _claim(claim_id)
     for judged in _all_judged(folder):
         if chosen in (None, judged.claim):
             _print_claim(judged)
@@ -54,6 +58,8 @@ def ledger(
     folder: Folder = None,
 ) -> None:
     """Print the ledger page, write it into the book, or check that the book's is up to date."""
+    from thesis_kit.show.ledger_page import ledger_page
+
     publish(ledger_page(folder), page, write, check, "claims and results say", "thesis-kit claims ledger --write")
 
 
@@ -63,24 +69,30 @@ def run(
     arena: Annotated[str | None, typer.Option(help="Measure in this arena; each claim's own if left out.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, one processor core each.")] = 1,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what is recorded and measure it again.")] = False,
-    folder: Folder = None,
+    folder: Annotated[Path, typer.Option("--results", "--folder", help="Folder to record in.")] = Path("results"),
+    package: Package = False,
 ) -> None:
     """Measure what is missing behind one claim or all of them, and say what the claims come to.
 
     Finished runs are kept at once: stopped or killed, the same command goes on.
     """
-    chosen = list(catalog().claims.values()) if claim_id is None else [choose(claim_id, catalog().claims, "claim")]
-    if arena is not None:
-        choose(arena, catalog().arenas, "arena")
-    campaign = _Campaign(arena, jobs, restart, folder)
-    try:
+    where = None if package else folder
+    place = "the package's own results" if package else f"{folder}"
+    with kept(f"finished runs are kept in {place}, and the same command goes on from there"):
+        from thesis_kit.checks import choose
+        from thesis_kit.ledger.claims import catalog
+
+        chosen = list(catalog().claims.values()) if claim_id is None else [_claim(claim_id)]
+        if arena is not None:
+            choose(arena, catalog().arenas, "arena")
+        campaign = _Campaign(arena, jobs, restart, where)
         for claim in chosen:
             campaign.judge(claim)
         if claim_id is None:
             campaign.finish()
-    except KeyboardInterrupt:
-        errors.print("stopped; finished runs are kept, and the same command goes on from here")
-        raise typer.Exit(130) from None
+        if not package and campaign.places:
+            shown = " ".join(["thesis-kit claims show", *([claim_id] if claim_id else []), f"--results {folder}"])
+            out.print(f"recorded in {folder}: `{shown}` shows it; the book's own results are as they were")
 
 
 @dataclass
@@ -96,15 +108,18 @@ class _Campaign:
 
     def judge(self, claim: Claim) -> None:
         """Measure a claim's missing runs and print its verdict."""
+        from thesis_kit.ledger.judging import judge_claim
+        from thesis_kit.show.ledger_page import SIGNS
+
         arenas = (claim.arena, *claim.also)
         where = self.arena or claim.arena
         if claim.not_run or where not in arenas:
             why = claim.not_run or f"it is measured in {', '.join(arenas)}"
-            out.print(f"[bold]{claim.id}[/bold] ({where}): not run: {escape(why)}")
+            _headed(claim.id, f" ({where}): not run: {why}")
             return
         judged = judge_claim(claim, self.measure(claim.id, claim.chapter, where, claim.arms), where)
         self.places[claim.chapter, where] = None
-        out.print(f"  {SIGNS[judged.verdict]} {judged.verdict.value}: {escape(judged.reason)}")
+        out.print(f"  {SIGNS[judged.verdict]} {judged.verdict.value}: {judged.reason}")
 
     def finish(self) -> None:
         """Measure the arms that no claim rests on but a figure shows."""
@@ -129,7 +144,7 @@ class _Campaign:
         todo, seconds = cells_left(experiment, arms, folder=self.folder)
         planned = sum(len(experiment.seeds(arm)) for arm in arms)
         time = f"{len(todo)} to go, about {duration(seconds / min(self.jobs, len(todo)))}" if todo else "nothing to do"
-        out.print(f"[bold]{what}[/bold] ({arena}): {planned - len(todo)} of {planned} runs recorded, {time}")
+        _headed(what, f" ({arena}): {planned - len(todo)} of {planned} runs recorded, {time}")
         return run_experiment(experiment, jobs=self.jobs, only_arms=arms, progress=_indented, folder=self.folder)
 
 
@@ -142,31 +157,34 @@ def verify(
     seed: Annotated[int | None, typer.Option(help="This seed, where it is recorded.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, one processor core each.")] = 1,
     folder: Folder = None,
+    package: Package = False,
 ) -> None:
     """Measure recorded runs again with the present code and see whether they come out the same, bit by bit.
 
-    If they do, the result file notes it and counts as current; if not, it stays as it is and the exit code is 1.
+    If they do, the result file of --results (or, with --package, the package's own) notes it and counts as current; if
+    not, it stays as it is and the exit code is 1.
     """
-    from thesis_kit.ledger.verifying import choose_cells, load_recorded, verify_experiment
-
     if everything and seed is not None:
         raise ValueError("--all and --seed exclude each other: give one of them")
-    agree = True
-    try:
+    write, agree = package or folder is not None, True
+    with kept("the result file is as it was"):
+        from thesis_kit.ledger.verifying import choose_cells, load_recorded, verify_experiment
+
         for experiment, arms in _recorded_experiments(claim_id, arena, folder):
-            out.print(f"[bold]{experiment.id}[/bold]")
+            _headed(experiment.id)
             result = load_recorded(experiment, folder)
             chosen = arm or (arms and [name for name in arms if result.cells.get(name)])
             cells = choose_cells(experiment, result, arms=chosen, seed=seed, everything=everything)
-            verification = verify_experiment(experiment, cells=cells, jobs=jobs, progress=_indented, folder=folder)
+            verification = verify_experiment(
+                experiment, cells=cells, jobs=jobs, progress=_indented, folder=folder, write=write
+            )
             for sentence in verification.report():
                 _indented(sentence)
             agree = agree and verification.agrees
-    except KeyboardInterrupt:
-        errors.print("stopped; the result file is as it was")
-        raise typer.Exit(130) from None
     if not agree:
         raise typer.Exit(1)
+    if not write:
+        _indented("the package's own results stay as they are: --package notes it there")
 
 
 def _recorded_experiments(
@@ -174,6 +192,9 @@ def _recorded_experiments(
 ) -> list[tuple[Experiment, list[str] | None]]:
     """The experiment a claim rests on with the claim's arms, or every recorded one, in all its arms (None)."""
     from thesis_kit.chapters import find
+    from thesis_kit.checks import choose
+    from thesis_kit.ledger.claims import catalog
+    from thesis_kit.ledger.results import NotRecorded, available
 
     if arena is not None:
         choose(arena, catalog().arenas, "arena")
@@ -188,19 +209,36 @@ def _recorded_experiments(
 
 
 def _indented(sentence: str) -> None:
-    out.print(f"  {escape(sentence)}")
+    out.print(f"  {sentence}")
+
+
+def _headed(head: str, rest: str = "") -> None:
+    out.print(Text.assemble((head, "bold"), rest))
+
+
+def _claim(name: str) -> Claim:
+    from thesis_kit.checks import choose
+    from thesis_kit.ledger.claims import catalog
+
+    return choose(name, catalog().claims, "claim")
 
 
 def _all_judged(folder: Path | None) -> list[Judged]:
+    from thesis_kit.ledger.claims import catalog
+    from thesis_kit.ledger.judging import judge_chapter
+
     return [judged for chapter in catalog().chapters for judged in judge_chapter(chapter, folder)]
 
 
 def _print_claim(judged: Judged) -> None:
-    out.print(f"[bold]{judged.claim.id}[/bold] ({judged.arena})  {escape(judged.claim.statement)}")
+    from thesis_kit.ledger.claims import catalog
+    from thesis_kit.show.ledger_page import rows
+
+    _headed(judged.claim.id, f" ({judged.arena})  {judged.claim.statement}")
     for label, texts in rows(judged):
         for text in texts:
             plain = text.replace("**", "").replace("`", "")
             for source, name in catalog().sources.items():
                 plain = plain.replace(f"[@{source}]", f"[{name}]")
-            out.print(f"  {label + ':':<16} {escape(plain)}")
+            out.print(f"  {label + ':':<16} {plain}")
     out.print()

@@ -4,105 +4,148 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import torch
 import typer
-from torchvision.utils import make_grid, save_image
 
 from thesis_kit import __version__
-from thesis_kit.checks import UnknownName, choose
 from thesis_kit.cli.pages import out as console
-from thesis_kit.cli.subjects import Pretrained, Seed, model_of
+from thesis_kit.cli.stopping import kept
+from thesis_kit.cli.subjects import Arch, Named, NClasses, Pretrained, Seed, Weights, named, real
 from thesis_kit.files import write_atomic
-from thesis_kit.inversion import LEAST, plug_in_inversion
-from thesis_kit.models import zoo
-from thesis_kit.models.build import timm_name
-from thesis_kit.models.fingerprint import fingerprint
 
 _A_PASS = 64  # images that the model is asked about together, at the end
 
-Model = Annotated[str, typer.Option(help="A member of the zoo (`zoo list`), or any model name that timm knows.")]
+Model = Annotated[
+    str | None, typer.Option(help="A member of the zoo (`zoo list`), or any model name that timm knows.")
+]
 Classes = Annotated[str, typer.Option(help="Classes by number or, for a member of the zoo, by name: 0,3,heart.")]
 Sheet = Annotated[Path, typer.Option(help="The contact sheet, as PNG; a JSON of the same name is written beside it.")]
 
 
 def invert(
-    model: Model, classes: Classes, sheet: Sheet = Path("inversion.png"),
+    classes: Classes, model: Model = None, sheet: Sheet = Path("inversion.png"),
     size: Annotated[int | None, typer.Option(help="Side of the images; the model's own if left out.")] = None,
     each: Annotated[int, typer.Option(min=1, help="Images of every class.")] = 1,
     steps: Annotated[int, typer.Option(min=1, help="Steps in each of the seven stages.")] = 400,
     copies: Annotated[int, typer.Option(min=1, help="Copies of an image in every step.")] = 16,
-    lr: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 0.01,
-    color: Annotated[float, typer.Option(help="Range of ColorShift.")] = 1.0,
-    tv: Annotated[float, typer.Option(help="Weight of total variation; the method has none.")] = 0.0,
+    lr: Annotated[float, real("Learning rate of Adam.")] = 0.01,
+    color: Annotated[float, real("Range of ColorShift.")] = 1.0,
+    tv: Annotated[float, real("Weight of total variation; the method has none.")] = 0.0,
     precision: Annotated[str, typer.Option(help="Of the passes: float32, bfloat16 or float16.")] = "float32",
-    seed: Seed = 0, pretrained: Pretrained = False,
+    seed: Seed = 0, pretrained: Pretrained = False, weights: Weights = None, arch: Arch = None,
+    n_classes: NClasses = None,
     resume: Annotated[Path | None, typer.Option(help="Keep the state here; the same command then goes on.")] = None,
 ) -> None:  # fmt: skip
     """Show what classes look like to a model, by Plug-In Inversion."""
     if sheet.suffix != ".png" or sheet.is_dir():
         raise ValueError(f"the contact sheet is a PNG: give --sheet a name that ends in .png, not {sheet}")
-    sheet.parent.mkdir(parents=True, exist_ok=True)
-    names = zoo.entry(model).class_names if model in zoo.names() else None
-    channels, side = _shape(model, size)
-    network = model_of(model, pretrained, channels).eval()
-    network = network.to("cuda") if torch.cuda.is_available() else network
-    if names is None and not pretrained:
-        console.print(f"{model} has random weights, as a control has: --pretrained takes trained ones", markup=False)
-    wanted = [number for word in classes.split(",") for number in [_class(word.strip(), names)] * each]
-    knobs = {"size": side, "steps": steps, "copies": copies, "lr": lr, "color": color, "tv": tv, "seed": seed}
-    found = plug_in_inversion(network, wanted, channels=channels, precision=precision, checkpoint=resume, **knobs)
-    save_image(make_grid(found.images, nrow=each * max(1, 8 // each)), sheet)  # the images of a class in one row
+    with kept(lambda: _what_stays(resume)):
+        import torch
+
+        from thesis_kit import inversion
+        from thesis_kit.extras import needs
+
+        drawing = needs("torchvision.utils", extra="show")
+        chosen = named(model, pretrained, weights, arch, n_classes)
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        names = chosen.member.class_names if chosen.member is not None else None
+        channels, side = _shape(chosen, size)
+        network = chosen.load(channels)
+        network = network.to("cuda") if torch.cuda.is_available() else network
+        wanted = [number for word in classes.split(",") for number in [_class(word.strip(), names)] * each]
+        knobs = {"size": side, "steps": steps, "copies": copies, "lr": lr, "color": color, "tv": tv, "seed": seed}
+        found = inversion.plug_in_inversion(
+            network, wanted, channels=channels, precision=precision, checkpoint=resume, **knobs
+        )
+        grid = drawing.make_grid(found.images, nrow=each * max(1, 8 // each))  # the images of a class in one row
+        drawing.save_image(grid, sheet)
+        settings = {**knobs, "classes": wanted, "precision": precision, "pretrained": pretrained}
+        record = _record(chosen.name, network, names, wanted, found, settings)
+        write_atomic(sheet.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
+        if names is None and not pretrained and weights is None:
+            console.print(f"{chosen.name} has random weights, as a control has: --pretrained takes trained ones")
+        _print(record, sheet)
+
+
+def _record(
+    name: str, network: Any, names: tuple[str, ...] | None, wanted: list[int], found: Any, settings: dict
+) -> dict[str, Any]:
+    """What is written beside the contact sheet."""
+    import torch
+
+    from thesis_kit.models.fingerprint import fingerprint
+
     device = next(network.parameters()).device
     with torch.no_grad():
         sure = torch.cat([network(some.to(device)).softmax(dim=1).cpu() for some in found.images.split(_A_PASS)])
-    record = {
-        "model": model,
+    images = [
+        {
+            "class": number,
+            "name": names[number] if names else None,
+            "loss": found.losses[-1, i].item(),
+            "probability": sure[i, number].item(),
+            "answer": int(sure[i].argmax()),
+        }
+        for i, number in enumerate(wanted)
+    ]
+    return {
+        "model": name,
         "weights": fingerprint(network),
         "version": __version__,
-        "settings": {**knobs, "classes": wanted, "precision": precision, "pretrained": pretrained},
-        "images": [
-            {
-                "class": number,
-                "name": names[number] if names else None,
-                "loss": found.losses[-1, i].item(),
-                "probability": sure[i, number].item(),
-                "answer": int(sure[i].argmax()),
-            }
-            for i, number in enumerate(wanted)
-        ],
+        "settings": settings,
+        "images": images,
         "passes": vars(found.passes),
         "seconds": found.seconds,
         "peak_bytes": found.peak_bytes,
     }
-    beside = sheet.with_suffix(".json")
-    write_atomic(beside, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def _print(record: dict, sheet: Path) -> None:
     for image in record["images"]:
         called = image["name"] or f"class {image['class']}"
-        said = f"{called:20} probability {image['probability']:.2f}, loss of copies {image['loss']:.3f}"
-        console.print(said, markup=False)
-    spent = f"{found.seconds:.0f} s, {found.passes.forward_images:,} images passed"
-    console.print(f"{sheet} and {beside.name}, {spent}", markup=False)
+        console.print(f"{called:20} probability {image['probability']:.2f}, loss of copies {image['loss']:.3f}")
+    spent = f"{record['seconds']:.0f} s, {record['passes']['forward_images']:,} images passed"
+    console.print(f"{sheet} and {sheet.with_suffix('.json').name}, {spent}")
 
 
-def _shape(model: str, size: int | None) -> tuple[int, int]:
+def _what_stays(resume: Path | None) -> str:
+    """What Ctrl-C leaves, and how to go on."""
+    if resume is None:
+        return "nothing was kept: with --resume FILE the state is, and the same command goes on from there"
+    if not resume.exists():
+        return "nothing was kept yet, and the same command begins anew"
+    return f"the state is kept in {resume}, and the same command goes on from there"
+
+
+def _shape(model: Named, size: int | None) -> tuple[int, int]:
     """Channels and side of a model's images."""
-    if model in zoo.names():
-        channels, side, _ = zoo.entry(model).image_shape
+    from thesis_kit.inversion import LEAST
+    from thesis_kit.models import zoo
+    from thesis_kit.models.build import BUILDERS, timm_name
+
+    if model.name in zoo.names():
+        channels, side, _ = zoo.entry(model.name).image_shape
         if size is None and side < LEAST:
             raise ValueError(
-                f"{model} sees {side} × {side} pixels, too few to grow in eighths: give --size {LEAST} or more"
+                f"{model.name} sees {side} × {side} pixels, too few to grow in eighths: give --size {LEAST} or more"
             )
         return channels, size or side
-    import timm  # half a second, and only needed here
+    if model.name in BUILDERS:
+        if size is None:
+            raise ValueError(f"{model.name} has no size of its own: give --size, the side of its images")
+        return 3, size
+    from thesis_kit.extras import needs
 
-    config = timm.get_pretrained_cfg(timm_name(model, zoo.names()))
+    name = timm_name(model.name, zoo.names())
+    config = None if ":" in name else needs("timm").get_pretrained_cfg(name)
     return 3, size or (config.input_size[-1] if config else 224)
 
 
 def _class(word: str, names: tuple[str, ...] | None) -> int:
     """A class's number, from its number or name."""
+    from thesis_kit.checks import UnknownName, choose
+
     if word.isdecimal():
         return int(word)
     if names is None:

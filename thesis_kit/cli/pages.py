@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +11,10 @@ from rich.console import Console
 import thesis_kit
 from thesis_kit.files import write_atomic
 
-out = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+# Names and paths may hold what would be markup or an emoji's name: all text is printed as it is.
+_AS_IT_IS = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}
+out = Console(**_AS_IT_IS)
+errors = Console(stderr=True, **_AS_IT_IS)
 
 BOOK = Path(thesis_kit.__file__).resolve().parents[1] / "book"
 Write = Annotated[bool, typer.Option("--write", help="Write the page.")]
@@ -34,4 +35,4 @@ def publish(text: str, page: Path, write: bool, check: bool, source: str, comman
     elif check:
         out.print(f"{page.name} is up to date")
     else:
-        sys.stdout.write(text)
+        out.file.write(text)

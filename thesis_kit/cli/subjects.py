@@ -4,26 +4,110 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
-from torch import nn
 
-from thesis_kit import data
-from thesis_kit.checks import check_count, choose
-from thesis_kit.data import Part
-from thesis_kit.models import build, zoo
-from thesis_kit.models.build import BUILDERS, timm_name
-from thesis_kit.models.fingerprint import fingerprint
-from thesis_kit.zookeeping.making import SOURCES
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
-Model = Annotated[str, typer.Argument(help="A member of the zoo (`zoo list`), or any model name that timm knows.")]
+    from thesis_kit.data import Part
+
+
+def number(text: str | float) -> float:
+    """A number as people write it: 0.03, 1e-3, or a fraction such as 8/255."""
+    over, _, under = str(text).partition("/")
+    try:
+        return float(over) / (float(under) if under or "/" in str(text) else 1.0)
+    except (ValueError, ZeroDivisionError):
+        raise typer.BadParameter(f"{text!r} is not a number: write it as 0.03 or 8/255") from None
+
+
+def real(about: str) -> Any:
+    """An option that takes a ``number``."""
+    return typer.Option(parser=number, metavar="NUMBER", help=about)
+
+
+Name = Annotated[
+    str | None,
+    typer.Argument(metavar="MODEL", help="A member of the zoo (`zoo list`), or any model name that timm knows."),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="Weights of your own, for --arch: safetensors, or a state_dict that torch.save wrote."),
+]
+Arch = Annotated[
+    str | None, typer.Option(help="The network that --weights are for: a timm name, one of ours, a member of the zoo.")
+]
+NClasses = Annotated[
+    int | None, typer.Option(min=2, help="Classes that --weights tell apart, where the file does not show it.")
+]
 Data = Annotated[str, typer.Option(help="Data set whose test images are taken, such as scenes.v1-a or cifar10.")]
 Images = Annotated[int, typer.Option(min=1, help="So many test images.")]
 Size = Annotated[int, typer.Option(help="Pixels along a side, for scenes.")]
 Seed = Annotated[int, typer.Option(help="Decides all random numbers.")]
 Pretrained = Annotated[bool, typer.Option("--pretrained", help="timm's weights; random ones if left out.")]
+
+
+@dataclass(frozen=True)
+class Named:
+    """A model as the command line names it."""
+
+    name: str
+    pretrained: bool = False
+    weights: Path | None = None
+    n_classes: int | None = None
+
+    @property
+    def member(self) -> Any:
+        """What the zoo knows about it; None where it is no member or has other weights."""
+        from thesis_kit.models import zoo
+
+        return zoo.entry(self.name) if self.weights is None and self.name in zoo.names() else None
+
+    def load(self, in_channels: int) -> nn.Module:
+        """The network, in evaluation mode."""
+        from thesis_kit.models import build, zoo
+        from thesis_kit.models.build import BUILDERS, timm_name
+
+        if self.member is not None:
+            return zoo.load(self.name)
+        if self.name not in {*BUILDERS, *zoo.names()}:
+            timm_name(self.name, zoo.names())  # for its error, which offers members too
+        if self.weights is not None:
+            return _with_own(self, in_channels)
+        return build(self.name, pretrained=self.pretrained, in_channels=in_channels, seed=0).eval()
+
+
+def named(
+    name: str | None, pretrained: bool, weights: Path | None, arch: str | None, n_classes: int | None
+) -> Named:
+    """The model that these options mean together."""
+    if weights is None and (arch is not None or n_classes is not None):
+        raise ValueError("--arch and --n-classes say what --weights FILE holds: give that too, or name a model instead")
+    if weights is not None and pretrained:
+        raise ValueError("--weights and --pretrained are two answers to one question: give one of them")
+    if None not in (name, arch) and name != arch:
+        raise ValueError(f"the model is {name} or {arch}: with --weights, name the network once")
+    if name is None and arch is None:
+        if weights is not None:
+            raise ValueError("the weights alone are no model: say with --arch what network they are for")
+        raise ValueError("there is no model: name one that `thesis-kit zoo list` shows or timm knows")
+    return Named(name or arch, pretrained, weights, n_classes)
+
+
+def _with_own(named: Named, in_channels: int) -> nn.Module:
+    from thesis_kit.models import stored, zoo
+
+    if named.name in zoo.names():
+        about = zoo.entry(named.name)
+        return stored.from_file(
+            named.weights, about.architecture, n_classes=named.n_classes, in_channels=about.image_shape[0],
+            **about.options,
+        )  # fmt: skip
+    return stored.from_file(named.weights, named.name, n_classes=named.n_classes, in_channels=in_channels)
 
 
 @dataclass(frozen=True)
@@ -39,40 +123,42 @@ class Subject:
         return one.x, one.y, one.ids
 
 
-def subject_of(name: str, data_name: str, images: int, size: int, pretrained: bool) -> Subject:
+def subject_of(model: Named, data_name: str, images: int, size: int) -> Subject:
     """The model and the test images that names stand for, on the GPU where there is one."""
+    import torch
+
+    from thesis_kit import data
+    from thesis_kit.checks import check_count, choose
+    from thesis_kit.models.fingerprint import fingerprint
+
     choose(data_name, data.SETS, "data set")
     check_count(images, what="images")
     drawn = data_name in data.scenes.DISTRIBUTIONS
     options = {"size": size, "n_train": 1, "n_validation": 1, "n_test": images} if drawn else {}
     part = data.load(data_name, **options).test[:images]
     device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
-    model = model_of(name, pretrained, part.x.shape[1])
-    check_classes(name, model.eval(), data_name, part)
-    settings = {"model": name, "weights": fingerprint(model), "data": data_name, **options, "device": device.type}
-    return Subject(model.to(device).eval(), part.to(device), settings)
+    network = model.load(part.x.shape[1])
+    check_classes(model, network, data_name, part)
+    settings = {"model": model.name, "weights": fingerprint(network), "data": data_name, **options}
+    return Subject(network.to(device), part.to(device), {**settings, "device": device.type})
 
 
-def model_of(name: str, pretrained: bool, in_channels: int) -> nn.Module:
-    """A member of the zoo, or a model that timm knows."""
-    members = zoo.names()
-    if name in members:
-        return zoo.load(name)
-    if name not in BUILDERS:
-        timm_name(name, members)  # for the error, which offers members too
-    return build(name, pretrained=pretrained, in_channels=in_channels, seed=0)
-
-
-def check_classes(name: str, model: nn.Module, data_name: str, part: Part) -> None:
+def check_classes(model: Named, network: nn.Module, data_name: str, part: Part) -> None:
     """Refuse a model whose answers are not about the data's classes."""
-    known = zoo.entry(name).class_names if name in zoo.names() else None
+    import torch
+
+    from thesis_kit.zookeeping.making import SOURCES
+
+    known = model.member.class_names if model.member is not None else None
     wanted = SOURCES[data_name].class_names if data_name in SOURCES else None
     if known is not None and wanted is not None and known != wanted:
         raise ValueError(
-            f"{name} tells {', '.join(known)} apart, and {data_name} has {', '.join(wanted)}: take data with the same "
-            f"classes, such as {zoo.entry(name).data}"
+            f"{model.name} tells {', '.join(known)} apart, and {data_name} has {', '.join(wanted)}: take data with the "
+            f"same classes, such as {model.member.data}"
         )
     with torch.no_grad():
-        n_classes = model(part.x[:1]).shape[1]
+        n_classes = network(part.x[:1].to(next(network.parameters()).device)).shape[1]
     if n_classes <= int(part.y.max()):
-        raise ValueError(f"{name} knows {n_classes} classes, and {data_name} has labels up to {int(part.y.max())}")
+        raise ValueError(
+            f"{model.name} knows {n_classes} classes, and {data_name} has labels up to {int(part.y.max())}"
+        )

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from thesis_kit.checks import choose
-from thesis_kit.cli.pages import BOOK, Check, Write, errors, out, publish
-from thesis_kit.ledger.provenance import modules_hash
-from thesis_kit.models import zoo as models_zoo
-from thesis_kit.show.zoo_page import cost_text, recipe_text, zoo_page
-from thesis_kit.zookeeping.wording import percent, score_text, size_text
+from thesis_kit.cli.pages import BOOK, Check, Write, out, publish
+from thesis_kit.cli.stopping import kept
+
+if TYPE_CHECKING:
+    from thesis_kit.models.zoo import Entry
 
 zoo = typer.Typer(no_args_is_help=True, help="Trained networks: what there is, how good it is, and making it again.")
 
@@ -26,7 +25,9 @@ Weights = Annotated[Path | None, typer.Option("--folder", help="Folder of the we
 @zoo.command("list")
 def list_models(folder: Weights = None) -> None:
     """Every member with its scores and the size of its file, and the recipes that wait to be trained."""
+    from thesis_kit.models import zoo as models_zoo
     from thesis_kit.zookeeping.recipes import RECIPES
+    from thesis_kit.zookeeping.wording import percent, size_text
 
     table = Table("name", "data", "scores", "file", box=None, pad_edge=False)
     members = {name: models_zoo.entry(name, folder=folder) for name in models_zoo.names(folder=folder)}
@@ -41,11 +42,10 @@ def list_models(folder: Weights = None) -> None:
     out.print(f"weights in all: {size_text(sum(about.bytes for about in members.values() if about.shipped))}")
 
 
-def _say(sentence: str) -> None:
-    out.print(escape(sentence))
+def _where(about: Entry, folder: Path | None) -> str:
+    from thesis_kit.models import zoo as models_zoo
+    from thesis_kit.zookeeping.wording import size_text
 
-
-def _where(about: models_zoo.Entry, folder: Path | None) -> str:
     if models_zoo.is_here(about, folder=folder):
         return size_text(about.bytes)
     return "missing" if about.shipped else "not shipped"
@@ -56,6 +56,11 @@ def show_model(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The member.")], folder: Weights = None
 ) -> None:
     """One member in full: recipe, scores, cost, file, where it was made."""
+    from thesis_kit.ledger.provenance import modules_hash
+    from thesis_kit.models import zoo as models_zoo
+    from thesis_kit.show.zoo_page import cost_text, recipe_text
+    from thesis_kit.zookeeping.wording import score_text, size_text
+
     about = models_zoo.entry(name, folder=folder)
     same = about.code["modules"] == modules_hash("thesis_kit.zookeeping.making")
     lines = {
@@ -68,28 +73,28 @@ def show_model(
         "made:": f"{about.measured['date']} on {about.measured['machine']['processor']}, torch "
         f"{about.measured['machine']['torch']}; the code {'is unchanged' if same else 'has changed'} since",
     }
-    out.print(f"[bold]{about.name}[/bold]  {escape(about.title)}")
+    out.print(Text.assemble((about.name, "bold"), f"  {about.title}"))
     for label, text in lines.items():
-        out.print(f"  {label:<16} {escape(text)}")
+        out.print(f"  {label:<16} {text}")
 
 
 @zoo.command()
 def train(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The member; `zoo list` names them.")],
     force: Annotated[bool, typer.Option("--force", help="Train again although nothing has changed.")] = False,
-    folder: Weights = None,
+    folder: Annotated[Path, typer.Option("--folder", help="Folder for the weights.")] = Path("zoo"),
+    package: Annotated[bool, typer.Option("--package", help="Write the package's own weights.")] = False,
 ) -> None:
     """Train a member by its recipe, measure it, and put it in the place of the old one.
 
     Stopped or killed, the same command goes on; until it has finished, the old weights stay.
     """
-    from thesis_kit.zookeeping.making import make
+    with kept("what was trained is kept, and the same command goes on from here"):
+        from thesis_kit.zookeeping.making import make
 
-    try:
-        make(name, force=force, folder=folder, progress=_say)
-    except KeyboardInterrupt:
-        errors.print("stopped; what was trained is kept, and the same command goes on from here")
-        raise typer.Exit(130) from None
+        make(name, force=force, folder=None if package else folder, progress=out.print)
+        if not package:
+            out.print(f"in Python: thesis_kit.zoo.load({name!r}, folder={str(folder)!r})")
 
 
 @zoo.command("check")
@@ -99,11 +104,13 @@ def check_models(
     folder: Weights = None,
 ) -> None:
     """Compare files with manifest and recipes, and scores with the ones measured now from the stored weights."""
+    from thesis_kit.checks import choose
+    from thesis_kit.models import zoo as models_zoo
     from thesis_kit.zookeeping.making import audit
 
     known = models_zoo.names(folder=folder)
     chosen = known if name is None else [choose(name, known, "zoo model")]
-    wrong = [fault for member in chosen for fault in audit(member, n=n, folder=folder, progress=_say)]
+    wrong = [fault for member in chosen for fault in audit(member, n=n, folder=folder, progress=out.print)]
     if wrong:
         raise ValueError("; ".join(wrong))
 
@@ -116,4 +123,6 @@ def page_of_models(
     folder: Weights = None,
 ) -> None:
     """Print the page of the zoo, write it into the book, or check that the book's is up to date."""
+    from thesis_kit.show.zoo_page import zoo_page
+
     publish(zoo_page(folder), page, write, check, "the zoo's manifest says", "thesis-kit zoo page --write")

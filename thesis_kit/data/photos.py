@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
 
 from thesis_kit.checks import check_count
+from thesis_kit.connection import reachable
 from thesis_kit.data.parts import Part, Splits
 from thesis_kit.extras import needs
 
@@ -52,7 +54,7 @@ def cifar100(seed: int = 0, *, root: str | Path | None = None, n_test: int | Non
 def _cifar(name: str, kind: str, seed: int, root: str | Path | None, n_test: int | None) -> Splits:
     folder, make = Path(root or default_root()), getattr(needs("torchvision.datasets"), kind)
     train, test = (
-        _reach(name, folder, lambda download, train=train: make(folder, train, download=download))
+        _reach(name, folder, make.url, lambda download, train=train: make(folder, train, download=download))
         for train in (True, False)
     )
     parts = (_pixels(s.data.transpose(0, 3, 1, 2), s.targets) for s in (train, test))
@@ -72,25 +74,28 @@ def imagenette(seed: int = 0, *, root: str | Path | None = None, size: int = 160
     check_count(size, what="size", least=8)
     folder, variant = Path(root or default_root()), "160px" if size <= 160 else "320px"
     datasets, v2 = needs("torchvision.datasets"), needs("torchvision.transforms.v2")
+    url, _ = datasets.Imagenette._ARCHIVES[variant]
     crop = v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size), v2.PILToTensor()])
 
     def open_split(split: str) -> Part:
         def make(download: bool):
             return datasets.Imagenette(folder, split, size=variant, download=download, transform=crop)
 
-        images, labels = zip(*_reach("Imagenette", folder, make), strict=True)
+        images, labels = zip(*_reach("Imagenette", folder, url, make), strict=True)
         return _pixels(torch.stack(images).numpy(), labels)
 
     return _splits(open_split("train"), open_split("val"), seed=seed, n_test=n_test)
 
 
-def _reach(name: str, folder: Path, make: Callable):
+def _reach(name: str, folder: Path, url: str, make: Callable):
     """The data set from disk, else from the network."""
     try:
         return make(download=False)
     except (RuntimeError, FileNotFoundError):
         pass
     try:
+        if not reachable(url):
+            raise ConnectionError(f"{urlsplit(url).hostname} does not answer")
         return make(download=True)
     except (OSError, RuntimeError) as error:
         raise DataUnavailable(

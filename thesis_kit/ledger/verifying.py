@@ -115,6 +115,7 @@ def verify_experiment(
     jobs: int = 1,
     progress: Say | None = None,
     folder: str | os.PathLike | None = None,
+    write: bool = True,
 ) -> Verification:
     """Measure recorded cells again and, if every one comes out the same, note so in the result file.
 
@@ -127,6 +128,7 @@ def verify_experiment(
         jobs: cells at a time, each in a process with one thread.
         progress: called with a sentence before the first and after each cell; None is silent.
         folder: where result files lie, the package's own folder unless given.
+        write: note in the result file that all came out the same; otherwise it stays as it is.
 
     Raises:
         NotRecorded: there is no result, or not of one of the cells. ValueError: ``cells`` is empty.
@@ -146,7 +148,8 @@ def verify_experiment(
             found = tuple(_measure_again(experiment, result, todo, jobs, say))
         if not found:
             result = Result(_vouched(result.document, fresh, todo))
-            write_document(path, result.document)
+            if write:
+                write_document(path, result.document)
     elsewhere = _elsewhere(result, fresh["machine"], [(one.arm, one.seed) for one in found])
     return Verification(result, tuple(todo), found, elsewhere)
 

@@ -3,5 +3,6 @@
 from thesis_kit.models import anatomy
 from thesis_kit.models.build import build
 from thesis_kit.models.classifier import Classifier
+from thesis_kit.models.stored import from_file
 
-__all__ = ["Classifier", "anatomy", "build"]
+__all__ = ["Classifier", "anatomy", "build", "from_file"]

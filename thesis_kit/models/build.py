@@ -11,8 +11,11 @@ from thesis_kit.checks import UnknownName, check_count, choose
 from thesis_kit.extras import needs
 from thesis_kit.models.classifier import Classifier
 from thesis_kit.models.mixer import small_mixer
+from thesis_kit.models.pretrained import WeightsUnavailable, create
 from thesis_kit.models.residual import preact_resnet18, small_resnet, wrn_32_10
 from thesis_kit.models.small import small_cnn, strided_cnn
+
+__all__ = ["BUILDERS", "WeightsUnavailable", "build", "timm_name"]
 
 BUILDERS = {
     "small_cnn": small_cnn,
@@ -26,10 +29,6 @@ BUILDERS = {
 
 _OURS = {"num_classes": "n_classes", "in_chans": "in_channels"}  # timm's words for two of our arguments
 _WITHOUT_CLASSES = {384, 512, 640, 768, 1024, 1152, 1280}  # widths of timm's image towers, which end in embeddings
-
-
-class WeightsUnavailable(ValueError):
-    """Weights or a configuration that could not be read from disk or the network."""
 
 
 def build(
@@ -119,13 +118,7 @@ def _timm_classifier(
         _check_own_classes(name)
     else:
         options = {**options, "num_classes": n_classes}
-    try:
-        network = timm.create_model(name, pretrained=pretrained, in_chans=in_channels, **options)
-    except OSError as error:
-        raise WeightsUnavailable(
-            f"{name} could not be loaded ({' '.join(str(error).split()).rstrip('.')}): connect to the network once, or "
-            "leave out pretrained"
-        ) from error
+    network = create(name, pretrained=pretrained, in_chans=in_channels, **options)
     expected = timm.data.resolve_model_data_config(network)
     mean, std = _for_channels(expected["mean"], expected["std"], in_channels)
     fixed = network.pretrained_cfg.get("fixed_input_size", False) or "img_size" in options

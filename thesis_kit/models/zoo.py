@@ -23,22 +23,18 @@ from thesis_kit.checks import UnknownName, choose
 from thesis_kit.files import DamagedFile, digest
 from thesis_kit.models.build import build
 from thesis_kit.models.classifier import Classifier
+from thesis_kit.models.stored import UnfitWeights, put
 
 FOLDER = Path(__file__).resolve().parent / "weights"
 MANIFEST = "manifest.json"
 LOCAL = "local"  # subfolder of members that everyone makes for herself: neither committed nor shipped
 SCHEMA = 1
-_NAMED_TENSORS = 3  # of those that do not fit, so many are named in the error
 
 __all__ = ["Entry", "MissingWeights", "Score", "UnfitWeights", "entry", "load", "names"]
 
 
 class MissingWeights(ValueError):
     """A member's weights file is not there; the sentence says which command makes it."""
-
-
-class UnfitWeights(ValueError):
-    """Weights that belong to another architecture than the network they were to be put into."""
 
 
 @dataclass(frozen=True)
@@ -211,26 +207,7 @@ def with_weights(network: Classifier, data: bytes, name: str) -> Classifier:
         held = safetensors.torch.load(data)
     except SafetensorError as error:
         raise DamagedFile(f"the weights of {name} are no safetensors file ({error}): make them again") from error
-    faults = _faults(held, network.state_dict())
-    if faults:
-        others = f" and {len(faults) - _NAMED_TENSORS} more" if len(faults) > _NAMED_TENSORS else ""
-        raise UnfitWeights(
-            f"the weights of {name} are for another architecture ({', '.join(faults[:_NAMED_TENSORS])}{others}): give "
-            "the architecture, options and classes they were trained with"
-        )
-    network.load_state_dict(held)
-    return network.eval()
-
-
-def _faults(held: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> list[str]:
-    """Tensors that do not fit, in words."""
-    faults = [f"{key} is missing" for key in wanted if key not in held]
-    faults += [f"{key} is unexpected" for key in held if key not in wanted]
-    return faults + [
-        f"{key} has shape {tuple(held[key].shape)} instead of {tuple(wanted[key].shape)}"
-        for key in wanted
-        if key in held and held[key].shape != wanted[key].shape
-    ]
+    return put(network, held, name).eval()
 
 
 def records(folder: str | os.PathLike | None = None, *, what: str = "the zoo") -> dict[str, dict[str, Any]]:
