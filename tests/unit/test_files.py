@@ -6,8 +6,7 @@ import stat
 
 import pytest
 
-from thesis_kit import files
-from thesis_kit.files import DamagedFile, WriteFailed, seal, unseal, write_atomic
+from thesis_kit.files import DamagedFile, WriteFailed, seal, unseal, write_atomic, writing
 
 
 def leftovers(folder):
@@ -37,7 +36,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_part(tmp_path, monkeypatch, step
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(files.os, step, full)
+    monkeypatch.setattr(writing.os, step, full)
     with pytest.raises(WriteFailed, match=r"result\.json \(No space left on device\)"):
         write_atomic(target, b"new")
     assert target.read_bytes() == b"old"
@@ -58,7 +57,7 @@ def test_an_interrupted_write_cleans_up_and_stays_an_interrupt(tmp_path, monkeyp
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files.os, "replace", interrupt)
+    monkeypatch.setattr(writing.os, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_atomic(target, b"new")
     assert target.read_bytes() == b"old"

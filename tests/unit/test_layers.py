@@ -25,7 +25,8 @@ LAYERS = [
     {"certification"},
     {"models"},
     {"data"},
-    {"asking", "checks", "connection", "extras", "randomness", "files", "passes", "progress", "similarity", "sweep"},
+    {"asking", "checks", "connection", "extras", "randomness", "files", "identity", "passes", "progress", "similarity",
+     "sweep"},
 ]
 LEVEL = {room: -number for number, line in enumerate(LAYERS) for room in line}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

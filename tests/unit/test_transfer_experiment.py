@@ -402,3 +402,26 @@ def test_a_second_process_waits_and_takes_what_the_first_has_done(memory, tmp_pa
     assert memory.recall({"arm": "a"}, work) == "first"
     said, _ = others[0].communicate(timeout=60)
     assert (others[0].returncode, said) == (0, "first\n")
+
+
+def test_kept_tensors_are_sealed(memory):
+    made = {"weights": torch.arange(3.0), "name": "a", "n": 2}
+    for _ in range(2):
+        kept = memory.recall_tensors({"arm": "a"}, lambda: made)
+        assert torch.equal(kept["weights"], made["weights"])
+        assert (kept["name"], kept["n"]) == ("a", 2)
+    (path,) = memory.folder.glob("*.pt")
+    whole = path.read_bytes()
+    for place in range(0, len(whole), max(1, len(whole) // 50)):
+        altered = bytearray(whole)
+        altered[place] ^= 1
+        path.write_bytes(altered)
+        with pytest.raises(DamagedFile, match=path.name):
+            memory.recall_tensors({"arm": "a"}, lambda: made)
+
+
+def test_what_is_kept_can_be_read_while_another_process_is_at_its_turn(memory):
+    memory.recall({"arm": "a"}, lambda: 3)
+    with memory.place({"arm": "a"}, ".json"):
+        assert memory.recall({"arm": "a"}, lambda: 4) == 3
+    assert [path.suffix for path in memory.folder.iterdir()] == [".json"]  # and no lock stays

@@ -118,8 +118,11 @@ def _swept(subject: Subject, work: Any, path: Path | None, settings: dict, text:
 
     items = {str(i): i for i in range(len(subject.part))}
     if path is not None:
-        found = sweep(items, work, path, settings=settings, text=text)
-        console.print(f"records in {path}" if found is not None else "other processes are still at work")
+        found = sweep(items, work, path, settings=settings, identity=settings["command"], text=text)
+        console.print(
+            f"records in {path}" if found is not None else f"this share is done; {path} waits for the other processes",
+            markup=False,
+        )
         return found
     with track(text, len(items)) as bar:
         records = []

@@ -74,7 +74,7 @@ def _record(
     """What is written beside the contact sheet."""
     import torch
 
-    from thesis_kit.models.fingerprint import fingerprint
+    from thesis_kit.identity import fingerprint
 
     device = next(network.parameters()).device
     with torch.no_grad():

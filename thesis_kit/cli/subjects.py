@@ -129,7 +129,7 @@ def subject_of(model: Named, data_name: str, images: int, size: int) -> Subject:
 
     from thesis_kit import data
     from thesis_kit.checks import check_count, choose
-    from thesis_kit.models.fingerprint import fingerprint
+    from thesis_kit.identity import fingerprint
 
     choose(data_name, data.SETS, "data set")
     check_count(images, what="images")

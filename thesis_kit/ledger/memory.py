@@ -19,6 +19,7 @@ import torch
 
 from thesis_kit.data.photos import default_root
 from thesis_kit.files import digest, only_writer, seal, unseal, write_atomic
+from thesis_kit.files.checkpoints import read_tensors, write_tensors
 from thesis_kit.ledger.provenance import machine, modules_hash
 
 FOLDER_VARIABLE = "TK_RUNS"  # of the environment: names another folder than ``default_root() / "runs"``
@@ -31,6 +32,7 @@ class Memory:
     def __init__(
         self, module: str, folder: str | os.PathLike | None = None, *, device: torch.device | str = "cpu"
     ):  # fmt: skip
+        self.device = device
         here = machine(str(device), torch.get_num_threads())
         made_by = {"modules": modules_hash(module), **{key: here[key] for key in _ROUNDING}}
         root = folder or os.environ.get(FOLDER_VARIABLE) or default_root() / "runs"
@@ -39,10 +41,12 @@ class Memory:
     @contextlib.contextmanager
     def place(self, settings: dict[str, Any], suffix: str) -> Iterator[Path]:
         """The file for work with these settings; a second process waits until the first has left the block."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{digest(settings)[:24]}{suffix}"
-        with only_writer(path, wait=True):
+        path = self._path(settings, suffix)
+        with only_writer(path.with_name(f"{path.name}.turn"), wait=True):  # the file itself is locked by who writes it
             yield path
+
+    def _path(self, settings: dict[str, Any], suffix: str) -> Path:
+        return self.folder / f"{digest(settings)[:24]}{suffix}"
 
     def recall(self, settings: dict[str, Any], compute: Callable[[], Any]) -> Any:
         """What ``compute`` returned for these settings before, or returns now, in the form JSON gives it.
@@ -50,10 +54,21 @@ class Memory:
         Raises:
             DamagedFile: what was kept is not what was written. ValueError: ``compute`` returned NaN or infinity.
         """
-        with self.place(settings, ".json") as path:
-            if not path.exists():
-                write_atomic(path, seal(json.dumps(compute(), allow_nan=False).encode()))
-            return json.loads(unseal(path.read_bytes(), path))
+        path = self._path(settings, ".json")
+        if not path.exists():
+            with self.place(settings, ".json"):
+                if not path.exists():  # another process may have made it meanwhile
+                    write_atomic(path, seal(json.dumps(compute(), allow_nan=False).encode()))
+        return json.loads(unseal(path.read_bytes(), path))
+
+    def recall_tensors(self, settings: dict[str, Any], compute: Callable[[], Any]) -> Any:
+        """As ``recall``, for tensors, numbers and texts in dicts and lists; read to the memory's device."""
+        path = self._path(settings, ".pt")
+        if not path.exists():
+            with self.place(settings, ".pt"):
+                if not path.exists():
+                    write_tensors(path, compute())
+        return read_tensors(path, device=self.device)
 
 
 def plain(settings: object) -> object:

@@ -32,7 +32,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from thesis_kit.asking import evaluating, frozen
 from thesis_kit.checks import NonFiniteOutput, check_count, check_images, choose
 from thesis_kit.files import only_writer, seal, unseal, write_atomic
-from thesis_kit.models.fingerprint import fingerprint
+from thesis_kit.identity import fingerprint
 from thesis_kit.passes import Passes
 from thesis_kit.progress import Bar, track
 from thesis_kit.randomness import ImageRandom, mix_seed

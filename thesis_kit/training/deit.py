@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from thesis_kit.asking import ask, evaluating
 from thesis_kit.checks import check_logits, check_same_device
+from thesis_kit.identity import fingerprint
 from thesis_kit.models import zoo
 from thesis_kit.models.classifier import Classifier
-from thesis_kit.models.fingerprint import fingerprint
 from thesis_kit.training.methods import Natural
 from thesis_kit.training.run import Run
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -23,10 +23,11 @@ from thesis_kit.checks import (
     check_same_device,
     choose,
 )
+from thesis_kit.files.checkpoints import Checkpoint
 from thesis_kit.passes import Passes, count_passes
 from thesis_kit.progress import track
 from thesis_kit.randomness import ImageRandom, mix_seed
-from thesis_kit.training.checkpoints import load_checkpoint, save_checkpoint
+from thesis_kit.training.checkpoints import identity, leaving, state_of, take_up
 from thesis_kit.training.methods import Natural
 from thesis_kit.training.minibatches import Data, identify, minibatches
 from thesis_kit.training.modes import as_found, freeze, set_modes
@@ -98,7 +99,9 @@ def train(
         seed: fixes the order of stored data, random starts, dropout and what a ``Dataset`` draws from torch's
             generator; the caller's random state is left as it was.
         probe: measured on the model in evaluation mode every ``probe_every`` updates and at the end, into ``history``.
-        checkpoint: file to write at most every ``checkpoint_seconds``, and to resume from if it exists.
+        checkpoint: file to write at most every ``checkpoint_seconds``, at the end and on Ctrl-C, and to resume from if
+            it exists. It belongs to these data, start weights, settings and number of threads: on a CPU the last digits
+            of weights depend on it (``torch.set_num_threads``), as on the processor.
         workers: processes that load a ``Dataset``; a ``Part`` needs none.
         progress: show a bar; None follows the session.
 
@@ -106,7 +109,9 @@ def train(
         A ``TrainingReport`` with passes, seconds and history, those before an interruption included.
 
     Raises:
-        ValueError: data, labels or hyper-parameters that cannot be meant, an altered checkpoint or one of another run.
+        ValueError: data, labels or hyper-parameters that cannot be meant, an altered checkpoint, one of another run, or
+            one that another process works on.
+        WriteFailed: the checkpoint cannot be written; the one before is still there.
         NonFiniteOutput: training diverged; names the update.
     """
     method = Natural() if method is None else method
@@ -123,29 +128,32 @@ def train(
         set_modes(model, method.training_mode, frozen)
         run, settings["weights"] = _start(model, settings, terms), _trained(model)
         method.restore({})  # an object that served another run starts anew
-        report = load_checkpoint(checkpoint, run, method, settings, TrainingReport) if checkpoint else TrainingReport()
-        saved = started = time.monotonic()
-        before = report.seconds
-        begin, end = (-(-count // method.replays) for count in (run.done, updates))
-        served = minibatches(data, begin, end, batch_size=batch_size, seed=seed, device=device, workers=workers)
-        with torch.random.fork_rng(), track("training", updates, progress, start=run.done) as bar:
-            for x, y, run.index in served:
-                first = run.done
-                torch.manual_seed(mix_seed(seed, first))  # dropout's, forgotten when the fork ends
-                _check_minibatch(model, x, y, run.n_classes)
-                if augment is not None:
-                    x = augment(x, run.random(x).fork(1))
-                with count_passes(model) as passes:
-                    _serve(method, x, y, run)
-                report.passes, report.updates = report.passes + passes, run.done
-                if _due(probe, probe_every, first, run):
-                    report.history.append({"update": run.done, **_measure(probe, model)})
-                    set_modes(model, method.training_mode, frozen)
-                report.seconds = before + time.monotonic() - started
-                if checkpoint and (time.monotonic() - saved > checkpoint_seconds or not run.updates_left):
-                    save_checkpoint(checkpoint, run, method, settings, asdict(report))
-                    saved = time.monotonic()
-                bar.advance(run.done - first)
+        if checkpoint is not None:
+            settings |= identity(model, data, method, terms, augment, checkpoint)
+        file = Checkpoint(checkpoint, "training run", settings, every=checkpoint_seconds, device=device)
+        with file.held() as kept, leaving(model, checkpoint, settings):
+            report = TrainingReport() if kept is None else take_up(kept, run, method, TrainingReport)
+            started, before = time.monotonic(), report.seconds
+            begin, end = (-(-count // method.replays) for count in (run.done, updates))
+            served = minibatches(data, begin, end, batch_size=batch_size, seed=seed, device=device, workers=workers)
+            with torch.random.fork_rng(), track("training", updates, progress, start=run.done) as bar:
+                for x, y, run.index in served:
+                    first = run.done
+                    torch.manual_seed(mix_seed(seed, first))  # dropout's, forgotten when the fork ends
+                    _check_minibatch(model, x, y, run.n_classes)
+                    if augment is not None:
+                        x = augment(x, run.random(x).fork(1))
+                    with count_passes(model) as passes:
+                        _serve(method, x, y, run)
+                    report.passes, report.updates = report.passes + passes, run.done
+                    if _due(probe, probe_every, first, run):
+                        report.history.append({"update": run.done, **_measure(probe, model)})
+                        set_modes(model, method.training_mode, frozen)
+                    report.seconds = before + time.monotonic() - started
+                    if checkpoint is not None:
+                        place = f"{run.done:,} of {updates:,} updates"
+                        file.reached(state_of(run, method, report), place, finished=not run.updates_left)
+                    bar.advance(run.done - first)
     return report
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class Natural:
     """Training on the images as they are. One pass an update."""
 
+    version = 1  # raised by whoever changes what the method does: checkpoints of another version are refused
     replays = 1  # updates a minibatch serves
     training_mode = True  # whether normalization and dropout behave as in training
 

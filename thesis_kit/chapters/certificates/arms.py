@@ -14,7 +14,6 @@ are networks trained on interval bounds, ε in 255ths.
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,7 +33,6 @@ from thesis_kit.chapters.certificates.settings import Certificates as Settings
 from thesis_kit.data import Part, Splits, load
 from thesis_kit.data.scenes import DISTRIBUTIONS
 from thesis_kit.data.scenes.distributions import test_group
-from thesis_kit.files import write_atomic
 from thesis_kit.ledger.memory import Memory, plain
 from thesis_kit.ledger.runner import Experiment
 from thesis_kit.models import Classifier, build
@@ -179,13 +177,12 @@ class World:
 
     def forged(self, sigma: float) -> Forgery:
         """The Shadow Attack on the chosen images, made once."""
-        with self.memory.place(self._about("forged", sigma), ".pt") as path:
-            if not path.exists():
-                made = self.spoofed(self.chosen(sigma), sigma, self.settings.constants)
-                buffer = io.BytesIO()
-                torch.save({"forgery": _on_cpu(made), "budget": self.budget[SHADOW]}, buffer)
-                write_atomic(path, buffer.getvalue())
-            kept = torch.load(path, weights_only=True, map_location=self.device)
+
+        def make() -> dict:
+            made = self.spoofed(self.chosen(sigma), sigma, self.settings.constants)
+            return {"forgery": _on_cpu(made), "budget": self.budget[SHADOW]}
+
+        kept = self.memory.recall_tensors(self._about("forged", sigma), make)
         self.budget[SHADOW] = kept["budget"]
         return Forgery(**kept["forgery"])
 

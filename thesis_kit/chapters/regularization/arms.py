@@ -10,7 +10,6 @@ noise, the better of smoothing and squeezing with noise, and PGD training, which
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -43,7 +42,6 @@ from thesis_kit.evaluation import (
     weak_attack,
 )
 from thesis_kit.evaluation.robust import Attack
-from thesis_kit.files import write_atomic
 from thesis_kit.ledger.memory import Memory, plain
 from thesis_kit.ledger.runner import Experiment
 from thesis_kit.models import Classifier, build
@@ -169,12 +167,12 @@ class World:
     def _kept(self, name: str, make: Callable[[], Made]) -> Made:
         """What ``make`` returns, made once and kept between processes."""
         about = {"network": name, "seed": self.seed, "settings": plain(self.settings)}
-        with self.memory.place(about, ".pt") as path:
-            if not path.exists():
-                made, buffer = make(), io.BytesIO()
-                torch.save({**vars(made), "model": made.model.state_dict(), "passes": asdict(made.passes)}, buffer)
-                write_atomic(path, buffer.getvalue())
-            kept = torch.load(path, weights_only=True, map_location=self.device)
+
+        def plainly() -> dict:
+            made = make()
+            return {**vars(made), "model": made.model.state_dict(), "passes": asdict(made.passes)}
+
+        kept = self.memory.recall_tensors(about, plainly)
         model = self._network(self.seed)
         model.load_state_dict(kept["model"])
         return Made(**{**kept, "model": model.eval(), "passes": Passes(**kept["passes"])})
