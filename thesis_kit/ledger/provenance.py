@@ -26,6 +26,7 @@ _BOOKKEEPING = tuple(
         "ledger",
         "show",
         "files",
+        "identity",
         "progress",
         "session",
     )
