@@ -214,7 +214,7 @@ def test_pixels_are_clipped_on_the_way_and_the_gradient_passes():
         ({"eps": -0.1}, "eps must be"),
         ({"bound": "ipb"}, "did you mean ibp"),
         ({"chunk": 0}, "chunk must be"),
-        ({"model": nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.Sigmoid())}, "no bounds are known"),
+        ({"model": nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.Softmax(dim=1))}, "no bounds are known"),
     ],
 )
 def test_boxes_that_cannot_be_forged_are_refused(knobs, said):

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from thesis_kit.asking import Model, as_module, ask, borrowed, evaluating, gradients, plain
 from thesis_kit.attacks.smoothed import NoiseDraws, chunk_sizes, smoothed_gradient
 from thesis_kit.certification import ABSTAIN, Budget, Certificates, certify
-from thesis_kit.certification.bounds import BOUNDS
+from thesis_kit.certification.bounds import BOUNDS_OF_STEPS, Interval, steps_of
 from thesis_kit.checks import (
     NonFiniteOutput,
     check_count,
@@ -295,7 +295,7 @@ def spoof_bounds(
         x, y, targets, seed, ids, progress: as for ``spoof``.
         eps: ℓ∞ radius of the certificates, at least 0.
         constants: of the attack; ``draws`` and ``renewed`` have no meaning here.
-        bound: "ibp" (the released code's), "crown-ibp" or "crown"; it is attacked and it judges.
+        bound: "ibp" (the released code's), "crown-ibp", "crown" or "crown-pure"; it is attacked and it judges.
         chunk: images attacked together.
 
     Raises:
@@ -305,21 +305,23 @@ def spoof_bounds(
     Source: Ghiasi et al. 2020, section 5 (CROWN-IBP), and the released code.
     """
     check_labels(y, len(x))
-    margins, (model, x, ids) = choose(bound, BOUNDS, "bound"), _check(model, x, y, ids)
+    margins, (model, x, ids) = choose(bound, BOUNDS_OF_STEPS, "bound"), _check(model, x, y, ids)
     check_eps(eps, norm="linf"), check_count(chunk, what="chunk")
 
     def loss(x_adv: Tensor, target: Tensor) -> Tensor:
-        bounds = margins(model, _Clipped.apply(x_adv), target, eps)  # 0 for the target itself
+        bounds = margins(network, Interval.around(_Clipped.apply(x_adv), eps), target)  # 0 for the target itself
         return F.cross_entropy(-bounds, target, reduction="none")
 
     images, chosen, least = x.clone(), y.clone(), x.new_full((len(x),), -math.inf)
     with borrowed(model, "the Shadow Attack"), track("attacking", len(x), progress) as bar:
         rows = [(i, int(aim)) for i, aims in enumerate(_wrong_classes(model, x, y, targets)) for aim in aims]
+        network = steps_of(model, x, eps)
         for first in range(0, len(rows), chunk):
             owner, aim = torch.tensor(rows[first : first + chunk], device=x.device).unbind(1)
             made = descend(loss, x[owner], aim, constants=constants, seed=seed, ids=ids[owner])
             with torch.no_grad():
-                proved = margins(model, made, aim, eps).scatter(1, aim[:, None], math.inf).amin(dim=1)
+                bounds = margins(steps_of(model, made, eps), Interval.around(made, eps), aim)
+                proved = bounds.scatter(1, aim[:, None], math.inf).amin(dim=1)
             for row, i in enumerate(owner.tolist()):
                 if proved[row] > least[i]:
                     images[i], chosen[i], least[i] = made[row], aim[row], proved[row]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from thesis_kit.certification.bounds import crown_ibp_margins, ibp_margins
+from thesis_kit.certification.bounds import BOUNDS_OF_STEPS, Interval, steps_of
 from thesis_kit.checks import check_eps, choose
 from thesis_kit.training.methods import Natural
 from thesis_kit.training.run import Run
@@ -46,7 +46,8 @@ class CrownIBP(Natural):
     """CROWN-IBP training. Its bounds go around the model's own forward pass: the pass counter does not see them.
 
     Bounds are those of the network in evaluation mode, so BatchNorm takes part with its running statistics; the
-    cross-entropy on clean images, which is computed in training mode, moves them.
+    cross-entropy on clean images, which is computed in training mode, moves them. Every update reads the network's
+    layers anew and refuses what ``ibp_margins`` does; the first one also compares them with what the model computes.
 
     Args:
         eps: final ℓ∞ radius; published runs on CIFAR-10 train at 1.1 times the radius tested at.
@@ -65,6 +66,7 @@ class CrownIBP(Natural):
     shape: str = "smoothed"
 
     beta_start = 1.0
+    _looked = False  # whether this run's model has been compared with its layers
 
     def __post_init__(self) -> None:
         check_eps(self.eps, norm="linf")
@@ -82,6 +84,10 @@ class CrownIBP(Natural):
         beta = self.beta_start * (1 - share) + min(self.beta_end, self.beta_start) * share
         return share * self.eps, 1 - share * (1 - self.kappa_end), beta
 
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Another run begins: its model is compared anew with what bounds are read from."""
+        self._looked = False
+
     def minibatch(self, x: Tensor, y: Tensor, run: Run) -> None:
         """Descend on clean and certified cross-entropy."""
         eps, kappa, beta = self.at(run.done / run.updates)
@@ -90,9 +96,11 @@ class CrownIBP(Natural):
             clean = run.loss(x, y)
             if kappa == 1:
                 return clean
-            margins = ibp_margins(run.model, x, y, eps)
+            network, box = steps_of(run.model, x, eps, look=not self._looked), Interval.around(x, eps)
+            self._looked = True
+            margins = BOUNDS_OF_STEPS["ibp"](network, box, y)
             if beta > 0:
-                margins = torch.lerp(margins, crown_ibp_margins(run.model, x, y, eps), beta)
+                margins = torch.lerp(margins, BOUNDS_OF_STEPS["crown-ibp"](network, box, y), beta)
             return kappa * clean + (1 - kappa) * F.cross_entropy(-margins, y)
 
         run.descend(x, y, loss=loss)
