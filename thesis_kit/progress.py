@@ -46,8 +46,9 @@ class Bar:
 
 
 @contextmanager
-def track(text: str, total: float, shown: bool | None = None, *, start: float = 0) -> Iterator[Bar]:
-    """A bar over ``total`` steps for the length of the block, on the error stream; hidden inside another one."""
+def track(text: str, total: float | None, shown: bool | None = None, *, start: float = 0) -> Iterator[Bar]:
+    """A bar over ``total`` steps (None: unknown) for the length of the block, on the error stream; hidden inside
+    another one."""
     global _in_use
     if _in_use or not _shown(shown):
         yield Bar()

@@ -1,13 +1,12 @@
 """How good a classifier is: accuracy, accuracy under attack, and whether an evaluation can be believed."""
 
+from thesis_kit.evaluation.accuracy import accuracy, correct
 from thesis_kit.evaluation.linear import FirstOrder, first_order, smallest_eps
 from thesis_kit.evaluation.masking import Averaged, Finding, MaskingReport, Rescaled, masking_report
 from thesis_kit.evaluation.pictures import class_regions, high_frequency_share, kid, kid_of_images, recognized
 from thesis_kit.evaluation.robust import (
     AttackOutcome,
     RobustAccuracy,
-    accuracy,
-    correct,
     reference_attack,
     robust_accuracy,
     strong_attacks,

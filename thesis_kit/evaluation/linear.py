@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from thesis_kit.asking import evaluating, frozen
+from thesis_kit.asking import Model, as_module, ask, borrowed, evaluating, plain
 from thesis_kit.attacks import pgd
 from thesis_kit.checks import (
     NonFiniteOutput,
@@ -58,7 +58,7 @@ class FirstOrder:
 
 
 def first_order(
-    model: nn.Module, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], *, batch_size: int = 256
+    model: Model, x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], *, batch_size: int = 256
 ) -> FirstOrder:
     """Logit gaps and gradient gaps at every image; one forward and k − 1 backward passes.
 
@@ -71,8 +71,10 @@ def first_order(
         ValueError, TypeError: images, labels or model output that are not what they should be, and a model whose
             output has no gradient at its input.
     """
+    model = as_module(model)
     check_images(x), check_labels(y, len(x)), check_same_device(model, x), check_count(batch_size, what="batch_size")
-    with evaluating(model), frozen(model):
+    x = plain(x)
+    with borrowed(model, "the linear argument"):
         parts = [_gaps(model, *some) for some in zip(x.split(batch_size), y.split(batch_size), strict=True)]
     return FirstOrder(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
@@ -81,7 +83,7 @@ def _gaps(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Logit gaps and gradient gaps of one batch."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        logits = model(x)
+        logits = ask(model, x)
         check_logits(logits, len(x)), check_labels(y, len(x), logits.shape[1])
         if not logits.requires_grad:
             raise ValueError("the model's output has no gradient at its input, so there is no tangent to follow")
@@ -102,7 +104,7 @@ def _gaps(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def smallest_eps(
-    model: nn.Module,
+    model: Model,
     x: Float[Tensor, "n c h w"],
     y: Int[Tensor, " n"],
     radii: Iterable[float],
@@ -132,7 +134,9 @@ def smallest_eps(
     Raises:
         ValueError, TypeError: as ``attacks.pgd``.
     """
+    model = as_module(model)
     check_images(x), check_labels(y, len(x)), check_same_device(model, x), check_count(steps, what="steps")
+    x = plain(x)
     radii, random = sorted(radii), image_random(generator, x)
     for radius in radii:
         check_eps(radius, what="a radius", norm=norm)
@@ -145,6 +149,6 @@ def smallest_eps(
             for rows in left.split(batch_size) if len(left) else ():
                 x_adv = pgd(model, x[rows], y[rows], generator=streams[rows], **knobs)
                 with torch.no_grad():
-                    fooled = model(x_adv).argmax(dim=1) != y[rows]
+                    fooled = ask(model, x_adv).argmax(dim=1) != y[rows]
                 found[rows[fooled]] = radius
     return found

@@ -24,23 +24,17 @@ import scipy
 import torch
 from torch import Tensor, nn
 
-from thesis_kit.asking import evaluating, frozen
+from thesis_kit.asking import Model, as_module, ask, evaluating, frozen, gradients
 from thesis_kit.attacks import apgd, apgd_targeted, pgd, square
 from thesis_kit.attacks.losses import cross_entropy
 from thesis_kit.attacks.norms import NORMS
 from thesis_kit.checks import check_count, check_eps, choose
+from thesis_kit.data.forms import Labelled, gathered
 from thesis_kit.data.parts import Part
-from thesis_kit.evaluation.robust import (
-    Attack,
-    AttackOutcome,
-    Data,
-    RobustAccuracy,
-    correct,
-    gather,
-    robust_accuracy,
-    weak_attack,
-)
+from thesis_kit.evaluation.accuracy import chunks, correct, device_of
+from thesis_kit.evaluation.robust import AttackOutcome, RobustAccuracy, robust_accuracy, weak_attack
 from thesis_kit.evaluation.surface import Surface, loss_surface
+from thesis_kit.evaluation.trials import Attack
 from thesis_kit.randomness import ImageRandom
 
 SCALES = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)  # of the logits, in units of their usual spread
@@ -67,6 +61,7 @@ WARNINGS = {
     "more effort helps": "a weak attack leaves many images that a strong one turns",
     "random answers": "the same image gets different logits each time",
     "constant answers": "all images get the same logits, whatever they show",
+    "no better than chance": "without any attack the answers are no better than chance, so there is nothing to lose",
 }
 
 
@@ -145,6 +140,8 @@ class MaskingReport:
             said.append(f"Its answers are random: attacks and accuracy are those of the mean over {DRAWS} passes.")
         if self["constant answers"].found:
             said.append("All images get the same logits: nothing was learned that could be attacked.")
+        elif self["no better than chance"].found:
+            said.append("Without any attack the model is no better than chance: its robustness means nothing.")
         return " ".join(said)
 
     def __str__(self) -> str:
@@ -191,12 +188,12 @@ def _attack_record(outcome: AttackOutcome) -> dict:
 
 
 def masking_report(
-    model: nn.Module,
-    data: Data,
+    model: Model,
+    data: Labelled,
     *,
     eps: float,
     norm: str = "linf",
-    twin: nn.Module | None = None,
+    twin: Model | None = None,
     steps: int = 100,
     restarts: int = 5,
     queries: int = 1000,
@@ -212,8 +209,9 @@ def masking_report(
     gradients by Square, random points and the twin alone.
 
     Args:
-        model: pixels in [0, 1] to logits; evaluated in evaluation mode, left as found.
-        data: a ``Part``, a pair (x, y), or batches (x, y); 200 images give intervals of some ± 7 points.
+        model: pixels in [0, 1] to logits, a module or a function; evaluated in evaluation mode, left as found.
+        data: a ``Part``, a pair (x, y) of tensors or arrays, a map-style ``Dataset``, or minibatches (x, y); 200 images
+            give intervals of some ± 7 points.
         eps: radius of the ball, in pixel units.
         norm: "linf" or "l2".
         twin: another classifier of the same task, trained in the ordinary way, on which examples to transfer are made
@@ -227,16 +225,20 @@ def masking_report(
     Raises:
         ValueError, TypeError: images, labels or model output that are not what they should be.
     """
-    check_eps(eps), choose(norm, NORMS, "norm"), check_count(steps, what="steps", least=10)
+    choose(norm, NORMS, "norm"), check_eps(eps, norm=norm), check_count(steps, what="steps", least=10)
     check_count(restarts, what="restarts"), check_count(queries, what="queries")
     check_count(images_shown, what="images_shown", least=0)
-    part = gather(data)
+    if eps == 0:
+        raise ValueError("a report needs an eps above 0: within radius 0 there is nothing to look at")
+    model, twin = as_module(model), None if twin is None else as_module(twin)
+    part = gathered(data, device_of(model))
     options = {"independent": True, "batch_size": batch_size, "seed": seed}
-    with _own_randomness(seed, part.x.device), evaluating(model):
+    with gradients("a masking report", model), _own_randomness(seed, part.x.device), evaluating(model):
         for network in (model,) if twin is None else (model, twin):
             correct(network, part, batch_size=batch_size)  # says now what is wrong with images, labels or answers
-        random_answers, constant = _looked_at_twice(model, part.x[:batch_size])
-        scale = _spread(model, part.x[:batch_size])
+        first, second = _logits(model, part, batch_size), _logits(model, part, batch_size)
+        random_answers, constant = _looked_at_twice(first, second)
+        scale = _spread(first)
         subject = Rescaled(Averaged(model, DRAWS) if random_answers else model, scale)
         lost = _without_gradient(subject, part, batch_size)
         guided = lost < 1.0
@@ -257,6 +259,7 @@ def masking_report(
         *_findings(robust, lost, unbounded, astray, effort),
         Finding("random answers", random_answers, "two passes over the same images were compared"),
         Finding("constant answers", constant, "the logits of all images were compared"),
+        _chance_finding(robust.correct, first.shape[1]),
     )
     return MaskingReport(eps, norm, robust, weak, rescaled, scale, by_scale, findings, surface)
 
@@ -297,20 +300,23 @@ def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _looked_at_twice(model: nn.Module, x: Tensor) -> tuple[bool, bool]:
-    """Whether two passes over the same images give different logits, by more than rounding; and whether all images get
-    the same."""
+def _logits(model: nn.Module, part: Part, batch_size: int) -> Tensor:
+    """The logits of all images, (n, k)."""
     with torch.no_grad():
-        first, second = model(x), model(x)
+        return torch.cat([ask(model, some.x) for some in chunks(part, batch_size)])
+
+
+def _looked_at_twice(first: Tensor, second: Tensor) -> tuple[bool, bool]:
+    """Whether two passes over the same images gave different logits, by more than rounding; and whether all images got
+    the same."""
     rounding = 1e-6 * float(first.abs().amax())
     random_answers = not torch.allclose(first, second, rtol=1e-4, atol=rounding)
-    return random_answers, len(x) > 1 and bool(((first - first[:1]).abs() <= rounding).all())
+    return random_answers, len(first) > 1 and bool(((first - first[:1]).abs() <= rounding).all())
 
 
-def _spread(model: nn.Module, x: Tensor) -> float:
+def _spread(logits: Tensor) -> float:
     """The median over images of the logits' standard deviation over classes; 1 where all logits are alike."""
-    with torch.no_grad():
-        spread = model(x).double().std(dim=1).median().item()
+    spread = logits.double().std(dim=1).median().item()
     return spread if spread > 0 else 1.0
 
 
@@ -320,7 +326,7 @@ def _without_gradient(model: nn.Module, part: Part, batch_size: int) -> float:
     with frozen(model), torch.enable_grad():
         for x, y in zip(part.x.split(batch_size), part.y.split(batch_size), strict=True):
             x = x.detach().requires_grad_()
-            value = cross_entropy(model(x), y).sum()
+            value = cross_entropy(ask(model, x), y).sum()
             if not value.requires_grad:
                 return 1.0
             (gradient,) = torch.autograd.grad(value, x)
@@ -364,7 +370,7 @@ def _random_points(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: 
         direction = generator.fork(attempt)[left].normal(*x.shape[1:], dtype=x.dtype)
         found[left] = ball.project(x[left] + eps * ball.direction(direction), x[left], eps)
         with torch.no_grad():
-            left = left[model(found[left]).argmax(dim=1) == y[left]]
+            left = left[ask(model, found[left]).argmax(dim=1) == y[left]]
         if len(left) == 0:
             break
     return found
@@ -405,17 +411,20 @@ def _surface(model: nn.Module, part: Part, eps: float, norm: str, images: int, s
 def _astray(
     model: nn.Module, part: Part, right: Tensor, eps: float, norm: str, batch_size: int, seed: int
 ) -> float | None:
-    """Share of the rightly classified images whose margin falls as far along a random direction as along the
-    gradient's, at a tenth of ε, where the gradient should still be right."""
-    if not right.any():
-        return None
-    worse: list[Tensor] = []
+    """Share of the rightly classified images whose margin falls further along a random direction than along the
+    gradient's, at a tenth of ε, where the gradient should still be right. Images around which it does not change by
+    more than rounding say nothing and are left out; None if there are no others."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), part.x.dtype)
+    worse, rounding = [right.new_zeros(0)], 100 * torch.finfo(dtype).eps
     for rows in right.nonzero()[:, 0].split(batch_size):
         some, random = part[rows], ImageRandom(seed, rows).fork(1)
         surface = loss_surface(model, some.x, some.y, eps=eps / 10, norm=norm, points=3, generator=random)
-        guided, random_ones = surface.values[:, 2, 1], surface.values[:, 1, [0, 2]].amax(dim=1)
-        worse.append(random_ones >= guided)
-    return torch.cat(worse).double().mean().item()
+        here, guided, random_ones = (surface.values[:, 1, 1], surface.values[:, 2, 1], surface.values[:, 1, [0, 2]])
+        moved = torch.cat([guided[:, None], random_ones], dim=1) - here[:, None]
+        looked_at = moved.abs().amax(dim=1) > rounding * here.abs().clamp_min(1)
+        worse.append((random_ones.amax(dim=1) > guided)[looked_at])
+    found = torch.cat(worse)
+    return found.double().mean().item() if len(found) else None
 
 
 def _findings(
@@ -447,9 +456,16 @@ def _findings(
     )
 
 
+def _chance_finding(right: Tensor, n_classes: int) -> Finding:
+    """Whether clean accuracy could be that of guessing."""
+    luck = binomtest(int(right.sum()), len(right), 1 / n_classes, alternative="greater").pvalue
+    clean = right.double().mean().item()
+    return Finding("no better than chance", bool(luck >= CHANCE), f"{clean:.1%} are right, chance is {1 / n_classes:.1%}")
+
+
 def _astray_finding(astray: float | None) -> Finding:
     if astray is None:
-        return Finding("gradient leads nowhere", None, "no image is classified rightly")
+        return Finding("gradient leads nowhere", None, "no rightly classified image has a loss that changes nearby")
     return Finding("gradient leads nowhere", astray >= ASTRAY, f"it does for {astray:.0%} of the images")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -17,24 +17,16 @@ import scipy
 import torch
 from torch import Tensor, nn
 
-from thesis_kit.asking import evaluating
+from thesis_kit.asking import Model, as_module, evaluating
 from thesis_kit.attacks import apgd, apgd_targeted, pgd, square
-from thesis_kit.checks import (
-    check_count,
-    check_eps,
-    check_images,
-    check_labels,
-    check_logits,
-    check_same_device,
-    choose,
-)
+from thesis_kit.checks import check_count, check_eps, check_same_device, choose
+from thesis_kit.data.forms import Labelled, in_memory, is_dataset, windows
 from thesis_kit.data.parts import Part
+from thesis_kit.evaluation.accuracy import correct, device_of, right
+from thesis_kit.evaluation.trials import Attack, check_examples, named_attacks
 from thesis_kit.passes import Passes, count_passes
 from thesis_kit.progress import Bar, track
 from thesis_kit.randomness import ImageRandom
-
-Attack = Callable[..., Tensor]
-Data = Part | tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
 
 
 def reference_attack(eps: float, *, norm: str = "linf") -> dict[str, Attack]:
@@ -151,24 +143,13 @@ def _per_image(outcome: AttackOutcome) -> float:
     return (outcome.passes.forward_images + outcome.passes.backward_images) / max(outcome.attacked, 1)
 
 
-def correct(model: nn.Module, data: Data, *, batch_size: int = 256) -> Tensor:
-    """Return which images of ``data`` the model classifies rightly, (n,) bool, in evaluation mode."""
-    part = gather(data)
-    check_same_device(model, part.x)
-    with evaluating(model), torch.no_grad():
-        return torch.cat([_right(model, some) for some in _chunks(part, batch_size)])
-
-
-def accuracy(model: nn.Module, data: Data, *, batch_size: int = 256) -> float:
-    """Return the share of images that the model classifies rightly, in evaluation mode."""
-    return correct(model, data, batch_size=batch_size).double().mean().item()
-
-
 def robust_accuracy(
-    model: nn.Module,
-    data: Data,
-    attacks: Mapping[str, Attack],
+    model: Model,
+    data: Labelled,
+    attacks: Mapping[str, Attack] | Iterable[Attack] | Attack | None = None,
     *,
+    eps: float | None = None,
+    norm: str = "linf",
     independent: bool = False,
     batch_size: int = 256,
     seed: int = 0,
@@ -177,10 +158,14 @@ def robust_accuracy(
     """Measure accuracy under an ordered list of attacks; an image counts only if it survives all of them.
 
     Args:
-        model: pixels in [0, 1] to logits; evaluated in evaluation mode, each module's mode restored.
-        data: a ``Part``, a pair (x, y), or batches (x, y) such as a DataLoader, which are gathered first.
-        attacks: name to a function (model, x, y, *, generator) -> x_adv, for instance
-            ``evaluation.strong_attacks(8 / 255)`` or ``{"PGD": partial(attacks.pgd, eps=8 / 255)}``.
+        model: pixels in [0, 1] to logits, a module or a function; evaluated in evaluation mode and left as found.
+        data: a ``Part``, a pair (x, y) of tensors or arrays, a map-style ``Dataset``, or minibatches (x, y) such as a
+            ``DataLoader`` gives. What is loaded is attacked some images at a time, so that any number fits.
+        attacks: functions (model, x, y, *, generator) -> x_adv by name, such as ``evaluation.strong_attacks(8 / 255)``
+            or ``{"PGD": partial(attacks.pgd, eps=8 / 255)}``; a list of them or a single one goes by its own name.
+            ``strong_attacks(eps, norm=norm)`` unless given.
+        eps, norm: the ball, for attacks that do not bring one; every example is held against it, and against the
+            ``eps`` and ``norm`` of an attack's own ``partial``.
         independent: attack all images with every attack, to compare attacks; otherwise only the survivors so far.
             The worst case is the same (up to rounding that depends on the batch).
         batch_size: images per call of an attack.
@@ -191,65 +176,77 @@ def robust_accuracy(
         A ``RobustAccuracy``: clean, per attack, worst case, with intervals and costs; ``print`` it for a table.
 
     Raises:
-        ValueError, TypeError: images, labels or model output that are not what they should be.
+        ValueError, TypeError: images, labels or model output that are not what they should be; neither attacks nor
+            eps; an attack whose examples leave the ball or the pixel range.
     """
-    part = gather(data)
-    check_same_device(model, part.x)
+    model = as_module(model)
+    check_count(batch_size, what="batch_size")
+    if attacks is None and eps is None:
+        raise ValueError("there is nothing to attack with: give eps for the strong attacks, or attacks of your own")
+    named = strong_attacks(eps, norm=norm) if attacks is None else named_attacks(attacks, eps, norm)
+    found, first = [], 0
+    with evaluating(model), track("attacking", len(named) * (_count(data) or 0) or None, progress) as bar:
+        for part in windows(data, max(batch_size, 1024), device_of(model)):
+            check_same_device(model, part.x)
+            places = torch.arange(first, first := first + len(part), device=part.x.device)
+            found.append(_attacked(model, part, places, named, independent, batch_size, seed, bar))
+    return found[0] if len(found) == 1 else _joined(found)
+
+
+def _count(data: Labelled) -> int | None:
+    """How many images there are, if that can be told beforehand."""
+    part = in_memory(data)
+    if part is not None:
+        return len(part)
+    data = getattr(data, "dataset", data)
+    return len(data) if is_dataset(data) else None
+
+
+def _attacked(
+    model: nn.Module, part: Part, places: Tensor, attacks: Mapping[str, Attack], independent: bool, batch_size: int,
+    seed: int, bar: Bar,
+) -> RobustAccuracy:  # fmt: skip
+    """The outcome of all attacks on images that lie in memory; ``places`` (n,) is where they stand in the data."""
     clean = correct(model, part, batch_size=batch_size)
     alive, outcomes = clean.clone(), []
-    with evaluating(model), track("attacking", len(attacks) * len(part), progress) as bar:
-        for name, attack in attacks.items():
-            bar.describe(name)
-            among = torch.ones_like(alive) if independent else alive
-            outcome = _attack_all(model, part, name, attack, among, batch_size, seed, bar)
-            outcome = replace(outcome, survived=outcome.survived & clean)  # an attack may turn a wrong label right
-            alive = alive & outcome.survived
-            outcomes.append(outcome)
+    for name, attack in attacks.items():
+        bar.describe(name)
+        among = torch.ones_like(alive) if independent else alive
+        outcome = _attack_all(model, part, places, name, attack, among, batch_size, seed, bar)
+        outcome = replace(outcome, survived=outcome.survived & clean)  # an attack may turn a wrong label right
+        alive = alive & outcome.survived
+        outcomes.append(outcome)
     return RobustAccuracy(clean, outcomes)
 
 
 def _attack_all(
-    model: nn.Module, part: Part, name: str, attack: Attack, among: Tensor, batch_size: int, seed: int, bar: Bar
-) -> AttackOutcome:
+    model: nn.Module, part: Part, places: Tensor, name: str, attack: Attack, among: Tensor, batch_size: int, seed: int,
+    bar: Bar,
+) -> AttackOutcome:  # fmt: skip
     """Run one attack on the images ``among``; the others count as not surviving."""
     started, survived, passes = time.monotonic(), torch.zeros_like(among), Passes()
-    random = ImageRandom(seed, torch.arange(len(part), device=part.x.device)).fork(zlib.crc32(name.encode()))
-    for index in among.nonzero()[:, 0].split(batch_size):
+    random = ImageRandom(seed, places).fork(zlib.crc32(name.encode()))
+    left = among.nonzero()[:, 0]
+    for index in left.split(batch_size) if len(left) else ():
         some = part[index]
         with count_passes(model) as spent:
-            x_adv = attack(model, some.x, some.y, generator=random[index])
+            x_adv = attack(model, some.x.clone(), some.y.clone(), generator=random[index])
+        check_examples(name, attack, x_adv, some.x)
         with torch.no_grad():
-            survived[index] = _right(model, Part(x_adv, some.y, some.ids))
+            survived[index] = right(model, Part(x_adv.detach(), some.y, some.ids))
         passes += spent
         bar.advance(len(index))
     bar.advance(len(part) - int(among.sum()))
     return AttackOutcome(name, survived, int(among.sum()), passes, time.monotonic() - started)
 
 
-def gather(data: Data) -> Part:
-    """Any form of data as one ``Part``."""
-    if not isinstance(data, Part):
-        if not (isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor)):
-            batches = list(data)
-            if not batches:
-                raise ValueError("there are no images to evaluate on: the data are empty")
-            data = tuple(torch.cat(column) for column in zip(*(batch[:2] for batch in batches), strict=True))
-        data = Part(*data, torch.arange(len(data[0]), device=data[0].device))
-    if len(data.x) == 0:
-        raise ValueError("there are no images to evaluate on: the data are empty")
-    check_images(data.x)
-    check_labels(data.y, len(data.x))
-    return data
-
-
-def _chunks(part: Part, batch_size: int) -> Iterator[Part]:
-    check_count(batch_size, what="batch_size")
-    for start in range(0, len(part), batch_size):
-        yield part[start : start + batch_size]
-
-
-def _right(model: nn.Module, part: Part) -> Tensor:
-    logits = model(part.x)
-    check_logits(logits, len(part))
-    check_labels(part.y, len(part), logits.shape[1])
-    return logits.argmax(dim=1) == part.y
+def _joined(found: list[RobustAccuracy]) -> RobustAccuracy:
+    """The outcomes on one part after another as the outcome on all."""
+    outcomes = [
+        AttackOutcome(
+            some[0].name, torch.cat([outcome.survived for outcome in some]), sum(outcome.attacked for outcome in some),
+            sum((outcome.passes for outcome in some), Passes()), sum(outcome.seconds for outcome in some),
+        )
+        for some in zip(*(one.attacks for one in found), strict=True)
+    ]  # fmt: skip
+    return RobustAccuracy(torch.cat([one.correct for one in found]), outcomes)

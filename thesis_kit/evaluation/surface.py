@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from thesis_kit.asking import evaluating, frozen
+from thesis_kit.asking import Model, borrowed
 from thesis_kit.attacks.losses import Loss
 from thesis_kit.attacks.objective import ascent, prepare, score
 from thesis_kit.checks import check_count
@@ -32,7 +32,7 @@ class Surface:
 
 
 def loss_surface(
-    model: nn.Module,
+    model: Model,
     x: Float[Tensor, "n c h w"],
     y: Int[Tensor, " n"],
     *,
@@ -56,13 +56,13 @@ def loss_surface(
     Raises:
         ValueError, TypeError: as ``attacks.pgd``.
     """
-    goal, ball = prepare(model, x, y, eps=eps, norm=norm, loss=loss, target=None)
+    model, x, goal, ball = prepare(model, x, y, eps=eps, norm=norm, loss=loss, target=None)
     check_count(points, what="points", least=3)
     if points % 2 == 0:
         raise ValueError(f"points must be odd, so that the image itself is one of them, got {points}")
     half = points // 2
     offsets = eps * (torch.arange(-half, half + 1, dtype=x.dtype, device=x.device) / half)  # the middle is 0 exactly
-    with evaluating(model), frozen(model):
+    with borrowed(model, "the loss surface"):
         gradient, _, _ = ascent(model, x, goal, check=True)
         steepest = ball.direction(gradient)
         astray = ball.direction(image_random(generator, x).normal(*x.shape[1:], dtype=x.dtype))
