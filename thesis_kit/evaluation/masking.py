@@ -458,9 +458,11 @@ def _findings(
 
 def _chance_finding(right: Tensor, n_classes: int) -> Finding:
     """Whether clean accuracy could be that of guessing."""
+    from scipy.stats import binomtest  # slow to import, and only needed here
+
     luck = binomtest(int(right.sum()), len(right), 1 / n_classes, alternative="greater").pvalue
-    clean = right.double().mean().item()
-    return Finding("no better than chance", bool(luck >= CHANCE), f"{clean:.1%} are right, chance is {1 / n_classes:.1%}")
+    said = f"{right.double().mean().item():.1%} are right, chance is {1 / n_classes:.1%}"
+    return Finding("no better than chance", bool(luck >= CHANCE), said)
 
 
 def _astray_finding(astray: float | None) -> Finding:

@@ -95,7 +95,7 @@ def check_examples(name: str, attack: Attack, x_adv: Tensor, x: Tensor) -> None:
         seen = tuple(x_adv.shape) if isinstance(x_adv, Tensor) else type(x_adv).__name__
         raise ValueError(f"the attack {name} must return images of shape {tuple(x.shape)}, got {seen}")
     if not torch.isfinite(x_adv).all():
-        raise NonFiniteOutput(f"the attack {name} returned NaN or infinite pixels: look for roots and divisions at zero")
+        raise NonFiniteOutput(f"the attack {name} returned NaN or infinite pixels: look for divisions by zero")
     low, high = (bound.item() for bound in torch.aminmax(x_adv.detach()))
     if not (low >= -_SLACK and high <= 1 + _SLACK):
         raise ValueError(
