@@ -458,9 +458,7 @@ def _findings(
 
 def _chance_finding(right: Tensor, n_classes: int) -> Finding:
     """Whether clean accuracy could be that of guessing."""
-    from scipy.stats import binomtest  # slow to import, and only needed here
-
-    luck = binomtest(int(right.sum()), len(right), 1 / n_classes, alternative="greater").pvalue
+    luck = scipy.stats.binomtest(int(right.sum()), len(right), 1 / n_classes, alternative="greater").pvalue
     said = f"{right.double().mean().item():.1%} are right, chance is {1 / n_classes:.1%}"
     return Finding("no better than chance", bool(luck >= CHANCE), said)
 
