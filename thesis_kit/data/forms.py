@@ -90,7 +90,7 @@ def _loaded(data: object, size: int, device: torch.device | None) -> Iterator[Pa
     minibatches = DataLoader(data, batch_size=min(size, 256)) if is_dataset(data) else data
     first, waiting = 0, []
     for minibatch in minibatches:
-        waiting.append(_labelled(minibatch, device))
+        waiting.append(labelled(minibatch, device))
         if sum(len(y) for _, y in waiting) >= size:
             yield _together(waiting, first)
             first, waiting = first + sum(len(y) for _, y in waiting), []
@@ -98,7 +98,8 @@ def _loaded(data: object, size: int, device: torch.device | None) -> Iterator[Pa
         yield _together(waiting, first)
 
 
-def _labelled(minibatch: object, device: torch.device | None) -> tuple[Tensor, Tensor]:
+def labelled(minibatch: object, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Images and labels of a minibatch (x, y, …) as tensors, on the device where one is given."""
     if not isinstance(minibatch, tuple | list) or len(minibatch) < 2:
         raise TypeError(f"a minibatch must be (images, labels, …), got {type(minibatch).__name__}: give {FORMS}")
     x, y = as_tensor(minibatch[0]), as_labels(minibatch[1])

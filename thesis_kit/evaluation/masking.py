@@ -446,7 +446,7 @@ def _findings(
         _ahead("transfer wins", robust, ["transfer"], single),
         _ahead("gradient-free search wins", robust, ["Square"], guide),
         _ahead("random points win", robust, ["random points"], guide),
-        _astray_finding(astray),
+        _astray_finding(astray, robust.correct),
         _ahead("loss matters", robust, ["PGD margin", "PGD DLR"], single, by=LOSSES),
         Finding(
             "more effort helps",
@@ -463,9 +463,10 @@ def _chance_finding(right: Tensor, n_classes: int) -> Finding:
     return Finding("no better than chance", bool(luck >= CHANCE), said)
 
 
-def _astray_finding(astray: float | None) -> Finding:
+def _astray_finding(astray: float | None, right: Tensor) -> Finding:
     if astray is None:
-        return Finding("gradient leads nowhere", None, "no rightly classified image has a loss that changes nearby")
+        why = "the loss is flat around every image" if right.any() else "no image is classified rightly"
+        return Finding("gradient leads nowhere", None, why)
     return Finding("gradient leads nowhere", astray >= ASTRAY, f"it does for {astray:.0%} of the images")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from thesis_kit.asking import Model, as_module, gradients
 from thesis_kit.checks import (
     NonFiniteOutput,
     check_count,
@@ -29,8 +30,8 @@ from thesis_kit.progress import track
 from thesis_kit.randomness import ImageRandom, mix_seed
 from thesis_kit.training.checkpoints import identity, leaving, state_of, take_up
 from thesis_kit.training.methods import Natural
-from thesis_kit.training.minibatches import Data, identify, minibatches
-from thesis_kit.training.modes import as_found, freeze, set_modes
+from thesis_kit.training.minibatches import Data, identify, minibatches, stored
+from thesis_kit.training.modes import as_found, freeze, room_for_one, set_modes
 from thesis_kit.training.precision import resolve_precision
 from thesis_kit.training.run import Run, Term, public_settings, term_name
 from thesis_kit.training.schedules import SCHEDULES
@@ -53,7 +54,7 @@ class TrainingReport:
 
 
 def train(
-    model: nn.Module,
+    model: Model,
     data: Data,
     method: Natural | None = None,
     *,
@@ -81,14 +82,16 @@ def train(
     Args:
         model: pixels in [0, 1] to logits; trained in training mode, each module left in the mode it was in. Parameters
             without ``requires_grad`` are not trained.
-        data: a ``Part`` held in memory (moved to the model's device), a ``Stream`` that renders minibatch after
-            minibatch, or a map-style ``Dataset`` of (image, label).
+        data: a ``Part`` or a pair (x, y) of tensors or arrays in memory (moved to the model's device), a ``Stream``
+            that renders minibatch after minibatch, a map-style ``Dataset`` of (image, label), or minibatches (x, y, …)
+            that can be read again and again, such as a ``DataLoader``, which brings batch size and order of its own.
         method: ``Natural()``, ``PGD(eps)``, ``fgsm_rs(eps)``, ``n_fgsm(eps)``, ``Free(eps, replays)``; natural if None.
         terms: regularizers, added to the cross-entropy of whatever images the method descends on: functions
             (model, x, y, logits) -> scalar, such as those of ``training.regularizers``. Attacks ascend without them,
             except for Free's, whose gradient comes from the update's own pass.
         updates: weight updates in all. Free with m replays sees updates/m minibatches, every other method ``updates``.
-        batch_size: images a minibatch; an epoch's last one may be smaller. A stream has no epochs.
+        batch_size: images a minibatch; an epoch's last one may be smaller. A stream has no epochs. Where a minibatch is
+            a single image, BatchNorm layers that see one value a channel take their running statistics.
         lr: peak learning rate. schedule: "one-cycle", "cosine", "steps" or "constant".
         momentum, weight_decay: of SGD. optimizer: "sgd", "adam" or "adamw" (momentum is then β₁).
         augment: maps a minibatch and its random numbers to the minibatch to train on.
@@ -117,13 +120,14 @@ def train(
     method = Natural() if method is None else method
     check_count(updates, what="updates")
     check_count(batch_size, what="batch_size")
+    model, data = as_module(model), stored(data)
     frozen, terms, device = tuple(frozen), tuple(terms), _device(model)
     settings = {"method": f"{type(method).__name__} {public_settings(method)}", "updates": updates,
                 "batch_size": batch_size, "lr": float(lr), "schedule": schedule, "momentum": float(momentum),
                 "weight_decay": float(weight_decay), "optimizer": optimizer, "seed": seed,
                 "precision": resolve_precision(precision, device), "images": identify(data),
                 "terms": [term_name(term) for term in terms] or None}  # fmt: skip
-    with as_found(model):
+    with gradients("training", model), as_found(model):
         freeze(frozen)
         set_modes(model, method.training_mode, frozen)
         run, settings["weights"] = _start(model, settings, terms), _trained(model)
@@ -143,7 +147,7 @@ def train(
                     _check_minibatch(model, x, y, run.n_classes)
                     if augment is not None:
                         x = augment(x, run.random(x).fork(1))
-                    with count_passes(model) as passes:
+                    with room_for_one(model, x), count_passes(model) as passes:
                         _serve(method, x, y, run)
                     report.passes, report.updates = report.passes + passes, run.done
                     if _due(probe, probe_every, first, run):

@@ -6,36 +6,63 @@ itself. A resumed run begins in the middle by asking for a later number.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from thesis_kit.checks import check_count
+from thesis_kit.data.forms import FORMS, Pair, in_memory, is_dataset, labelled
 from thesis_kit.data.parts import Part, Stream
 from thesis_kit.randomness import mix_seed
 
 _ORDER, _ITEM = 1, 3  # which stream of the seed a random number comes from; the loop's own is 2
 
-Data = Part | Stream | Dataset
+Data = Part | Pair | Stream | Dataset | Iterable
+Stored = Part | Stream | Dataset | Iterable  # a pair has become a part
 Minibatch = tuple[Tensor, Tensor, Tensor | None]
 
 
-def identify(data: Data) -> int | str:
+def stored(data: Data) -> Stored:
+    """Data in any form that training takes, a pair of tensors or arrays as a part.
+
+    Raises:
+        TypeError: another form, or minibatches that can be read only once.
+    """
+    part = in_memory(data)
+    if part is not None:
+        return part
+    if isinstance(data, Stream) or is_dataset(data):
+        return data
+    if not isinstance(data, Iterable) or isinstance(data, str | dict | Tensor):
+        raise TypeError(f"training images come as a Stream, {FORMS}; got {type(data).__name__}")
+    if isinstance(data, Iterator):
+        raise TypeError(
+            f"{type(data).__name__} can be read only once, and training reads its data many times: give {FORMS}"
+        )
+    return data
+
+
+def identify(data: Stored) -> int | str:
     """What a checkpoint knows the data by: a stream's name, else the number of images, at least one."""
     if isinstance(data, Stream):
         return data.name
+    if not isinstance(data, Part) and not is_dataset(data):
+        images = getattr(data, "dataset", None)
+        return f"{type(data).__name__} of {len(images)}" if hasattr(images, "__len__") else type(data).__name__
     check_count(len(data), what="the number of training images")
     return len(data)
 
 
 def minibatches(
-    data: Data, first: int, last: int, *, batch_size: int, seed: int, device: torch.device, workers: int
+    data: Stored, first: int, last: int, *, batch_size: int, seed: int, device: torch.device, workers: int
 ) -> Iterator[Minibatch]:
     """Minibatches ``first`` to ``last``: images and labels on the device, and where they stand in stored data."""
     if isinstance(data, Stream):
         return _streamed(data.to(device), first, last, batch_size)
+    if not isinstance(data, Part) and not is_dataset(data):
+        return _loaded(data, first, last, seed, device)
     orders = (_order(position, len(data), batch_size, seed) for position in range(first, last))
     if isinstance(data, Part):
         return _stored(data, orders, device)
@@ -66,6 +93,42 @@ def _streamed(data: Stream, first: int, last: int, size: int) -> Iterator[Miniba
                 "mend its minibatch(position, size)"
             )
         yield part.x, part.y, None
+
+
+def _loaded(loader: Iterable, first: int, last: int, seed: int, device: torch.device) -> Iterator[Minibatch]:
+    """Minibatches as a loader cuts them, epoch after epoch; what it draws from torch's generator follows the seed.
+
+    A run that is resumed in the middle of an epoch reads that epoch from its beginning.
+    """
+    length = len(loader) if hasattr(loader, "__len__") else 0
+    epoch, position = (first // length, first // length * length) if length else (0, 0)
+    while position < last:
+        begun = position
+        for minibatch in _own_randomness(loader, mix_seed(seed, _ORDER, epoch)):
+            if first <= position < last:
+                yield *labelled(minibatch, device), None
+            position += 1
+            if position >= last:
+                return
+        if position == begun:
+            raise ValueError("the loader gave no minibatch: the data are empty, or it was read before")
+        epoch += 1
+
+
+def _own_randomness(loader: Iterable, seed: int) -> Iterator[object]:
+    """The loader's minibatches, with torch's generator seeded for them and given back in between."""
+    outside, inside, nothing = torch.get_rng_state(), torch.Generator().manual_seed(seed).get_state(), object()
+    minibatches = None
+    while True:
+        torch.set_rng_state(inside)
+        minibatches = iter(loader) if minibatches is None else minibatches
+        minibatch = next(minibatches, nothing)
+        inside = torch.get_rng_state()
+        torch.set_rng_state(outside)
+        if minibatch is nothing:
+            return
+        yield minibatch
+        outside = torch.get_rng_state()
 
 
 class _Seeded(Dataset):
