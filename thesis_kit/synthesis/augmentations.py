@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from thesis_kit.asking import plain
 from thesis_kit.checks import check_count, choose
 from thesis_kit.randomness import ImageRandom
 
@@ -51,7 +52,7 @@ def preview(
     ``seed`` decides the random numbers, which are none of a synthesis's.
     """
     random = ImageRandom(seed, torch.arange(len(x), device=x.device))
-    return augment(x, augmentations, Moment(random.fork(0), random.fork(1), 0.0))
+    return augment(plain(x), augmentations, Moment(random.fork(0), random.fork(1), 0.0))
 
 
 @dataclass(frozen=True)
@@ -239,13 +240,13 @@ class Blur:
 
     def __call__(self, x: Float[Tensor, "n e c h w"], moment: Moment) -> Float[Tensor, "n e c h w"]:
         sigma = self.sigma + ((self.sigma if self.end is None else self.end) - self.sigma) * moment.progress
-        reach = min(math.ceil(3 * sigma), min(x.shape[-2:]) - 1)
-        if reach == 0:
-            return x
-        offsets = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
-        kernel = (-0.5 * (offsets / sigma) ** 2).exp()
-        kernel = kernel / kernel.sum()
         flat = x.flatten(0, 2)[:, None]  # (n·e·c, 1, h, w)
-        flat = F.conv2d(F.pad(flat, (reach, reach, 0, 0), mode="reflect"), kernel.view(1, 1, 1, -1))
-        flat = F.conv2d(F.pad(flat, (0, 0, reach, reach), mode="reflect"), kernel.view(1, 1, -1, 1))
+        for axis in (-1, -2):
+            reach = min(math.ceil(3 * sigma), x.shape[axis] - 1)
+            if reach:
+                offsets = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
+                kernel = (-0.5 * (offsets / sigma) ** 2).exp()
+                kernel = (kernel / kernel.sum()).view((1, 1, 1, -1) if axis == -1 else (1, 1, -1, 1))
+                border = (reach, reach, 0, 0) if axis == -1 else (0, 0, reach, reach)
+                flat = F.conv2d(F.pad(flat, border, mode="reflect"), kernel)
         return flat.view_as(x)

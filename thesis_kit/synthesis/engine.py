@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from thesis_kit.asking import evaluating, frozen
+from thesis_kit.asking import borrowed, plain
 from thesis_kit.checks import NonFiniteOutput, check_count, check_images, choose
 from thesis_kit.files import only_writer, seal, unseal, write_atomic
 from thesis_kit.identity import fingerprint
@@ -186,8 +186,6 @@ def synthesize(
         UserWarning: the objective has no gradient for some targets, with its likely cause; BatchNorm has no running
             statistics, so that targets of a pass depend on one another.
     """
-    if torch.is_inference_mode_enabled():
-        raise ValueError("a synthesis needs gradients: leave torch.inference_mode()")
     choose(precision, PRECISIONS, "precision")
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {model!r}: tk.build(name) makes one by its name")
@@ -208,6 +206,7 @@ def synthesize(
         raise ValueError(f"ids must be {n} different numbers, one a target, got {ids.tolist()[:8]}")
     if start is not None:
         check_images(start)
+        start = plain(start)
         if start.shape != (n, channels, *stages[0].sides):
             raise ValueError(f"start must have shape {(n, channels, *stages[0].sides)}, got {tuple(start.shape)}")
     for value, what in ((snapshot_every, "snapshot_every"), (batch, "batch")):
@@ -225,12 +224,13 @@ def synthesize(
     )  # fmt: skip
     if checkpoint is not None:
         _check_parts_can_be_told_apart(plan)
+        plan.signature  # noqa: B018 (computed while the model is as it was given)
     store = _Store(None if checkpoint is None else Path(checkpoint), checkpoint_seconds, plan)
     rows = torch.arange(n).split(plan.targets_a_pass)
     total = sum(stage.steps for stage in stages)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with evaluating(model), frozen(model), store.held(), track("synthesis", total * len(rows), progress) as bar:
+    with borrowed(model, "a synthesis"), store.held(), track("synthesis", total * len(rows), progress) as bar:
         states = [_run(plan, some, store, number, bar) for number, some in enumerate(rows)]
     images = [torch.cat(parts) for parts in zip(*([kept for _, kept in s.snapshots] for s in states), strict=True)]
     return Synthesis(
@@ -348,7 +348,7 @@ def _run(plan: _Plan, rows: Tensor, store: _Store, number: int, bar: Bar) -> _St
     """Take some targets through all stages, from where a checkpoint has them."""
     state = store.states.setdefault(number, _State())
     bar.advance(len(state.losses))
-    watcher = Watcher(plan.model, plan.objective.layers)
+    watcher = Watcher(plan.model, plan.objective.layers, plan.objective.optional)
     with watcher.watching():
         while state.stage < len(plan.stages):
             stage = plan.stages[state.stage]
@@ -435,7 +435,7 @@ def _seen(plan: _Plan, watcher: Watcher, x: Tensor) -> dict[str, Tensor]:
     own = next((p.dtype for p in plan.model.parameters() if p.is_floating_point()), x.dtype)
     try:
         with cast:
-            seen = watcher(x.flatten(0, 1).to(own, copy=True))  # some networks normalize in place
+            seen = watcher(x.flatten(0, 1).to(own))
     except torch.OutOfMemoryError:
         raise
     except (AssertionError, RuntimeError) as error:
@@ -443,7 +443,20 @@ def _seen(plan: _Plan, watcher: Watcher, x: Tensor) -> dict[str, Tensor]:
             f"the model cannot take images of shape {tuple(x.shape[2:])} ({str(error).rstrip('.')}): where that is for "
             "their size or channels, choose others, or let tk.Classifier(network, size=…) resize them"
         ) from error
-    return {name: value.unflatten(0, x.shape[:2]) for name, value in seen.items()}
+    return {name: _by_target(name, value, x.shape[:2], watcher) for name, value in seen.items()}
+
+
+def _by_target(name: str, value: Tensor, shape: tuple[int, int], watcher: Watcher) -> Tensor:
+    """Targets and copies as the first two dimensions in place of images."""
+    n = math.prod(shape)
+    if value.ndim == 2 and len(value) > n and len(value) % n == 0 and watcher.is_batch_norm(name):
+        value = value.unflatten(0, (n, -1)).transpose(1, 2)  # tokens of an image, row by row: (n · t, c) -> (n, c, t)
+    if value.ndim == 0 or len(value) != n:
+        raise ValueError(
+            f"{name} gives {tuple(value.shape)} for {n} images, and its first dimension must be the images: choose "
+            "another layer"
+        )
+    return value.unflatten(0, shape)
 
 
 def _warn_of_zero_gradients(plan: _Plan, rows: Tensor, gradient: Tensor) -> None:

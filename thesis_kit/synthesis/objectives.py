@@ -12,12 +12,14 @@ vocabulary is that of feature visualization (Olah, Mordvintsev and Schubert, Dis
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from thesis_kit.asking import plain
 from thesis_kit.checks import choose
 
 LOGITS, IMAGES = "logits", "images"
@@ -36,15 +38,16 @@ class Objective:
         couples_copies: whether a target's copies act on one another in it (statistics over copies).
         settings: what decides its values, as text: two objectives with equal settings may share a checkpoint. Without
             them an objective, or a sum that it is part of, has no checkpoint.
+        optional: those of the layers that a pass need not reach; ``read`` looks whether they were seen.
     """
 
     def __init__(
         self, layers: Sequence[str], read: Read, name: str, *, targets: int | None = None, couples_copies: bool = False,
-        settings: str | None = None,
+        settings: str | None = None, optional: Collection[str] = (),
     ):  # fmt: skip
         self.layers, self.read, self.name = tuple(dict.fromkeys(layers)), read, name
         self.targets, self.couples_copies = targets, couples_copies
-        self.settings = settings
+        self.settings, self.optional = settings, frozenset(optional)
 
     def __call__(self, seen: Seen, index: Tensor) -> Tensor:
         value = self.read(seen, index)
@@ -65,6 +68,7 @@ class Objective:
             f"{self.name} + {other.name}", targets=counts.pop() if counts else None,
             couples_copies=self.couples_copies or other.couples_copies,
             settings=_combined("({}) + ({})", self.settings, other.settings),
+            optional=(self.optional | other.optional) - self._needed - other._needed,
         )  # fmt: skip
 
     def __radd__(self, nothing: int) -> Objective:
@@ -76,7 +80,7 @@ class Objective:
         return Objective(
             self.layers, lambda seen, index: factor * self(seen, index), f"{factor:g} · {self.name}",
             targets=self.targets, couples_copies=self.couples_copies,
-            settings=_combined(f"{float(factor)!r} ({{}})", self.settings),
+            settings=_combined(f"{float(factor)!r} ({{}})", self.settings), optional=self.optional,
         )  # fmt: skip
 
     __rmul__ = __mul__
@@ -86,6 +90,11 @@ class Objective:
 
     def __sub__(self, other: Objective) -> Objective:
         return self + -other
+
+    @property
+    def _needed(self) -> set[str]:
+        """Layers that a pass must reach."""
+        return set(self.layers) - self.optional
 
     def __repr__(self) -> str:
         return f"<objective {self.name}>"
@@ -167,7 +176,7 @@ def direction(layer: str, vectors: Tensor, *, channels_last: bool = False) -> Ob
     Raises:
         ValueError: vectors of another shape, or one that has no direction.
     """
-    vectors = vectors.detach()
+    vectors = plain(vectors)
     lengths = vectors.norm(dim=-1, keepdim=True)
     if vectors.ndim != 2 or not ((lengths > 0) & torch.isfinite(lengths)).all():
         raise ValueError(f"directions must be rows (targets, c), finite and not zero, got shape {tuple(vectors.shape)}")
@@ -211,7 +220,9 @@ def total_variation(form: str = "planes") -> Objective:
     def read(seen: Seen, index: Tensor) -> Tensor:
         x = seen[IMAGES].float()
         if form == "squares":
-            return sum(x.diff(dim=axis).square().flatten(2).mean(dim=2) for axis in (-1, -2)).mean(dim=1)
+            axes = [axis for axis in (-1, -2) if x.shape[axis] > 1]  # along a side of one pixel there are no neighbors
+            squares = (x.diff(dim=axis).square().flatten(2).mean(dim=2) for axis in axes)
+            return sum(squares, torch.zeros_like(x[:, :, 0, 0, 0])).mean(dim=1)
         planes = [(_moved(x, *shift) - _still(x, *shift)).flatten(3).norm(dim=3) for shift in _SHIFTS]  # (n, e, c)
         return sum(planes).mean(dim=(1, 2)) * x.shape[-1] * x.shape[-2] / 224**2
 
@@ -231,27 +242,31 @@ def batchnorm_statistics(model: nn.Module, *, first: float = 10.0) -> Objective:
     """Distance of each BatchNorm's input statistics from its running ones: Σ ‖μ − μ̂‖₂ + ‖σ² − σ̂²‖₂.
 
     A target's statistics are taken over its own copies and positions, so copies of one target act on one another and
-    targets do not.
+    targets do not. Layers that a pass in evaluation mode does not reach, as those of an auxiliary head, do not count,
+    and of one that is used several times in a pass the first use counts.
 
     Args:
         model: whose BatchNorm layers are read, from their inputs.
         first: weight of the first of them.
 
     Raises:
-        ValueError: the model has no BatchNorm with running statistics.
+        ValueError: the model has no BatchNorm with running statistics; later, if a pass reaches none of them.
 
     Source: Yin et al., CVPR 2020 (DeepInversion).
     """
     norms = {
         name: module for name, module in model.named_modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
     }  # fmt: skip
     if not norms:
         raise ValueError("the model has no batch normalization, so there are no statistics to hold on to")
 
     def read(seen: Seen, index: Tensor) -> Tensor:
         total: Tensor | float = 0.0
-        for place, (name, norm) in enumerate(norms.items()):
+        reached = [(name, norm) for name, norm in norms.items() if _input(name) in seen]
+        if not reached:
+            raise ValueError("a pass in evaluation mode reaches none of the model's BatchNorm layers")
+        for place, (name, norm) in enumerate(reached):
             features = seen[_input(name)].float()  # (n, e, c, …)
             features = features.transpose(1, 2).flatten(2)  # (n, c, e · positions)
             mean, variance = features.mean(dim=2), features.var(dim=2, correction=0)
@@ -259,9 +274,10 @@ def batchnorm_statistics(model: nn.Module, *, first: float = 10.0) -> Objective:
             total = total + (first if place == 0 else 1.0) * gap
         return total
 
+    names = [_input(name) for name in norms]
     return Objective(
-        [_input(name) for name in norms], read, "BatchNorm statistics", couples_copies=True,
-        settings=f"BatchNorm statistics {first!r}",
+        names, read, "BatchNorm statistics", couples_copies=True, settings=f"BatchNorm statistics {first!r}",
+        optional=names,
     )  # fmt: skip
 
 

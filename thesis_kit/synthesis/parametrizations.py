@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from thesis_kit.asking import plain
 from thesis_kit.randomness import ImageRandom
 
 Size = tuple[int, int]
@@ -148,7 +149,7 @@ def _even(size: Size) -> Size:
 
 def mean_spectrum(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "c h half"]:
     """The mean magnitude of images' half spectra, channel by channel: what ``Phases`` holds fixed."""
-    return torch.fft.rfft2(images.double(), norm="ortho").abs().mean(dim=0)
+    return torch.fft.rfft2(plain(images).double(), norm="ortho").abs().mean(dim=0)
 
 
 class Phases(Parametrization):
@@ -167,7 +168,7 @@ class Phases(Parametrization):
                 "magnitudes must have shape (c, h, w/2 + 1), be finite and not negative, got shape "
                 f"{tuple(magnitudes.shape)}"
             )
-        self.magnitudes = magnitudes
+        self.magnitudes = plain(magnitudes)
 
     def __repr__(self) -> str:
         numbers = self.magnitudes.detach().cpu().double().numpy()
@@ -200,7 +201,7 @@ class Phases(Parametrization):
 
     def _resampled(self, size: Size, like: Tensor) -> Tensor:
         """Magnitudes for images of another size: those of the same number of cycles an image, which resizing keeps."""
-        here = self.magnitudes.to(like)
+        here = plain(self.magnitudes).to(like)
         height, width = here.shape[1], 2 * (here.shape[2] - 1)
         if (height, width) == tuple(size):
             return here
