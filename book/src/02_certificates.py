@@ -63,12 +63,12 @@ networks = {sigma: smoothed_network(session, sigma) for sigma in P.sigmas}
 #
 # ```{math}
 # :label: eq-radius
-# R = \sigma\, \Phi^{-1}(p) ,
+# \rho = \sigma\, \Phi^{-1}(p) ,
 # ```
 #
-# where $\Phi^{-1}$ is the quantile function of the standard normal distribution: $p = 84\%$ gives $R = \sigma$, $p = 97.7\%$
+# where $\Phi^{-1}$ is the quantile function of the standard normal distribution: $p = 84\%$ gives $\rho = \sigma$, $p = 97.7\%$
 # gives $2\sigma$. Nothing about the network was used. It may have any size and any training. But a network that has only seen
-# clean images reads noisy ones badly; its $p$ is small and so is $R$. So one trains on noisy images, and a network is made for
+# clean images reads noisy ones badly; its $p$ is small and so is $\rho$. So one trains on noisy images, and a network is made for
 # one $\sigma$.
 #
 # Move the slider. Each position has its own network, trained on that much noise.
@@ -81,7 +81,7 @@ figures.noise_slider(
 )
 
 # %% [markdown]
-# More noise means a longer reach, $\sigma$ being the unit of $R$, as long as the network can still see through it. There is no
+# More noise means a longer reach, $\sigma$ being the unit of $\rho$, as long as the network can still see through it. There is no
 # best $\sigma$: small noise certifies many images for a little way, large noise fewer images further out.
 #
 # ### What the certificate owes to its samples
@@ -97,7 +97,7 @@ figures.noise_slider(
 #
 # ```{math}
 # :label: eq-cap
-# R_{\max} = \sigma\, \Phi^{-1}\big(\alpha^{1/n}\big) .
+# \rho_{\max} = \sigma\, \Phi^{-1}\big(\alpha^{1/n}\big) .
 # ```
 
 # %% tags=["hide-input"]
@@ -119,7 +119,7 @@ print(certificates.budget)
 # %% [markdown]
 # ## What a certificate does not say
 #
-# Read the promise again: *no image within $R$ of $x$ gets another answer than $x$ got.* It says that the answer is stable. It does not
+# Read the promise again: *no image within $\rho$ of $x$ gets another answer than $x$ got.* It says that the answer is stable. It does not
 # say that the answer is right; that was never proved. A wrong label with a certificate is no contradiction, it is a *stable
 # mistake*.
 #

@@ -58,15 +58,15 @@ CHOSEN = [names[place] for place in P.pictured]
 # %% [markdown]
 # ## A network that draws
 #
-# Let $f$ be a classifier from images of $R \times R$ pixels to *logits*, one number for each class, $y$ a class and $L$ the
+# Let $f$ be a classifier from images of $s \times s$ pixels to *logits*, one number for each class, $y$ a class and $L$ the
 # cross-entropy, which is small when $f$ is sure of $y$. *Class inversion* looks for
 #
 # ```{math}
 # :label: eq-inversion
-# \hat x \;=\; \arg\min_{x \in [0,1]^{3 \times R \times R}} \; L\big(f(x),\, y\big) + \mathcal R(x) ,
+# \hat x \;=\; \arg\min_{x \in [0,1]^{3 \times s \times s}} \; L\big(f(x),\, y\big) + \mathcal R(x) ,
 # ```
 #
-# where $\mathcal R$ (not the side $R$) is a penalty on what one would not like an image to be. Begin with $\mathcal R = 0$, here
+# where $\mathcal R$ is a penalty on what one would not like an image to be. Begin with $\mathcal R = 0$, here
 # for a small ResNet that reads nearly all scenes rightly:
 
 # %% tags=["hide-input"]
@@ -131,9 +131,9 @@ figures.picture_grid(
 #
 # :::{admonition} Plug-In Inversion
 # :class: important
-# Begin with uniform noise of side $\tfrac28 R$. In each of seven stages, 400 times: roll it, make $e$ copies, recolor each, ask
+# Begin with uniform noise of side $\tfrac28 s$. In each of seven stages, 400 times: roll it, make $e$ copies, recolor each, ask
 # the network, take a step of Adam against the mean cross-entropy, and clip to $[0, 1]$. Between stages the side grows by
-# $\tfrac18 R$: half of that by enlarging the image, half by a border of fresh noise ($\tfrac1{32} R$ on every side). Adam (rate
+# $\tfrac18 s$: half of that by enlarging the image, half by a border of fresh noise ($\tfrac1{32} s$ on every side). Adam (rate
 # 0.01, betas 0.5 and 0.99) starts anew in every stage, and its rate falls to zero by a cosine.
 # :::
 #

@@ -79,6 +79,18 @@ def test_ledger_is_printed_written_and_checked(folder, tmp_path, fails):
     assert (code, "there is no folder" in said) == (2, True)
 
 
+def test_cover_gets_its_cards(folder, tmp_path, fails):
+    page = tmp_path / "cover.md"
+    code, said = fails("claims", "cover", "--write", "--page", page, "--folder", folder)
+    assert (code, "there is no page" in said) == (2, True)
+    page.write_text("# Cover\n<!-- cards: begin -->\n<!-- cards: end -->\n", encoding="utf-8")
+    code, said = fails("claims", "cover", "--check", "--page", page, "--folder", folder)
+    assert (code, "run `thesis-kit claims cover --write`" in said) == (2, True)
+    assert "wrote cover.md" in call("cover", "--write", "--page", str(page), folder=folder).output
+    assert "7. Sonification" in page.read_text(encoding="utf-8")
+    assert "is up to date" in call("cover", "--check", "--page", str(page), folder=folder).output
+
+
 @pytest.fixture
 def tiny(monkeypatch, world):
     """The command's experiments replaced by the miniature one, run without processes."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 claims = typer.Typer(no_args_is_help=True, help="What the book claims, what was measured, and the verdicts.")
 
-BOOK_LEDGER = BOOK / "ledger.md"
+BOOK_LEDGER, BOOK_COVER = BOOK / "ledger.md", BOOK / "index.md"
 Package = Annotated[bool, typer.Option("--package", help="Write the package's own results, as the book's makers do.")]
 Id = Annotated[str | None, typer.Argument(metavar="[ID]", help="One claim; all of them if left out.")]
 Folder = Annotated[
@@ -61,6 +61,22 @@ def ledger(
     from thesis_kit.show.ledger_page import ledger_page
 
     publish(ledger_page(folder), page, write, check, "claims and results say", "thesis-kit claims ledger --write")
+
+
+@claims.command()
+def cover(
+    write: Write = False,
+    check: Check = False,
+    page: Annotated[Path, typer.Option(help="The page; book/index.md of the checkout if left out.")] = BOOK_COVER,
+    folder: Folder = None,
+) -> None:
+    """Print the book's cover with the findings of its chapters, write it, or check that the book's is up to date."""
+    from thesis_kit.show.cover import with_cards
+
+    if not page.exists():
+        raise ValueError(f"there is no page {page} to put the cards into: run this in a checkout, or give --page")
+    text = with_cards(page.read_text(encoding="utf-8"), folder)
+    publish(text, page, write, check, "results say", "thesis-kit claims cover --write")
 
 
 @claims.command()

@@ -1,0 +1,148 @@
+"""What stands on the book's cover for each chapter: its question, and its finding with the recorded numbers in it.
+
+A finding is a sentence whose numbers are filled in from the results, so that the cover says what the chapters measured
+and changes with them. A chapter without recorded results is named as one to come.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from thesis_kit.ledger.claims import catalog
+from thesis_kit.ledger.results import Result, available, load_result
+
+QUESTIONS = {
+    "defenses": "Can a network be robust without paying for it, in computing or in data?",
+    "certificates": "What does a certificate of robustness certify?",
+    "regularization": "Is there robustness without adversarial examples, or only the look of it?",
+    "inversion": "What does a class look like to any network?",
+    "features": "Where, and on what, does a Vision Transformer look?",
+    "clip": "What changes when the teacher is language?",
+    "sonification": "What does a speech recognizer hear, layer by layer?",
+}
+PAGES = {
+    "defenses": "01_defenses",
+    "certificates": "02_certificates",
+    "regularization": "03_regularization",
+    "inversion": "04_inversion",
+}
+BEGIN, END = "<!-- cards: begin -->", "<!-- cards: end -->"
+
+
+@dataclass(frozen=True)
+class Card:
+    """A chapter on the cover; ``finding`` and ``page`` are None while it is to come."""
+
+    number: int
+    title: str
+    question: str
+    finding: str | None
+    page: str | None
+
+
+def cards(folder: str | os.PathLike | None = None) -> list[Card]:
+    """One card a chapter, in the order of the book."""
+    recorded = {name: load_result(name, folder) for name in available(folder)}
+    chapters = sorted(catalog().chapters.items(), key=lambda item: item[1].number)
+    return [_card(name, about.number, about.title, recorded) for name, about in chapters]
+
+
+def _card(name: str, number: int, title: str, recorded: Mapping[str, Result]) -> Card:
+    needed, sentence = FINDINGS.get(name, ((), None))
+    there = sentence is not None and all(result in recorded for result in needed)
+    finding = sentence(*(recorded[result] for result in needed)) if there else None
+    return Card(number, title, QUESTIONS[name], finding, PAGES[name] if there else None)
+
+
+def card_block(folder: str | os.PathLike | None = None) -> str:
+    """The cards as MyST between two marks, to stand in the cover page."""
+    lines = [BEGIN, "<!-- Written by `thesis-kit claims cover --write` from the recorded results; do not edit. -->", ""]
+    lines += ["::::{grid} 1 1 2 2", ":gutter: 3", ""]
+    for card in cards(folder):
+        lines += [f":::{{grid-item-card}} {card.number}. {card.title}"]
+        lines += [f":link: {card.page}", ":link-type: doc"] * bool(card.page)
+        lines += ["", f"*{card.question}*", "", card.finding or "To come.", ":::", ""]
+    return "\n".join([*lines, "::::", END])
+
+
+def with_cards(page: str, folder: str | os.PathLike | None = None) -> str:
+    """The cover page with its cards as the results say now; what stands outside the two marks is kept.
+
+    Raises:
+        ValueError: the page lacks one of the marks; one sentence.
+    """
+    if page.count(BEGIN) != 1 or page.count(END) != 1:
+        raise ValueError(f"the cover page should hold {BEGIN} and {END} once each: put them where the cards belong")
+    before, _, rest = page.partition(BEGIN)
+    return before + card_block(folder) + rest.partition(END)[2]
+
+
+def _percent(result: Result, measure: str, arm: str) -> str:
+    return f"{100 * result.mean(measure, arm).value:.0f}%"
+
+
+def _defenses(digits: Result, scenes: Result) -> str:
+    passes = digits.mean("passes", "pgd-7").value / digits.mean("passes", "free-8 twice").value
+    behind = 100 * (digits.mean("R", "pgd-7").value - digits.mean("R", "free-8 twice").value)
+    return (
+        f"At the cost of ordinary training, Free training keeps {_percent(digits, 'R', 'free-8')} of handwritten "
+        f"digits right under attack, where ordinary training keeps {_percent(digits, 'R', 'natural')}. At a "
+        f"{_ORDINALS[passes]} of the cost of training against PGD it comes within {behind:.1f} points of that. And a "
+        "robust network lends robustness to a task it has never seen: "
+        f"{_percent(scenes, 'R', 'robust-head')} under attack, from clean images alone."
+    )
+
+
+_ORDINALS = {2.0: "half", 4.0: "quarter", 8.0: "eighth"}
+
+
+def _certificates(scenes: Result) -> str:
+    sigmas = [arm for arm in scenes.arms if arm.startswith("shadow@")]
+    forged = np.concatenate([seed for arm in sigmas for seed in scenes.per_image("forged", arm).values()])
+    smaller = sum(
+        scenes.mean("radius", arm).value < scenes.mean("radius", arm.replace("shadow", "natural")).value
+        for arm in sigmas
+    )
+    return (
+        "That an answer is stable, not that it is right. "
+        f"In {forged.sum():.0f} of {len(forged)} attempts a shadow over an image that was certified rightly got a "
+        "wrong label certified. The forged certificates are smaller than the honest ones on average at "
+        f"{smaller} of {len(sigmas)} levels of noise."
+    )
+
+
+def _regularization(digits: Result) -> str:
+    def over(measure: str, arm: str, control: str) -> str:
+        return f"{100 * (digits.mean(measure, arm).value - digits.mean(measure, control).value):.0f}"
+
+    return (
+        f"Much of it is look. Squeezing the logits seems to gain {over('weak', 'lsq', 'natural')} points against a "
+        f"weak attack; against a strong ensemble {over('worst', 'lsq', 'natural')} are left. Training on noisy images "
+        f"is what defends, {over('worst', 'noise', 'natural')} points in the worst case, and training on attacks "
+        f"defends better: {over('worst', 'pgd-7', 'natural')}."
+    )
+
+
+def _inversion(scenes: Result) -> str:
+    def v(way: str, name: str) -> str:
+        return _percent(scenes, "recognized", f"{way}@{name}")
+
+    return (
+        "Other networks can often name what one draws. By one setting of Plug-In Inversion they name "
+        f"{v('pii', 'resnet')} of a ResNet's drawings, {v('pii', 'vit')} of a ViT's and {v('pii', 'mixer')} of an "
+        f"MLP-Mixer's, where the bare gradient gets {v('ce', 'resnet')}, {v('ce', 'vit')} and {v('ce', 'mixer')}. "
+        "Moving the picture before every look does about as much alone: "
+        f"{v('ce+jitter', 'resnet')}, {v('ce+jitter', 'vit')} and {v('ce+jitter', 'mixer')}."
+    )
+
+
+FINDINGS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
+    "defenses": (("defenses.digits", "defenses.scenes"), _defenses),
+    "certificates": (("certificates.scenes",), _certificates),
+    "regularization": (("regularization.digits",), _regularization),
+    "inversion": (("inversion.scenes",), _inversion),
+}
