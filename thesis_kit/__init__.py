@@ -39,22 +39,23 @@ __all__ = [
     "zoo",
 ]
 
-_HOMES = {  # name → the module that holds it; the other names are modules of the package
+_HOMES = {  # name → the module that it is in, or is; the other names are modules of the package
     "Classifier": "models",
     "Session": "session",
     "build": "models",
     "robust_accuracy": "evaluation",
     "setup": "session",
     "train": "training",
-    "zoo": "models",
+    "zoo": "models.zoo",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = importlib.import_module(f"{__name__}.{_HOMES.get(name, name)}")
-    found = getattr(home, name) if name in _HOMES else home
+    place = _HOMES.get(name, name)
+    home = importlib.import_module(f"{__name__}.{place}")
+    found = home if place.rpartition(".")[2] == name else getattr(home, name)
     globals()[name] = found
     return found
 
