@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import math
 import os
+import pickle
 import random
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,7 @@ from thesis_kit import files, training
 from thesis_kit.data import Part, Stream, digits
 from thesis_kit.files import checkpoints, writing
 from thesis_kit.randomness import ImageRandom
+from thesis_kit.training.augmentation import shift
 
 METHODS = {
     "natural": training.Natural,
@@ -117,6 +121,75 @@ def test_an_interruption_inside_a_minibatch_costs_that_minibatch_only(tmp_path):
     resumed.register_forward_pre_hook(third_replay)
     train(resumed, METHODS["free-4"](), file)
     assert same_weights(unbroken, resumed)
+
+
+def interrupting(model: nn.Module, passes: int, stop: type[BaseException]) -> nn.Module:
+    """The model, interrupted inside its forward pass, after normalization has taken in the minibatch."""
+    calls = [passes]
+
+    def interrupt(module, inputs, output):
+        calls[0] -= 1
+        if calls[0] < 0:
+            raise stop
+
+    model[3].register_forward_hook(interrupt)
+    return model
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("name", ["natural", "pgd-3", "free-4"])
+def test_an_interruption_anywhere_keeps_the_minibatches_before(name, stop, tmp_path):
+    """Long before the file is due to be written; the model is in the middle of an update, and what is kept is not."""
+    unbroken, file = network(), tmp_path / "run.pt"
+    passes = {"natural": 1, "pgd-3": 4, "free-4": 4}[name]  # a minibatch
+    updates = {"free-4": 4}.get(name, 1)
+    train(unbroken, METHODS[name]())
+    for kept in (1, 2):
+        with pytest.raises(stop) as caught:
+            train(interrupting(network(), passes + passes // 2, stop), METHODS[name](), file, checkpoint_seconds=3600)
+        said = f"{file} keeps {kept * updates} of 14 updates: the same call goes on from there"
+        assert caught.value.__notes__ == [said]
+        assert [*tmp_path.iterdir()] == [file]
+    resumed = interrupting(network(), 100, stop)
+    train(resumed, METHODS[name](), file)
+    assert same_weights(unbroken, resumed)
+
+
+def test_what_was_not_done_is_not_said_to_be_kept(tmp_path):
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(network(), None, tmp_path / "run.pt", augment=Untouched(0, KeyboardInterrupt))
+    assert not hasattr(caught.value, "__notes__")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_an_interruption_on_a_full_disk_says_what_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "no space")))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(network(), None, tmp_path / "run.pt", augment=Untouched(2, KeyboardInterrupt), checkpoint_seconds=3600)
+    assert [note.partition(": could not write")[0] for note in caught.value.__notes__] == [
+        f"{tmp_path / 'run.pt'} does not hold what was done last"
+    ]
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_the_same_call_with_the_model_at_hand_goes_on_and_with_a_touched_one_does_not(tmp_path):
+    """In a notebook the cell that was interrupted is run again, and the model is no longer where it started."""
+    unbroken, model, file = network(), network(), tmp_path / "run.pt"
+    train(unbroken, None)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, None, file, augment=Untouched(5, KeyboardInterrupt), checkpoint_seconds=3600)
+    touched = copy.deepcopy(model)
+    with torch.no_grad():
+        touched[1].weight[0, 0] += 1
+    with pytest.raises(ValueError, match=r"another run \(start was"):
+        train(touched, None, file)
+    train(model, None, file)
+    assert same_weights(unbroken, model)
+    train(model, None, file)  # finished: read again
+    with torch.no_grad():
+        model[1].weight[0, 0] += 1
+    with pytest.raises(ValueError, match=r"another run \(start was"):
+        train(model, None, file)
 
 
 class Noisy(Dataset):
@@ -255,6 +328,148 @@ def test_the_checkpoint_of_another_run_names_what_differs(tmp_path, method, knob
     assert "is the checkpoint of another run" in str(caught.value)
     assert "remove it or name another file" in str(caught.value)
     assert same_weights(model, before)
+
+
+def labels_turned():
+    part = digits(0).train[:40]
+    return Part(part.x, part.y.flip(0), part.ids)
+
+
+def images_turned():
+    part = digits(0).train[:40]
+    return Part(part.x.flip(2), part.y, part.ids)
+
+
+def smooth(weights: int = 0) -> nn.Module:
+    return nn.Sequential(*(nn.GELU() if isinstance(layer, nn.ReLU) else layer for layer in network(weights)))
+
+
+class Labelled(Noisy):
+    def __init__(self, shift: int):
+        self._shift = shift
+
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return x, (y + self._shift) % 10
+
+
+@pytest.mark.parametrize(
+    ("model", "knobs", "named"),
+    [
+        (network, {"data": labels_turned()}, "data was"),
+        (network, {"data": images_turned()}, "data was"),
+        (lambda: network(1), {}, "start was"),
+        (smooth, {}, "start was"),
+        (network, {"augment": shift}, "augment was 'Untouched {}', is 'shift'"),
+        (network, {"augment": lambda x, random: x + 0.1}, "augment was 'Untouched {}', is '<lambda>'"),
+    ],
+)
+@pytest.mark.parametrize("seconds", [0.0, 3600.0])
+def test_the_checkpoint_of_other_data_or_another_start_is_refused(tmp_path, model, knobs, named, seconds):
+    file = finished(tmp_path) if seconds else interrupted(tmp_path)
+    given = model()
+    before = copy.deepcopy(given.state_dict())
+    with pytest.raises(ValueError, match="checkpoint of another run") as caught:
+        train(given, METHODS["free-4"](), file, **knobs)
+    assert named in str(caught.value)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in given.state_dict().items())
+
+
+def interrupted(folder: Path) -> Path:
+    with pytest.raises(KeyboardInterrupt):
+        train(network(), METHODS["free-4"](), folder / "run.pt", augment=Untouched(2, KeyboardInterrupt))
+    return folder / "run.pt"
+
+
+def test_closures_that_hold_different_numbers_are_different_augmentations(tmp_path):
+    def brighter(by):
+        return lambda x, random: (x + by).clamp(0, 1)
+
+    train(network(), None, tmp_path / "run.pt", augment=brighter(0.1))
+    train(network(), None, tmp_path / "run.pt", augment=brighter(0.1))
+    with pytest.raises(ValueError, match=r"another run \(parts was"):
+        train(network(), None, tmp_path / "run.pt", augment=brighter(0.2))
+
+
+def test_a_data_set_of_ones_own_is_known_by_what_it_gives(tmp_path):
+    train(network(), None, tmp_path / "run.pt", data=Labelled(0))
+    train(network(), None, tmp_path / "run.pt", data=Labelled(0))
+    with pytest.raises(ValueError, match=r"another run \(data was"):
+        train(network(), None, tmp_path / "run.pt", data=Labelled(1))
+
+
+def test_to_look_at_a_data_set_draws_no_random_number(tmp_path):
+    one, other = network(), network()
+    train(network(), None, data=Labelled(0))  # whatever is imported on the way may draw
+    torch.manual_seed(3), random.seed(3), np.random.seed(3)
+    train(one, None, tmp_path / "run.pt", data=Labelled(0))
+    drawn = torch.rand(()), random.random(), np.random.rand()
+    torch.manual_seed(3), random.seed(3), np.random.seed(3)
+    train(other, None, data=Labelled(0))
+    assert drawn == (torch.rand(()), random.random(), np.random.rand())
+    assert same_weights(one, other)
+
+
+def test_the_number_of_threads_is_part_of_a_run(tmp_path):
+    file = interrupted(tmp_path)
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ValueError, match=r"another run \(threads was 1, is 2"):
+            train(network(), METHODS["free-4"](), file)
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_method_of_another_version_is_another_method(tmp_path, monkeypatch):
+    file = interrupted(tmp_path)
+    monkeypatch.setattr(training.Free, "version", 2)
+    with pytest.raises(ValueError, match=r"another run \(version was 1, is 2"):
+        train(network(), METHODS["free-4"](), file)
+
+
+@pytest.mark.parametrize(
+    "tree", [{"settings": {}, "done": 3, "model": {}}, [1, 2], {"signature": "ab", "seconds": 1.0, "states": {}}]
+)
+def test_a_checkpoint_of_an_earlier_version_is_one_sentence(tmp_path, tree):
+    checkpoints.write_tensors(tmp_path / "run.pt", tree)
+    with pytest.raises(files.DamagedFile, match=r"run\.pt is no checkpoint, or one of another version of thesis_kit: "):
+        train(network(), None, tmp_path / "run.pt")
+
+
+def test_a_sealed_pickle_is_one_sentence_and_runs_nothing(tmp_path):
+    payload = pickle.dumps({"a": Untouched()})
+    (tmp_path / "run.pt").write_bytes(files.seal(payload))
+    with pytest.raises(files.DamagedFile, match="holds other things than tensors and numbers") as caught:
+        train(network(), None, tmp_path / "run.pt")
+    assert "weights_only" not in str(caught.value)
+
+
+def test_the_checkpoint_of_a_synthesis_is_no_training_run(tmp_path):
+    settings = {"a": 1}
+    file = checkpoints.Checkpoint(tmp_path / "run.pt", "synthesis", settings, every=0)
+    with file.held():
+        file.reached({"x": torch.zeros(2)}, "1 of 1 steps", finished=True)
+    with pytest.raises(ValueError, match="is the checkpoint of a synthesis, not of a training run: remove it or name"):
+        train(network(), None, tmp_path / "run.pt")
+
+
+def test_two_trainings_on_one_checkpoint_do_not_mix(tmp_path):
+    """The second one is refused while the first is at work, in whatever process or thread."""
+    file, said = tmp_path / "run.pt", []
+
+    def second():
+        with pytest.raises(files.Busy) as caught:
+            train(network(), None, file)
+        said.append(str(caught.value))
+
+    def meanwhile(model):
+        thread = threading.Thread(target=second)
+        thread.start(), thread.join()
+        return {"a": 0.0}
+
+    train(network(), None, file, probe=meanwhile)
+    assert said == ["another run is writing run.pt, or left a process behind that is: wait until it has finished"]
+    assert [*tmp_path.iterdir()] == [file]
 
 
 def test_the_checkpoint_of_another_network_is_one_sentence(tmp_path):

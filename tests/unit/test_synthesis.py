@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 import subprocess
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 
 from thesis_kit import synthesis
 from thesis_kit.checks import NonFiniteOutput, UnknownName
-from thesis_kit.files import unseal
+from thesis_kit.files.checkpoints import read_tensors
 from thesis_kit.models import Classifier
 from thesis_kit.randomness import ImageRandom
 from thesis_kit.synthesis import Adam, ColorShift, Ensemble, Fourier, Jitter, Moment, Phases, Pixels, Stage, synthesize
@@ -162,7 +161,7 @@ def test_a_checkpoint_belongs_to_one_synthesis(network, tmp_path, changed):
     asked = {"classes": [0, 1], "checkpoint": tmp_path / "synthesis.ckpt", "parametrization": Fourier(), "start": start}
     whole = made(network, **asked)
     assert torch.equal(made(network, **asked).images, whole.images)
-    with pytest.raises(ValueError, match="checkpoint of another synthesis, or of this one with other weights"):
+    with pytest.raises(ValueError, match=r"is the checkpoint of another synthesis \(.* was .*, is .*\): remove"):
         made(network, **{**asked, **changed(network)})
 
 
@@ -269,9 +268,7 @@ def test_a_checkpoint_refuses_a_part_that_no_other_process_could_name(network, t
 
 def test_a_finished_checkpoint_holds_images_and_losses_and_no_optimizer(network, tmp_path):
     made(network, batch=6, checkpoint=tmp_path / "all.ckpt")
-    held = torch.load(
-        io.BytesIO(unseal((tmp_path / "all.ckpt").read_bytes(), tmp_path / "all.ckpt")), weights_only=True
-    )["states"]  # fmt: skip
+    held = read_tensors(tmp_path / "all.ckpt")["state"]["states"]
     assert len(held) == 2
     for state in held.values():
         assert state["stored"] is None
@@ -279,10 +276,37 @@ def test_a_finished_checkpoint_holds_images_and_losses_and_no_optimizer(network,
         assert state["losses"].shape == (8, 2)
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("calls", [1, 3, 6])
+def test_an_interrupted_synthesis_keeps_every_step_and_says_so(network, tmp_path, monkeypatch, stop, calls):
+    """Long before the file is due to be written; with two groups of targets."""
+    whole, path, done = made(network, batch=6), tmp_path / "synthesis.ckpt", []
+    real = torch.optim.Adam.step
+
+    def interrupted(self, *args):
+        done.append(None)
+        if len(done) == calls:
+            for group in self.param_groups:
+                group["params"][0].data.zero_()  # in the middle of a step, nothing is right
+            raise stop
+        return real(self, *args)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", interrupted)
+    with pytest.raises(stop) as caught:
+        made(network, batch=6, checkpoint=path)
+    said = f"{path} keeps {calls - 1} of 16 steps: the same call goes on from there"
+    assert getattr(caught.value, "__notes__", []) == [said] * (calls > 1)
+    assert [*tmp_path.iterdir()] == [path] * (calls > 1)
+    resumed = made(network, batch=6, checkpoint=path)
+    assert torch.equal(resumed.images, whole.images)
+    assert torch.equal(resumed.losses, whole.losses)
+    assert len(done) == 16 + 1
+
+
 def test_a_resumed_synthesis_says_what_all_runs_took(network, tmp_path):
     path = tmp_path / "synthesis.ckpt"
     first = made(network, checkpoint=path)
-    assert made(network, checkpoint=path).seconds >= first.seconds > 0
+    assert made(network, checkpoint=path).seconds == first.seconds > 0
 
 
 def test_images_are_read_before_a_network_normalizes_them_in_place():

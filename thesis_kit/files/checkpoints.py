@@ -12,7 +12,6 @@ import copy
 import io
 import json
 import os
-import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from thesis_kit.files.sealing import DamagedFile, seal, unseal
 from thesis_kit.files.writing import note, only_writer, write_atomic
 
 _FORMAT = 2
+_ARCHIVE = b"PK"  # how every file of torch.save begins
 _KEYS = {"kind", "format", "settings", "told", "finished", "state"}
 
 
@@ -47,10 +47,14 @@ def read_tensors(path: str | os.PathLike, *, device: torch.device | str = "cpu")
         FileNotFoundError: there is no such file. DamagedFile: it was altered, or is no file of this kind.
     """
     payload = unseal(Path(path).read_bytes(), path)
+    said = f"{path} holds other things than tensors and numbers: remove it or name another file"
+    if not payload.startswith(_ARCHIVE):
+        raise DamagedFile(said)
     try:
         return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, AttributeError):
-        said = f"{path} holds other things than tensors and numbers: remove it or name another file"
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # whose advice would be to load it with all the code that is in it
         raise DamagedFile(said) from None
 
 

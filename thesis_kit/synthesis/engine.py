@@ -9,17 +9,13 @@ layer that the objective reads.
 
 from __future__ import annotations
 
-import io
 import math
 import operator
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
-from hashlib import sha256
 from numbers import Real
 from pathlib import Path
 
@@ -31,14 +27,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from thesis_kit.asking import borrowed, plain
 from thesis_kit.checks import NonFiniteOutput, check_count, check_images, choose
-from thesis_kit.files import only_writer, seal, unseal, write_atomic
-from thesis_kit.identity import fingerprint
+from thesis_kit.identity import fingerprint, tensor_hash
 from thesis_kit.passes import Passes
 from thesis_kit.progress import Bar, track
 from thesis_kit.randomness import ImageRandom, mix_seed
 from thesis_kit.synthesis.augmentations import Augmentation, Ensemble, Moment, augment
 from thesis_kit.synthesis.objectives import Objective, whole_numbers
 from thesis_kit.synthesis.parametrizations import Parametrization, Pixels, Size
+from thesis_kit.synthesis.store import State, Store
 from thesis_kit.synthesis.watching import Watcher
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -168,9 +164,9 @@ def synthesize(
             unless given. Changes rounding alone.
         precision: of the network's passes: "float32", "bfloat16" or "float16".
         snapshot_every: keep images every so many steps too, not only at the ends of stages.
-        checkpoint: a file to write at most every ``checkpoint_seconds`` and to resume from if it exists. It belongs to
-            these weights, settings and batch; parts of your own are told apart by their ``repr``, objectives of your
-            own by their ``settings``.
+        checkpoint: a file to write at most every ``checkpoint_seconds``, at the end and on Ctrl-C, and to resume from
+            if it exists. It belongs to these weights, settings and batch, and on a CPU to this number of threads, which
+            rounding depends on; parts of your own are told apart by their ``repr``, objectives by their ``settings``.
         progress: show a bar; None follows the session.
 
     Returns:
@@ -224,14 +220,13 @@ def synthesize(
     )  # fmt: skip
     if checkpoint is not None:
         _check_parts_can_be_told_apart(plan)
-        plan.signature  # noqa: B018 (computed while the model is as it was given)
-    store = _Store(None if checkpoint is None else Path(checkpoint), checkpoint_seconds, plan)
     rows = torch.arange(n).split(plan.targets_a_pass)
-    total = sum(stage.steps for stage in stages)
+    total = sum(stage.steps for stage in stages) * len(rows)
+    store = Store(checkpoint, checkpoint_seconds, {} if checkpoint is None else plan.settings, total)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with borrowed(model, "a synthesis"), store.held(), track("synthesis", total * len(rows), progress) as bar:
-        states = [_run(plan, some, store, number, bar) for number, some in enumerate(rows)]
+    with borrowed(model, "a synthesis"), store.held(), track("synthesis", total, progress) as bar:
+        states = [_run(plan, some, store, number, len(rows), bar) for number, some in enumerate(rows)]
     images = [torch.cat(parts) for parts in zip(*([kept for _, kept in s.snapshots] for s in states), strict=True)]
     return Synthesis(
         images=images[-1],
@@ -321,32 +316,22 @@ class _Plan:
         """Random numbers of some targets, for one purpose."""
         return ImageRandom(mix_seed(self.seed, *stream), self.ids[rows].to(self.device))
 
-    @cached_property
-    def signature(self) -> str:
-        """A hash of everything that decides the result, as far as it can be told."""
-        start = None if self.start is None else sha256(self.start.cpu().double().numpy().tobytes()).hexdigest()
-        said = [self.objective.settings, self.stages, self.channels, self.parametrization, self.augmentations,
-                self.optimizer, self.seed, self.ids.tolist(), start, fingerprint(self.model), self.precision,
-                self.snapshot_every, self.targets_a_pass]  # fmt: skip
-        return sha256(repr(said).encode()).hexdigest()
+    @property
+    def settings(self) -> dict[str, object]:
+        """Everything that decides the result, as far as it can be told."""
+        return {
+            "objective": self.objective.settings, "stages": repr(self.stages), "channels": self.channels,
+            "parametrization": repr(self.parametrization), "augmentations": repr(self.augmentations),
+            "optimizer": repr(self.optimizer), "seed": self.seed, "ids": self.ids.tolist(),
+            "start": None if self.start is None else tensor_hash(self.start), "weights": fingerprint(self.model),
+            "precision": self.precision, "snapshot_every": self.snapshot_every, "targets a pass": self.targets_a_pass,
+            "device": self.device.type, "threads": torch.get_num_threads() if self.device.type == "cpu" else None,
+        }  # fmt: skip
 
 
-@dataclass
-class _State:
-    """Where some targets stand: in which stage, after how many of its steps, and with what."""
-
-    stage: int = 0
-    step: int = 0
-    stored: Tensor | None = None
-    adam: dict | None = None
-    losses: list[Tensor] = field(default_factory=list)
-    snapshots: list[tuple[int, Tensor]] = field(default_factory=list)
-    passes: Passes = field(default_factory=Passes)
-
-
-def _run(plan: _Plan, rows: Tensor, store: _Store, number: int, bar: Bar) -> _State:
+def _run(plan: _Plan, rows: Tensor, store: Store, number: int, groups: int, bar: Bar) -> State:
     """Take some targets through all stages, from where a checkpoint has them."""
-    state = store.states.setdefault(number, _State())
+    state = store.states.setdefault(number, State())
     bar.advance(len(state.losses))
     watcher = Watcher(plan.model, plan.objective.layers, plan.objective.optional)
     with watcher.watching():
@@ -368,15 +353,16 @@ def _run(plan: _Plan, rows: Tensor, store: _Store, number: int, bar: Bar) -> _St
                     image = plan.parametrization.image(leaf).detach()
                     state.snapshots.append((made, image.to("cpu", copy=True)))  # the leaf goes on changing
                 if not last:
-                    store.save()
+                    store.reached(number, state)
                 bar.advance()
-            state.stage, state.step = state.stage + 1, 0
-            store.save()
-    state.stored = state.adam = None  # all that is left of them is the last snapshot
+            state.stage, state.step, state.adam = state.stage + 1, 0, None
+            if state.stage == len(plan.stages):
+                state.stored = None  # all that is left is the last snapshot
+            store.reached(number, state, finished=state.stored is None and number == groups - 1)
     return state
 
 
-def _begin(plan: _Plan, rows: Tensor, state: _State) -> Tensor:
+def _begin(plan: _Plan, rows: Tensor, state: State) -> Tensor:
     """What is stored at the beginning of a stage: fresh images, or the last ones in the middle of fresh ones."""
     form, stage = plan.parametrization, plan.stages[state.stage]
     if state.stage == 0 and plan.start is not None:
@@ -395,7 +381,7 @@ def _begin(plan: _Plan, rows: Tensor, state: _State) -> Tensor:
 
 
 def _descend(
-    plan: _Plan, rows: Tensor, state: _State, leaf: Tensor, adam: torch.optim.Adam, watcher: Watcher
+    plan: _Plan, rows: Tensor, state: State, leaf: Tensor, adam: torch.optim.Adam, watcher: Watcher
 ) -> Tensor:
     """One step; returns the targets' losses (n,) before it, on the CPU."""
     steps = plan.stages[state.stage].steps
@@ -475,64 +461,3 @@ def _outside() -> int:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(PACKAGE):
         level, frame = level + 1, frame.f_back
     return level
-
-
-class _Store:
-    """Keeps the states of all targets in a file, now and then, under a lock; without a path it keeps nothing."""
-
-    def __init__(self, path: Path | None, seconds: float, plan: _Plan):
-        self.path, self.plan = path, plan
-        self.states: dict[int, _State] = {}
-        self._every, self._saved, self._began, self._before = seconds, time.monotonic(), time.monotonic(), 0.0
-
-    @property
-    def seconds(self) -> float:
-        """How long the synthesis has taken, earlier runs included."""
-        return self._before + time.monotonic() - self._began
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """The file is read when the block begins, belongs to nobody else inside it, and is written when it ends."""
-        if self.path is None:
-            yield
-            return
-        with only_writer(self.path):
-            self._load()
-            yield
-            self._write()
-
-    def save(self) -> None:
-        """Write if it is time."""
-        if self.path is not None and time.monotonic() - self._saved > self._every:
-            self._write()
-
-    def _write(self) -> None:
-        states = {number: _packed(state) for number, state in self.states.items()}
-        buffer = io.BytesIO()
-        torch.save({"signature": self.plan.signature, "seconds": self.seconds, "states": states}, buffer)
-        write_atomic(self.path, seal(buffer.getvalue()))
-        self._saved = time.monotonic()
-
-    def _load(self) -> None:
-        if not self.path.exists():
-            return
-        payload = unseal(self.path.read_bytes(), self.path)
-        held = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-        if held["signature"] != self.plan.signature:
-            raise ValueError(
-                f"{self.path} is the checkpoint of another synthesis, or of this one with other weights, settings or "
-                "batch: remove it or name another file"
-            )
-        self._before = held["seconds"]
-        self.states = {number: _unpacked(kept) for number, kept in held["states"].items()}
-
-
-def _packed(state: _State) -> dict:
-    """A state as a file holds it: all losses in one tensor, for thousands of small ones are slow to write."""
-    losses = torch.stack(state.losses) if state.losses else None
-    return {**vars(state), "losses": losses, "passes": vars(state.passes)}
-
-
-def _unpacked(kept: dict) -> _State:
-    losses = [] if kept["losses"] is None else [*kept["losses"].unbind()]
-    return _State(**{**kept, "losses": losses, "passes": Passes(**kept["passes"])})
