@@ -25,7 +25,6 @@
 from dataclasses import replace
 
 import torch
-from IPython.display import HTML
 
 from thesis_kit.data import scenes
 from thesis_kit.data.scenes import vocabulary
@@ -150,7 +149,7 @@ images = torch.cat([scenes.render(replace(table, **edit), 96).images for edit in
 # %% tags=["hide-input"]
 figures.sheet(
     images, list(edits), columns=4, label="Figure 0.6", caption="One scene, and what one edit of its table does.",
-    alt="One scene eight times, with one attribute changed each time: " + ", ".join(edits) + ".", lines=2,
+    alt="One scene eight times, with one attribute changed each time: " + ", ".join(edits) + ".",
 )
 
 # %% [markdown]
@@ -161,7 +160,7 @@ figures.sheet(
 # device, so a test set needs no file and training sees fresh images at every step.
 
 # %% tags=["hide-input"]
-HTML(figures.distributions_table(scenes.DISTRIBUTIONS))
+figures.distributions_table(scenes.DISTRIBUTIONS)
 
 # %% tags=["hide-input"]
 samples = {name: one.draw(8, 64, seed=8).images for name, one in scenes.DISTRIBUTIONS.items()}

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thesis_kit.show.figures import COLORS, canvas, card, image_uri, picture, present, style
+from thesis_kit.show.figures import COLORS, canvas, card, picture, present, style
+from thesis_kit.show.pictures import image_uri
 from thesis_kit.show.players import slider
 
 NASTY = 'a < b & "c" </script><b>'
@@ -62,25 +63,67 @@ def decoded(uri: str) -> Image.Image:
 # Figures
 
 
-def test_a_shown_figure_is_a_card_with_picture_label_caption_and_words():
+def svg_of(image: dict) -> str:
+    kind, _, data = image["src"].partition(";base64,")
+    assert kind == "data:image/svg+xml"
+    return base64.b64decode(data).decode()
+
+
+def test_a_shown_figure_is_a_card_with_two_pictures_label_caption_and_words():
     shown = present(drawing(), label="Figure 1.2", caption="Cost buys robustness.", alt="A line that rises.")
     elements = Elements(shown._repr_html_())
     assert elements.open == []
-    (image,) = elements.all("img")
-    assert image["alt"] == "A line that rises."
-    assert decoded(image["src"]).size == (300, 150)
-    assert "max-width:100%" in image["style"]
+    wide, narrow = elements.all("img")
+    assert (wide["class"], narrow["class"]) == ("tk-wide", "tk-narrow")
+    assert wide["alt"] == narrow["alt"] == "A line that rises."
+    assert "display:block" in wide["style"]
+    assert "display:none" in narrow["style"]  # where no style sheet says which fits, one is enough
+    assert 'viewBox="0 0 144 72"' in svg_of(wide)
+    assert 'viewBox="0 0 340 72"' in svg_of(narrow)
     assert "background:#fff" in elements.all("figure")[0]["style"]
     assert "".join(elements.text) == "Figure 1.2. Cost buys robustness."
     assert repr(shown) == shown.text == "Figure 1.2. Cost buys robustness."
 
 
 def test_words_are_escaped():
-    elements = Elements(present(drawing(), label=NASTY, caption=NASTY, alt=NASTY).html)
+    elements = Elements(present(drawing(), label="Figure 1.2", caption=NASTY, alt=NASTY).html)
     assert elements.open == []
     assert elements.all("img")[0]["alt"] == NASTY
-    assert "".join(elements.text) == f"{NASTY}. {NASTY}"
+    assert "".join(elements.text) == f"Figure 1.2. {NASTY}"
     assert elements.all("b") == elements.all("script") == []
+
+
+@pytest.mark.parametrize("markup", ["*so*", "**so**", "`so`", "$x$", "[so](there)"])
+def test_markup_that_nobody_reads_is_refused(markup):
+    with pytest.raises(ValueError, match=r"a caption shows '.*' as it stands: write it without markup"):
+        present(drawing(), label="Figure 1.2", caption=f"It is {markup}.", alt="A line.")
+    with style():
+        figure, axis = canvas()
+        axis.set_xlabel(f"how {markup}")
+    with pytest.raises(ValueError, match="a plot shows"):
+        present(figure, label="Figure 1.2", caption="It is.", alt="A line.")
+
+
+def test_stars_and_dollars_that_are_no_markup_stay():
+    caption = "2 * 3 * 4 steps cost $5; see the plus (+)."
+    assert caption in present(drawing(), label="Figure 1.2", caption=caption, alt="A line.").text
+
+
+@pytest.mark.parametrize("label", ["Table 1", "Figure", "figure 1.2", "Figure 1.2.", NASTY])
+def test_a_label_is_a_number_that_a_mention_can_find(label):
+    with pytest.raises(ValueError, match=r"as in 'Figure 1\.2', got"):
+        card("<p>inside</p>", label=label, caption="Numbers.")
+
+
+@pytest.mark.parametrize(("name", "end", "said"), [("distance (ε)", 0.48, "0.48"), ("accuracy (%)", 1.02, "1.02")])
+def test_an_axis_counts_in_the_unit_it_names(name, end, said):
+    with style():
+        figure, axis = canvas()
+        axis.set_xlim(0, end), axis.set_xlabel(name)
+    with pytest.raises(ValueError, match=rf"the axis .* spans {said}, too little for its unit"):
+        present(figure, label="Figure 1.2", caption="It is.", alt="A line.")
+    axis.set_xlim(0, 100 * end)
+    assert present(figure, label="Figure 1.2", caption="It is.", alt="A line.").html
 
 
 @pytest.mark.parametrize("missing", ["caption", "alt"])
@@ -88,7 +131,7 @@ def test_words_are_escaped():
 def test_a_figure_without_words_is_refused(missing, words):
     texts = {"caption": "Something.", "alt": "Something.", missing: words}
     with pytest.raises(ValueError, match=f"a figure needs its {missing}: write one sentence that says what it shows"):
-        present(drawing(), label="Figure 1", **texts)
+        present(drawing(), label="Figure 1.1", **texts)
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -131,7 +174,7 @@ def test_colors_are_told_apart_in_gray_too():
 
 
 def test_a_card_is_closed_whatever_is_inside():
-    assert Elements(card("<p>inside</p>", label="Table 1", caption="Numbers.")).open == []
+    assert Elements(card("<p>inside</p>", label="Figure 1.1", caption="Numbers.")).open == []
 
 
 # The slider
@@ -148,9 +191,10 @@ def some_slider(values=(0.0, 0.1, 0.3), start=1, **words):
 def test_all_pictures_are_there_before_any_script_runs_and_one_is_seen():
     elements = Elements(some_slider().html)
     images = elements.all("img")
-    assert len({image["src"] for image in images}) == 3
-    assert ["display:block" in image["style"] for image in images] == [False, True, False]
-    for value, image in zip((0, 0.1, 0.3), images, strict=True):
+    assert len({image["src"] for image in images}) == 6  # each for a desktop and for a phone
+    frames = [frame for frame in elements.all("div") if frame.get("class") == "tk-frame"]
+    assert ["display:block" in frame["style"] for frame in frames] == [False, True, False]
+    for value, image in zip((0, 0, 0.1, 0.1, 0.3, 0.3), images, strict=True):
         assert image["alt"] == f"A digit under attack. radius {value:g}: {NASTY}"
     (control,) = elements.all("input")
     assert (control["type"], control["min"], control["max"], control["value"]) == ("range", "0", "2", "1")

@@ -529,7 +529,7 @@ FIGURES = {
 
 
 def alt_of(shown) -> str:
-    (alt,) = re.findall(r'alt="([^"]*)"', shown.html)
+    (alt,) = set(re.findall(r'alt="([^"]*)"', shown.html))  # of both widths
     return alt
 
 

@@ -379,7 +379,7 @@ def test_every_claim_can_be_judged_from_the_record(arena, experiments, request):
 
 
 def alt_texts(html: str) -> list[str]:
-    return re.findall(r'alt="([^"]*)"', html)
+    return sorted(set(re.findall(r'alt="([^"]*)"', html)))  # once for both widths
 
 
 WITH = {"label": "Figure 9.9", "caption": "A caption."}
@@ -408,7 +408,7 @@ def test_the_slider_lets_fewer_survive_as_attacks_grow_stronger(result):
     ("draw", "said"),
     [
         (lambda r: figures.tangent_figure(r, ["natural", "pgd-7"], eps=TINY.eps, **WITH),
-         r"PGD-7 training: median \d\.\d\d by the tangent, \d\.\d\d found"),
+         r"PGD-7 training: median \d\.\d\d ε by the tangent, \d\.\d\d found"),
         (lambda r: figures.sweep_figure(r, {"ls+noise": ("alpha", "α"), "lsq+noise": ("beta", "β")}, **WITH),
          r"squeezing \+ noise: best \d+% at β = 0\.0[15], σ = 0\.[24]"),
         (lambda r: figures.scales_figure(r, ["natural", "pgd-7"], **WITH),

@@ -1,47 +1,55 @@
-"""Figures as a reader meets them: numbered, captioned, with alternative text, on one white card in every theme.
+"""Figures as a reader meets them: numbered, captioned, with words for who cannot see them, in two widths.
 
-``present`` turns a matplotlib figure into HTML that looks the same in Jupyter, on Colab, on GitHub and in the rendered
-book. Colors are Okabe and Ito's (2008), which color-blind readers can tell apart; markers differ as well.
+``present`` turns a matplotlib figure into HTML that looks the same in Jupyter, on Colab and on GitHub, and that the
+site draws in the theme's colors, for a desktop or for a phone. Colors are Okabe and Ito's (2008), which color-blind
+readers can tell apart; markers differ as well.
 """
 
 from __future__ import annotations
 
-import base64
 import html
 import io
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import matplotlib as mpl
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from PIL import Image
 
-COLORS = {
-    "blue": "#0072B2",
-    "orange": "#E69F00",
-    "green": "#009E73",
-    "vermilion": "#D55E00",
-    "purple": "#CC79A7",
-    "sky": "#56B4E9",
-    "gray": "#6B6B6B",
-}
+from thesis_kit.show import svg
+from thesis_kit.show.narrow import narrowed, raise_text
+from thesis_kit.show.pictures import image_uri
+from thesis_kit.show.shown import Shown, require_words
+from thesis_kit.show.svg import COLORS, GRID, INK
+
+__all__ = ["COLORS", "Shown", "canvas", "card", "drawn", "folded", "picture", "present", "require_words", "style"]
+
 _STYLE = {
     "figure.facecolor": "white",
     "axes.facecolor": "white",
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": "#E4E4E4",
+    "grid.color": GRID,
     "grid.linewidth": 0.8,
     "axes.axisbelow": True,
     "font.size": 11,
     "axes.titlesize": 12,
     "legend.frameon": False,
     "lines.linewidth": 2,
-    "text.color": "#1A1A1A",
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
 }
 _CARD = "background:#fff;color:#1a1a1a;border-radius:6px;padding:12px;margin:1em 0;max-width:100%;box-sizing:border-box"
+_LEAST = 10.0  # points of the smallest text, on a canvas of some 500
+_LABEL = re.compile(r"Figure \d+(\.\d+)?")
+_MARKUP = re.compile(r"\*[^*\s][^*]*\*|`[^`]+`|\$[^$]+\$|\[[^]]+\]\(")
+_UNITS = {"(ε)": 1.0, "(σ)": 1.0, "(%)": 1.5}  # the least that an axis in this unit spans
 
 
 @contextmanager
@@ -58,32 +66,22 @@ def canvas(rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (7, 4
 
 
 def picture(figure: Figure, *, dpi: int = 150) -> str:
-    """The figure as a data URI, see ``image_uri``."""
+    """The figure in dots, as a data URI, see ``pictures.image_uri``."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=dpi, format="png")
     return image_uri(Image.open(buffer).convert("RGB"))
 
 
-def image_uri(image: Image.Image, *, lossless: int = 60_000, quality: int = 80) -> str:
-    """An image as a data URI: WebP, without loss where that is small (a plot), else of high quality (photographs).
-
-    Args:
-        lossless: bytes up to which it is kept without loss. quality: of what is larger, 0 … 100.
-    """
-    data = _webp(image, lossless=True)
-    if len(data) > lossless:
-        data = _webp(image, quality=quality)
-    return "data:image/webp;base64," + base64.b64encode(data).decode()
-
-
-def _webp(image: Image.Image, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", method=6, **options)
-    return buffer.getvalue()
-
-
 def card(inner: str, *, label: str, caption: str) -> str:
-    """HTML of a white card: what is shown, then its label and caption."""
+    """HTML of a figure: what is shown, then its label ("Figure 1.2") and caption.
+
+    Raises:
+        ValueError: the label is no number of a figure, or the caption is empty or holds markup, which nothing reads.
+    """
+    require_words(caption=caption)
+    require_plain("a caption", caption)
+    if not _LABEL.fullmatch(label):
+        raise ValueError(f"a figure is labeled by chapter and number, as in 'Figure 1.2', got {label!r}")
     return (
         f'<figure class="tk-figure" style="{_CARD}">{inner}<figcaption style="font-size:0.92em;margin-top:8px">'
         f"<strong>{html.escape(label)}.</strong> {html.escape(caption)}</figcaption></figure>"
@@ -91,7 +89,7 @@ def card(inner: str, *, label: str, caption: str) -> str:
 
 
 def folded(title: str, rows: Mapping[str, str]) -> Shown:
-    """A white card that opens at a click: a list of terms and what is to be said of each."""
+    """A card that opens at a click: a list of terms and what is to be said of each."""
     require_words(title=title, **rows)
     entries = "".join(
         f'<dt style="font-weight:600;margin-top:6px">{html.escape(term)}</dt>'
@@ -103,33 +101,64 @@ def folded(title: str, rows: Mapping[str, str]) -> Shown:
     return Shown(f'<details class="tk-folded" style="{_CARD}">{inner}</details>', text)
 
 
-@dataclass(frozen=True)
-class Shown:
-    """HTML that a notebook displays; ``text`` stands in where there is no HTML."""
-
-    html: str
-    text: str
-
-    def _repr_html_(self) -> str:
-        return self.html
-
-    def __repr__(self) -> str:
-        return self.text
-
-
 def present(figure: Figure, *, label: str, caption: str, alt: str) -> Shown:
-    """Show a figure with its label ("Figure 1.2"), caption, and a sentence for who cannot see it.
+    """Show a plot with its label ("Figure 1.2"), caption, and a sentence for who cannot see it.
 
     Raises:
-        ValueError: caption or alternative text is missing.
+        ValueError: caption or alternative text is missing, a text holds markup, or an axis is not in the unit it names.
     """
-    require_words(caption=caption, alt=alt)
-    image = f'<img src="{picture(figure)}" alt="{html.escape(alt, quote=True)}" style="max-width:100%;height:auto">'
+    require_words(alt=alt)
+    return Shown(card(two_widths(figure, key=label, alt=alt), label=label, caption=caption), f"{label}. {caption}")
+
+
+def two_widths(figure: Figure, *, key: str, alt: str) -> str:
+    """HTML of a plot drawn for a desktop and for a phone, of which the page shows one.
+
+    Args:
+        key: what tells it from other figures of the page.
+    """
+    inspect(figure)
+    raise_text(figure, _LEAST)
+    drawn_twice = {"tk-wide": figure, "tk-narrow": narrowed(figure)}
+    return "".join(
+        svg.picture(svg.render(one, key=svg.key_of(key, kind)), alt=alt, kind=kind, shown=kind == "tk-wide")
+        for kind, one in drawn_twice.items()
+    )
+
+
+def drawn(drawing: str, *, label: str, caption: str, alt: str) -> Shown:
+    """Show a diagram, an SVG of a phone's width that serves a desktop as well; see ``present``."""
+    require_words(alt=alt)
+    image = svg.picture(drawing, alt=alt, kind="tk-both")
     return Shown(card(image, label=label, caption=caption), f"{label}. {caption}")
 
 
-def require_words(**texts: str) -> None:
-    """Refuse an empty caption or alternative text."""
-    for name, text in texts.items():
-        if not text.strip():
-            raise ValueError(f"a figure needs its {name}: write one sentence that says what it shows")
+def require_plain(what: str, text: str) -> None:
+    """Refuse text with markup: a figure would print its asterisks."""
+    if found := _MARKUP.search(text):
+        raise ValueError(f"{what} shows {found[0]!r} as it stands: write it without markup")
+
+
+def inspect(figure: Figure) -> None:
+    """Refuse a plot whose words hold markup, or an axis that names a unit and does not count in it.
+
+    Raises:
+        ValueError: the first fault that was found.
+    """
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        for text in (axes.title, axes.xaxis.label, axes.yaxis.label, *(legend.get_texts() if legend else ())):
+            require_plain("a plot", text.get_text())
+        for axis in (axes.xaxis, axes.yaxis):
+            _require_unit(axis)
+
+
+def _require_unit(axis: Axis) -> None:
+    """An axis in units of ε that spans less than one ε is in pixel values; one in percent that ends at 1, in shares."""
+    name = axis.label.get_text()
+    low, high = axis.get_view_interval()
+    for unit, least in _UNITS.items():
+        if unit in name and abs(high - low) < least:
+            raise ValueError(
+                f"the axis {name!r} spans {abs(high - low):.3g}, too little for its unit: rescale it or rename it"
+            )

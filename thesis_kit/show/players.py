@@ -1,4 +1,4 @@
-"""Interaction that needs no kernel: a slider over pictures drawn beforehand.
+"""Interaction that needs no kernel: a slider over frames drawn beforehand.
 
 Plain HTML and six lines of script inside the figure itself, so it works in the rendered book, in a saved notebook and
 offline. Where a kernel runs, the same object offers an ipywidgets slider over values nobody has drawn yet.
@@ -6,7 +6,6 @@ offline. Where a kernel runs, the same object offers an ipywidgets slider over v
 
 from __future__ import annotations
 
-import hashlib
 import html
 import json
 import os
@@ -16,12 +15,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from thesis_kit.show.figures import card, picture, require_words
+from thesis_kit.show.figures import card, picture, require_words, two_widths
+from thesis_kit.show.svg import key_of
 
-Render = Callable[[Any], tuple[Figure, str]]
+Render = Callable[[Any], tuple[Figure | str, str]]
 
 _SCRIPT = """(function(){{var f=document.getElementById("{name}");if(!f)return;
-var s=f.querySelector("input"),o=f.querySelector("output"),p=f.querySelectorAll("img"),t={texts};
+var s=f.querySelector("input"),o=f.querySelector("output"),p=f.querySelectorAll(".tk-frame"),t={texts};
 function show(){{for(var i=0;i<p.length;i++)p[i].style.display=i==s.value?"block":"none";
 o.textContent=t[s.value];s.setAttribute("aria-valuetext",t[s.value]);}}
 s.addEventListener("input",show);show();}})();"""
@@ -53,8 +53,10 @@ class Slider:
         output = ipywidgets.HTML()
 
         def draw(change: dict) -> None:
-            figure, text = self.render(change["new"])
-            output.value = f'<img src="{picture(figure)}" alt="{html.escape(text)}"><p>{html.escape(text)}</p>'
+            seen, text = self.render(change["new"])
+            if isinstance(seen, Figure):
+                seen = f'<img src="{picture(seen)}" alt="{html.escape(text)}">'
+            output.value = f"{seen}<p>{html.escape(text)}</p>"
 
         control.observe(draw, names="value")
         draw({"new": control.value})
@@ -78,10 +80,11 @@ def slider(
     alt: str,
     start: int = 0,
 ) -> Slider:
-    """Draw ``render(value)`` for every value and put a slider over the pictures.
+    """Draw ``render(value)`` for every value and put a slider over the frames.
 
     Args:
-        render: value -> (matplotlib figure, one line of text that says what is seen at this value).
+        render: value -> (a matplotlib figure, or HTML such as ``pictures`` makes; one line of text that says what is
+            seen at this value).
         values: what the slider goes through, in order; at least two.
         name: what the slider changes, read out by screen readers ("perturbation radius").
         label, caption, alt: as in ``figures.present``.
@@ -93,14 +96,12 @@ def slider(
     require_words(caption=caption, alt=alt, name=name)
     if len(values) < 2 or not 0 <= start < len(values):
         raise ValueError(f"a slider needs at least two values and a start among them, got {len(values)} and {start}")
-    frames = [render(value) for value in values]
-    pictures = [picture(figure, dpi=110) for figure, _ in frames]
-    texts = [text for _, text in frames]
-    key = "tk-" + hashlib.sha256("".join([name, label, *texts]).encode()).hexdigest()[:10]
-    images = "".join(
-        f'<img src="{uri}" alt="{html.escape(f"{alt} {text}", quote=True)}" style="max-width:100%;height:auto;'
-        f'display:{"block" if i == start else "none"}">'
-        for i, (uri, text) in enumerate(zip(pictures, texts, strict=True))
+    seen, texts = zip(*(render(value) for value in values), strict=True)
+    key = key_of(name, label, *texts)
+    frames = "".join(
+        f'<div class="tk-frame" style="display:{"block" if i == start else "none"}">'
+        f"{_frame(one, f'{key} {i}', f'{alt} {text}')}</div>"
+        for i, (one, text) in enumerate(zip(seen, texts, strict=True))
     )
     control = (
         f'<input type="range" min="0" max="{len(values) - 1}" value="{start}" aria-label="{html.escape(name)}" '
@@ -108,5 +109,10 @@ def slider(
         f'min-height:3em">{html.escape(texts[start])}</output>'
     )
     script = "<script>" + _SCRIPT.format(name=key, texts=json.dumps(texts).replace("</", "<\\/")) + "</script>"
-    inner = f'<div id="{key}">{images}{control}</div>{script}'
+    inner = f'<div id="{key}">{frames}{control}</div>{script}'
     return Slider(card(inner, label=label, caption=caption), f"{label}. {caption}", render, tuple(values), start)
+
+
+def _frame(seen: Figure | str, key: str, alt: str) -> str:
+    """HTML of one frame."""
+    return two_widths(seen, key=key, alt=alt) if isinstance(seen, Figure) else seen

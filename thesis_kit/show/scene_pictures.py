@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from textwrap import fill
 
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from thesis_kit.data.scenes import Scenes
-from thesis_kit.show.figures import Shown, canvas, present, style
+from thesis_kit.show.figures import card
+from thesis_kit.show.pictures import grid, montage, pixels, rows_of_pictures, tile, words
 from thesis_kit.show.players import Slider, slider
+from thesis_kit.show.shown import Shown, require_words
+from thesis_kit.show.tables import table
 
-_INCHES = 0.95  # of an image on a sheet
+_QUALITY = 80
+_TITLED, _BARE = 86, 38  # pixels that an image of a sheet is wide at least
 
 
-def draw_sheet(images: Tensor, titles: Sequence[str] | None = None, *, columns: int, lines: int = 1) -> Figure:
-    """Images (n, 3, s, s) row by row, each with its title below in at most ``lines`` lines."""
-    rows = math.ceil(len(images) / columns)
-    height = _INCHES + (0.2 * lines + 0.05 if titles else 0.06)
-    with style():
-        figure, axes = canvas(rows, columns, size=(columns * (_INCHES + 0.06), rows * height), squeeze=False)
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)
-        for axis in axes.flat:
-            axis.set_axis_off()
-        for i, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
-            axis.imshow(image.detach().cpu().permute(1, 2, 0), interpolation="nearest", vmin=0, vmax=1)
-            if titles:
-                words = fill(titles[i], max(10, round(58 / columns)))
-                axis.text(0.5, -0.04, words, transform=axis.transAxes, ha="center", va="top", fontsize=9)
-    return figure
+def sheet_html(images: Tensor, titles: Sequence[str] | None = None, *, columns: int, alt: str) -> str:
+    """Images (n, 3, s, s) row by row, each over its title; a narrow screen shows fewer in a row."""
+    names = titles or [f"image {number}" for number in range(1, len(images) + 1)]
+    cells = [
+        f"<div>{tile(pixels(image), name, quality=_QUALITY)}{words(name) if titles else ''}</div>"
+        for image, name in zip(images, names, strict=True)
+    ]
+    least = _TITLED if titles else _BARE
+    tracks = f"repeat(auto-fill,minmax(max({least}px,calc((100% - {5 * (columns - 1)}px)/{columns})),1fr))"
+    return grid(cells, tracks, widest=135 * columns, alt=alt)
 
 
 def sheet(
-    images: Tensor, titles: Sequence[str] | None = None, *, columns: int, label: str, caption: str, alt: str,
-    lines: int = 1,
-) -> Shown:  # fmt: skip
-    """``draw_sheet`` as a figure of the book."""
-    return present(draw_sheet(images, titles, columns=columns, lines=lines), label=label, caption=caption, alt=alt)
+    images: Tensor, titles: Sequence[str] | None = None, *, columns: int, label: str, caption: str, alt: str
+) -> Shown:
+    """``sheet_html`` as a figure of the book."""
+    require_words(alt=alt)
+    shown = sheet_html(images, titles, columns=columns, alt=alt)
+    return Shown(card(shown, label=label, caption=caption), f"{label}. {caption}")
 
 
 def truth_figure(scenes: Scenes, *, label: str, caption: str) -> Shown:
@@ -46,20 +43,14 @@ def truth_figure(scenes: Scenes, *, label: str, caption: str) -> Shown:
     masks = [*scenes.masks.unbind(dim=1), scenes.rendered.background_mask]
     names = ["image", *(f"object {k}" for k in range(len(masks) - 1)), "background"]
     sentences = scenes.captions()
-    with style():
-        columns = len(scenes)
-        figure, axes = canvas(len(names), columns, size=(1.3 * columns, 1.25 * len(names) + 1.1), squeeze=False)
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)
-        for column in range(columns):
-            shown = [scenes.images[column].permute(1, 2, 0), *(mask[column] for mask in masks)]
-            for axis, picture in zip(axes[:, column], shown, strict=True):
-                axis.imshow(picture.cpu(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-                axis.set_xticks([]), axis.set_yticks([]), axis.grid(False)
-            axes[-1, column].set_xlabel(fill(sentences[column], 18), fontsize=9)
-        for axis, name in zip(axes[:, 0], names, strict=True):
-            axis.set_ylabel(name)
+    layers = [scenes.images, *(mask[:, None].float() for mask in masks)]
+    rows = {
+        name: [tile(pixels(image), f"{name}: {said}") for image, said in zip(layer, sentences, strict=True)]
+        for name, layer in zip(names, layers, strict=True)
+    }
     alt = "Scenes with the exact mask of every object and of the background. " + "; ".join(sentences) + "."
-    return present(figure, label=label, caption=caption, alt=alt)
+    shown = rows_of_pictures(rows, (), alt=alt, below=sentences)
+    return Shown(card(shown, label=label, caption=caption), f"{label}. {caption}")
 
 
 def knob_slider(
@@ -67,22 +58,20 @@ def knob_slider(
     start: int = 0,
 ) -> Slider:  # fmt: skip
     """The same scenes while one knob of their distribution turns: ``draw`` maps its value to scenes."""
-
-    def render(value: float) -> tuple[Figure, str]:
-        return draw_sheet(draw(value).images, columns=columns), f"{name}: {value:g}"
-
     alt = f"A sheet of scenes that changes with the {name}."
+
+    def render(value: float) -> tuple[str, str]:
+        said = f"{name}: {value:g}"
+        sheet_of_all = montage(draw(value).images, columns=columns)
+        return grid([tile(sheet_of_all, f"{alt} {said}", quality=85)], "1fr", widest=135 * columns, alt=said), said
+
     return slider(render, values, name=name, label=label, caption=caption, alt=alt, start=start)
 
 
-def distributions_table(distributions: Mapping) -> str:
-    """The frozen distributions as an HTML table: name, what sets it apart, and the hash a result carries."""
-    rows = "".join(
-        f"<tr><td><code>{name}</code></td><td>{_apart(one)}</td><td><code>{one.data_hash()[:12]}</code></td></tr>"
-        for name, one in distributions.items()
-    )
-    head = "<tr><th>name</th><th>what sets it apart</th><th>hash</th></tr>"
-    return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+def distributions_table(distributions: Mapping) -> Shown:
+    """The frozen distributions as a table: name, what sets it apart, and the hash a result carries."""
+    rows = [(name, _apart(one), one.data_hash()[:12]) for name, one in distributions.items()]
+    return table(rows, ("name", "what sets it apart", "hash"))
 
 
 def _apart(distribution) -> str:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import scipy
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from thesis_kit.asking import evaluating
 from thesis_kit.certification import Certificate, Certificates, certify
 from thesis_kit.ledger.results import Result
-from thesis_kit.show.figures import COLORS, Shown, canvas, present, style
+from thesis_kit.show.figures import COLORS, Shown, canvas, card, present, style
+from thesis_kit.show.pictures import bars, grid, pixels, rows_of_pictures, tile, words
 from thesis_kit.show.players import Slider, slider
 
 SERIES = (("blue", "o"), ("orange", "s"), ("green", "^"), ("vermilion", "D"), ("purple", "v"))
@@ -27,30 +27,25 @@ def noise_slider(
     """A slider over σ: noisy copies of an image (1, c, h, w), the votes of σ's network, the certified radius."""
     device = next(next(iter(networks.values())).parameters()).device
 
-    def render(sigma: float) -> tuple[Figure, str]:
+    def render(sigma: float) -> tuple[str, str]:
         sigma = min(networks, key=lambda known: abs(known - sigma))  # a network belongs to its noise
         noise = torch.randn(_VOTES, *image.shape[1:], generator=torch.Generator().manual_seed(0)).to(device)
         noisy, model = image.to(device) + sigma * noise, networks[sigma]
         with evaluating(model), torch.no_grad():
             votes = torch.bincount(model(noisy).argmax(dim=1), minlength=len(class_names)) / _VOTES
         found = certify(model, image.to(device), sigma=sigma, n=n, progress=False)[0]
-        return _votes_figure(noisy[:3].clamp(0, 1).cpu(), votes.tolist(), class_names), _certified(found, class_names)
+        said = _certified(found, class_names)
+        return _votes(noisy[:3].cpu(), dict(zip(class_names, votes.tolist(), strict=True)), said), said
 
-    alt = "Noisy copies of an image beside the answers that the network gives to them."
+    alt = "Noisy copies of an image above the answers that the network gives to them."
     words = {"name": "standard deviation of the noise", "label": label, "caption": caption, "alt": alt}
     return slider(render, tuple(networks), start=start, **words)
 
 
-def _votes_figure(noisy: Tensor, votes: Sequence[float], class_names: Sequence[str]) -> Figure:
-    with style():
-        figure, axes = canvas(1, len(noisy) + 1, size=(7.2, 2.4), width_ratios=[*[1] * len(noisy), 1.5])
-        for axis, image in zip(axes, noisy, strict=False):
-            axis.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest"), axis.set_axis_off()
-        bars = axes[-1]
-        bars.barh(range(len(class_names)), [100 * share for share in votes], color=COLORS["blue"])
-        bars.set_yticks(range(len(class_names)), class_names), bars.invert_yaxis()
-        bars.set_xlim(0, 100), bars.set_xlabel("answers (%)")
-    return figure
+def _votes(noisy: Tensor, votes: Mapping[str, float], said: str) -> str:
+    tiles = [tile(pixels(image), f"noisy copy {number}, {said}") for number, image in enumerate(noisy, start=1)]
+    copies = rows_of_pictures({"": tiles}, (), alt=f"Three noisy copies. {said}")
+    return copies + '<div style="height:8px"></div>' + bars(votes, alt=f"Share of answers. {said}")
 
 
 def _certified(found: Certificate, class_names: Sequence[str]) -> str:
@@ -88,19 +83,24 @@ def triptych(
     columns: Mapping[str, tuple[Tensor, Certificates]], class_names: Sequence[str], *, label: str, caption: str
 ) -> Shown:
     """Kinds of images side by side, one row a scene: images (n, c, h, w), each over its certified label and radius."""
-    rows = len(next(iter(columns.values()))[0])
-    with style():
-        figure, axes = canvas(rows, len(columns), size=(2.3 * len(columns), 2.15 * rows), squeeze=False)
-        said = []
-        for axis_column, (name, (images, certificates)) in zip(axes.T, columns.items(), strict=True):
-            axis_column[0].set_title(name)
-            for axis, image, found in zip(axis_column, images.cpu(), certificates, strict=True):
-                axis.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest", vmin=0, vmax=1)
-                axis.set_xticks([]), axis.set_yticks([]), axis.grid(False)
-                text = "abstains" if found.abstained else f"{class_names[found.label]}, radius {found.radius:.2f}"
-                axis.set_xlabel(text), said.append(f"{name}: {text}")
-    alt = "Scenes with the label and the radius that are certified for them. " + "; ".join(said) + "."
-    return present(figure, label=label, caption=caption, alt=alt)
+    kinds = {}
+    for name, (images, certificates) in columns.items():
+        texts = [
+            "abstains" if found.abstained else f"{class_names[found.label]},\nradius {found.radius:.2f}"
+            for found in certificates
+        ]
+        tiles = [
+            f"<div>{tile(pixels(image), f'{name}: {text}')}{words(text)}</div>"
+            for image, text in zip(images, texts, strict=True)
+        ]
+        kinds[name] = tiles, texts
+    cells = [words(name, end=True) for name in kinds]
+    cells += [shown for row in zip(*(tiles for tiles, _ in kinds.values()), strict=True) for shown in row]
+    said = [f"{name}: {text}" for name, (_, texts) in kinds.items() for text in texts]
+    listed = "; ".join(said).replace("\n", " ")
+    alt = f"Scenes with the label and the radius that are certified for them. {listed}."
+    shown = grid(cells, f"repeat({len(kinds)},minmax(0,1fr))", widest=190 * len(kinds), alt=alt)
+    return Shown(card(shown, label=label, caption=caption), f"{label}. {caption}")
 
 
 def accuracy_curves(recorded: Result, sigmas: Sequence[float], *, label: str, caption: str) -> Shown:

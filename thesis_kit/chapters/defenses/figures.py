@@ -20,6 +20,7 @@ from thesis_kit.data.parts import Part, Splits
 from thesis_kit.evaluation import reference_attack, weak_attack
 from thesis_kit.ledger.results import Result
 from thesis_kit.show.figures import COLORS, Shown, canvas, folded, present, style
+from thesis_kit.show.pictures import pixels, rows_of_pictures, tile
 from thesis_kit.show.players import Slider, slider
 
 NAMES = {
@@ -76,40 +77,30 @@ def attack_slider(
         radii: the slider's values. start: index of the one shown first.
     """
 
-    def render(eps: float):
+    def render(eps: float) -> tuple[str, str]:
         x_adv = attack(eps)
         with torch.no_grad():
             sure, answer = model(x_adv).softmax(dim=1).max(dim=1)
         wrong = int((answer != part.y).sum())
-        figure = _images_and_changes(part, x_adv, answer, sure, eps)
-        return figure, f"ε = {eps:.2f}: {wrong} of {len(part)} misread."
+        said = f"ε = {eps:.2f}: {wrong} of {len(part)} misread."
+        return _images_and_changes(part, x_adv, answer, sure, said), said
 
     alt = "Handwritten digits under attack, the change below each, and the answer of the network above it."
     return slider(render, radii, name="attack radius ε", label=label, caption=caption, alt=alt, start=start)
 
 
-def _images_and_changes(
-    part: Part, x_adv: torch.Tensor, answer: torch.Tensor, sure: torch.Tensor, eps: float
-) -> Figure:
-    with style():
-        figure, axes = canvas(2, len(part), size=(1.35 * len(part), 3.2), squeeze=False)
-        for i, (above, below) in enumerate(axes.T):
-            above.imshow(_pixels(x_adv[i]), cmap="gray_r", vmin=0, vmax=1)
-            below.imshow(_pixels(x_adv[i] - part.x[i]), cmap="RdBu_r", vmin=-0.3, vmax=0.3)
-            right = answer[i] == part.y[i]
-            above.set_title(f"{'✓' if right else '✗'} {answer[i]}  {sure[i]:.0%}", fontsize=11,
-                            color="black" if right else COLORS["vermilion"])  # fmt: skip
-        for axis in axes.flat:
-            axis.set_xticks([]), axis.set_yticks([]), axis.grid(False)
-            axis.spines[:].set_visible(False)
-        axes[0, 0].set_ylabel("what it sees"), axes[1, 0].set_ylabel("what changed")
-        figure.suptitle(f"ε = {eps:.2f}", fontsize=12)
-    return figure
-
-
-def _pixels(image: torch.Tensor):
-    image = image.detach().cpu()
-    return image[0] if image.shape[0] == 1 else (image.permute(1, 2, 0) + 0.5 * (image.min() < 0)).clamp(0, 1)
+def _images_and_changes(part: Part, x_adv: torch.Tensor, answer: torch.Tensor, sure: torch.Tensor, said: str) -> str:
+    """HTML of a column an image: the answer, the image attacked, the change."""
+    read = list(zip(answer.tolist(), sure.tolist(), (answer == part.y).tolist(), strict=True))
+    answers = [f"{'✓' if right else '✗'} {name}\n{share:.0%}" for name, share, right in read]
+    ink = "ink" if part.x.shape[1] == 1 else "gray"
+    seen = [
+        tile(pixels(image, colors=ink), f"what it sees as {name}")
+        for image, (name, *_) in zip(x_adv, read, strict=True)
+    ]
+    changes = [tile(pixels(change, colors="signed", reach=0.3), "what changed") for change in x_adv - part.x]
+    rows = {"what it sees": seen, "what changed": changes}
+    return rows_of_pictures(rows, answers, alt=f"Images under attack. {said}", cell=95)
 
 
 def recorded_points(recorded: Result, arms: Iterable[str], measure: str = "R") -> list[Measured]:

@@ -11,9 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
 from thesis_kit.inversion import FACTORS, combinations
 from thesis_kit.ledger.results import NotRecorded, Result
@@ -25,11 +23,11 @@ from thesis_kit.show.figures import (
     canvas,
     card,
     folded,
-    image_uri,
     present,
     require_words,
     style,
 )
+from thesis_kit.show.pictures import grid, pixels, rows_of_pictures, tile
 from thesis_kit.show.players import Slider, slider
 
 METHODS = {  # as arms say before the @, with a look
@@ -232,18 +230,12 @@ def twins_figure(recorded: Result, arms: Mapping[str, str], *, label: str, capti
 
 
 def _tile(image: Tensor, alt: str) -> str:
-    """HTML of one image, as wide as its cell and with sharp pixels: some four thousand letters at 64 pixels."""
-    uri = image_uri(to_pil_image(image.detach().cpu().clamp(0, 1)), lossless=2_000, quality=90)
-    look = "display:block;width:100%;aspect-ratio:1;margin:0;border-radius:0;image-rendering:pixelated"
-    return f'<img src="{uri}" alt="{html.escape(alt, quote=True)}" style="{look}">'
+    """HTML of one image: some four thousand letters at 64 pixels."""
+    return tile(pixels(image), alt)
 
 
-def _grid(cells: Iterable[str], tracks: str, *, widest: int, label: str, caption: str, alt: str) -> Shown:
-    """A card with cells in columns of these CSS tracks, at most ``widest`` pixels wide in all."""
-    require_words(caption=caption, alt=alt)
-    look = f"display:grid;grid-template-columns:{tracks};gap:5px;max-width:{widest}px;font-size:0.85em;line-height:1.25"
-    group = f'<div role="group" aria-label="{html.escape(alt, quote=True)}" style="{look}">{"".join(cells)}</div>'
-    return Shown(card(group, label=label, caption=caption), f"{label}. {caption}")
+def _figure(shown: str, *, label: str, caption: str) -> Shown:
+    return Shown(card(shown, label=label, caption=caption), f"{label}. {caption}")
 
 
 def picture_grid(
@@ -260,16 +252,12 @@ def picture_grid(
     if not rows or any(len(images) != len(columns) for images in rows.values()):
         lengths = {name: len(images) for name, images in rows.items()}
         raise ValueError(f"every row needs {len(columns)} images, one a column, got {lengths}")
-    named = any(rows)
-    tracks = "fit-content(7.5em) " * named + f"repeat({len(columns)},minmax(0,1fr))"
-    cells = [f'<div style="text-align:center;align-self:end">{html.escape(name)}</div>' for name in ["", *columns]]
-    cells = cells if named else cells[1:]
-    for name, images in rows.items():
-        if named:
-            cells.append(f'<div style="align-self:center;white-space:pre-line">{html.escape(name)}</div>')
-        cells += [_tile(image, f"{column}: {name}" if name else column)
-                  for image, column in zip(images, columns, strict=True)]  # fmt: skip
-    return _grid(cells, tracks, widest=135 * len(columns) + 100 * named, label=label, caption=caption, alt=alt)
+    require_words(alt=alt)
+    tiles = {
+        name: [_tile(image, f"{column}: {name}".strip(": ")) for image, column in zip(images, columns, strict=True)]
+        for name, images in rows.items()
+    }
+    return _figure(rows_of_pictures(tiles, columns, alt=alt), label=label, caption=caption)
 
 
 def recorded_grid(
@@ -308,19 +296,14 @@ def stages_slider(
         raise ValueError(f"every stage needs {len(names)} images, one a name, got {[len(images) for images in stages]}")
     largest = max(images.shape[-1] for images in stages)
 
-    def render(number: float) -> tuple[Figure, str]:
+    def render(number: float) -> tuple[str, str]:
         images = stages[round(number) - 1]
         side = images.shape[-1]
-        margin = (largest - side) / 2
-        with style():
-            figure, axes = canvas(1, len(names), size=(1.7 * len(names), 2.0), squeeze=False)
-            for axis, image, name in zip(axes[0], images, names, strict=True):
-                pixels = image.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
-                axis.imshow(pixels, interpolation="nearest", vmin=0, vmax=1, cmap="gray")
-                axis.set_xticks([]), axis.set_yticks([]), axis.grid(False)
-                axis.set_xlim(-0.5 - margin, side - 0.5 + margin), axis.set_ylim(side - 0.5 + margin, -0.5 - margin)
-                axis.spines[:].set_visible(False), axis.set_title(name)
-        return figure, f"After stage {round(number)} of {len(stages)}: {side} × {side} pixels."
+        said = f"After stage {round(number)} of {len(stages)}: {side} × {side} pixels."
+        look = f"width:{100 * side / largest:.1f}%;margin:auto"
+        tiles = [f'<div style="{look}">{_tile(image, f"{name}: {said}")}</div>'
+                 for image, name in zip(images, names, strict=True)]  # fmt: skip
+        return rows_of_pictures({"": tiles}, list(names), alt=said, cell=165), said
 
     numbers = tuple(range(1, len(stages) + 1))
     return slider(render, numbers, start=len(stages) - 1, name="stage", label=label, caption=caption,
@@ -345,6 +328,6 @@ def blind_grid(
     ]
     alt = f"{len(images)} images under numbers, to be named before the answers below are opened."
     tracks = "repeat(auto-fill,minmax(86px,1fr))"  # as many in a line as a screen has room for
-    shown = _grid(cells, tracks, widest=850, label=label, caption=caption, alt=alt)
+    shown = _figure(grid(cells, tracks, widest=850, alt=alt), label=label, caption=caption)
     said = folded("Answers", {str(number): answer for number, (_, answer) in named.items()})
     return Shown(shown.html + said.html, f"{shown.text}\n{html.unescape(said.text)}")

@@ -160,17 +160,18 @@ def tangent_figure(recorded: Result, arms: Sequence[str], *, eps: float, label: 
         rows = math.ceil(len(arms) / columns)
         size = 7, 7 / columns * rows + 0.4
         figure, axes = canvas(rows, columns, size=size, sharex=True, sharey=True, squeeze=False)
-        said, top = [], 3.2 * eps
+        said, top = [], 3.2  # in units of ε
         for axis, arm in zip(axes.flat, arms, strict=False):
             seed = min(recorded.cells[arm])
-            tangent, found = (np.asarray(recorded.per_image(name, arm)[seed]) for name in ("margin", "distance"))
+            kept = (np.asarray(recorded.per_image(name, arm)[seed]) for name in ("margin", "distance"))
+            tangent, found = (distance / eps for distance in kept)
             axis.plot([0, top], [0, top], color="#A0A0A0", linewidth=1)
-            axis.axhline(eps, color="#A0A0A0", linewidth=1, linestyle=":")
+            axis.axhline(1, color="#A0A0A0", linewidth=1, linestyle=":")
             color = COLORS[_LOOK[arm][0]]
             axis.plot(tangent.clip(0, top), found.clip(0, top), ".", color=color, markersize=3, alpha=0.7)
             axis.set_title(NAMES[arm]), axis.set_aspect("equal")
             axis.set_xlim(0, top), axis.set_ylim(0, top)
-            said.append(f"{NAMES[arm]}: median {np.median(tangent):.2f} by the tangent, {np.median(found):.2f} found")
+            said.append(f"{NAMES[arm]}: median {np.median(tangent):.2f} ε by the tangent, {np.median(found):.2f} found")
         for axis in axes.flat[len(arms) :]:
             axis.set_visible(False)
         for axis in axes[-1]:
