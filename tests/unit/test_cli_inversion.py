@@ -150,6 +150,8 @@ def test_an_interrupted_inversion_goes_on_where_it_was(tmp_path, monkeypatch):
     [
         (["--model", "resnet-scenes-a-naturel", "--classes", 0], "did you mean resnet-scenes-a-natural"),
         (["--model", "vit_tiny_patch16_225", "--classes", 0], "did you mean vit_tiny_patch16_224"),
+        (["--model", "resnet18.nope", "--classes", 0], "unknown tag 'nope' of resnet18: it has a1_in1k, a2_in1k"),
+        (["--model", "vit_small_patch14_dinov2", "--classes", 0], "has no classes of its own, for it gives features"),
         (["--model", MEMBER, "--classes", "0,hart"], "unknown class 'hart': did you mean heart"),
         (["--model", MEMBER, "--classes", "0,,1"], "unknown class ''"),
         (["--model", MEMBER, "--classes", "8"], "classes must lie in [0, 7], for the model has 8 outputs; got [8]"),

@@ -110,6 +110,8 @@ def test_a_twin_for_scenes_learns_from_the_endless_stream_of_their_size(monkeypa
     ("words", "said"),
     [
         (["cnn-digits-naturel", *ON], "did you mean cnn-digits-natural"),
+        (["vit_small_patch14_dinov2", *ON], "has no classes of its own, for it gives features"),
+        (["resnet18.nope", *ON], "unknown tag 'nope' of resnet18: it has a1_in1k, a2_in1k"),
         ([MEMBER, "--data", "digit", "--eps", 0.1], "unknown data set 'digit': did you mean digits?"),
         ([MEMBER, "--data", "scenes.v1-a", "--eps", 0.1], "the same classes, such as digits"),
         ([MEMBER, *ON, "--twin", "cnn-digits-squeesed"], "did you mean cnn-digits-squeezed"),

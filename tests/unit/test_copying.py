@@ -18,6 +18,7 @@ from thesis_kit.data import Part
 from thesis_kit.models import anatomy
 from thesis_kit.models.copying import copied
 from thesis_kit.models.fresh import draw_anew, fixed_parameters
+from thesis_kit.passes import count_passes
 from thesis_kit.training.twin import natural_twin
 
 
@@ -290,6 +291,19 @@ def test_every_route_of_transfer_takes_it(kind):
     ):
         assert torch.isfinite(new(data.x)).all()
         assert tensors(new).isdisjoint(tensors(model))
+
+
+def test_a_network_without_weights_has_no_twin():
+    with pytest.raises(ValueError, match="Flatten has no weights, so that a twin has nothing new to learn"):
+        natural_twin(nn.Flatten(), images(), updates=1)
+
+
+def test_passes_can_be_counted_meanwhile():
+    model = network("plain")
+    with count_passes(model) as passes:
+        model(images().x)
+        copied(model)(images().x)
+    assert passes.forward == 1
 
 
 def test_a_weight_that_stays_is_noticed():

@@ -78,7 +78,7 @@ def _reachable(model: nn.Module) -> Iterator[object]:
             waiting.extend([vars(thing), thing.grad] if thing.is_leaf else [vars(thing)])
         elif isinstance(thing, nn.Module):
             waiting.append(_state(thing))
-        elif not isinstance(thing, _NOT_ENTERED):
+        elif not isinstance(thing, _NOT_ENTERED) and not hasattr(thing, "__deepcopy__"):
             waiting.extend(gc.get_referents(thing))
 
 

@@ -28,15 +28,17 @@ from thesis_kit.synthesis.objectives import (
     l2,
     layer,
     logit,
+    maximize,
     neuron,
     total_variation,
 )
 from thesis_kit.synthesis.parametrizations import Fourier, Parametrization, Phases, Pixels, mean_spectrum
+from thesis_kit.synthesis.presets import dream, visualize
 from thesis_kit.synthesis.watching import activations
 
 __all__ = [
     "IMAGES", "LOGITS", "Adam", "Affine", "Blur", "ColorShift", "Crop", "Ensemble", "Fourier", "GaussianNoise",
     "Jitter", "Moment", "Objective", "Pad", "Parametrization", "Phases", "Pixels", "Stage", "Synthesis",
-    "activations", "batchnorm_statistics", "channel", "cross_entropy", "direction", "l2", "layer", "logit",
-    "mean_spectrum", "neuron", "preview", "synthesize", "total_variation",
+    "activations", "batchnorm_statistics", "channel", "cross_entropy", "direction", "dream", "l2", "layer", "logit",
+    "maximize", "mean_spectrum", "neuron", "preview", "synthesize", "total_variation", "visualize",
 ]  # fmt: skip

@@ -1,9 +1,9 @@
 """What an image is to do to a network: objectives that add and scale.
 
 An objective names the layers it reads and turns what was seen there into one number a target, to be made *small*: to
-excite a channel, minimize ``-channel(…)``. Layers are names of ``model.named_modules()``; ``LOGITS`` is the model's
-output and ``IMAGES`` the augmented images. What was seen has shape (n, e, …), e copies of each of n targets; objectives
-take the mean over the copies.
+excite a channel, ask for ``maximize(channel(…))``, which is ``-channel(…)``. Layers are names of
+``model.named_modules()``; ``LOGITS`` is the model's output and ``IMAGES`` the augmented images. What was seen has shape
+(n, e, …), e copies of each of n targets; objectives take the mean over the copies.
 
 ``cross_entropy(classes) + 1e-3 * total_variation()`` is an objective; so is ``-channel("layer2.0.conv1", [3, 7])``. The
 vocabulary is that of feature visualization (Olah, Mordvintsev and Schubert, Distill 2017).
@@ -103,6 +103,13 @@ class Objective:
 def _combined(form: str, *settings: str | None) -> str | None:
     """Settings of an objective made of others; None where one of them has none."""
     return None if None in settings else form.format(*settings)
+
+
+def maximize(objective: Objective) -> Objective:
+    """What is to be made large, as something to be made small: minus it."""
+    if not isinstance(objective, Objective):
+        raise TypeError(f"what is maximized must be an objective, such as channel(layer, channels), got {objective!r}")
+    return -objective
 
 
 def cross_entropy(classes: Sequence[int]) -> Objective:

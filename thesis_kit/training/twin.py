@@ -25,6 +25,8 @@ def natural_twin(
     Raises:
         ValueError: a module cannot be given new weights; it is named. The model cannot be copied.
     """
+    if next(model.parameters(), None) is None:
+        raise ValueError(f"{type(model).__name__} has no weights, so that a twin has nothing new to learn")
     twin = copied(model)
     stuck = [name or "the model itself" for name, module in twin.named_modules() if fixed_parameters(module)]
     if stuck:
