@@ -322,6 +322,12 @@ def test_a_weight_that_stays_is_noticed():
         draw_anew([layer], seed=0)
 
 
+def test_a_layer_that_a_first_pass_makes_is_left_to_it():
+    layer = nn.LazyLinear(3)
+    draw_anew([layer], seed=0)
+    assert layer(torch.rand(2, 5)).shape == (2, 3)
+
+
 def test_parameters_behind_a_parametrization_are_their_layers():
     layer = parametrizations.weight_norm(nn.Linear(4, 3))
     assert not any(fixed_parameters(module) for module in layer.modules())

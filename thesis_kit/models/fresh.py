@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -64,7 +65,8 @@ def _reset(module: nn.Module) -> None:
 
 
 def _draw(module: nn.Module, names: list[str]) -> None:
-    """``reset_parameters``, which must write all of these tensors."""
+    """``reset_parameters``, which must write all of these tensors but those that a first pass is to make."""
+    names = [name for name in names if not is_lazy(getattr(module, name))]
     for name in names:
         getattr(module, name).fill_(torch.nan)
     module.reset_parameters()
