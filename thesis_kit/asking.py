@@ -7,6 +7,8 @@ touches: ``evaluating`` for passes, ``borrowed`` for gradients at the input.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -23,10 +25,26 @@ def ask(model: Model, x: Tensor) -> Tensor:
     widened to it, so that float64 images meet a float32 model, and float32 images a bfloat16 one.
     """
     dtype = next((p.dtype for p in parameters(model) if p.is_floating_point()), x.dtype)
-    answer = model(x.to(dtype, copy=True))
+    with _unwarned(model):
+        answer = model(x.to(dtype, copy=True))
     if not isinstance(answer, Tensor) or not answer.is_floating_point():
         return answer  # whoever reads it says what is wrong with it
     return answer.to(torch.promote_types(answer.dtype, x.dtype))
+
+
+@contextmanager
+def _unwarned(model: Model) -> Iterator[None]:
+    """Without the compiler's warning that a copy is no leaf of the graph, which it says while it traces a model."""
+    compiled = sys.modules.get("torch._dynamo.eval_frame")
+    if compiled is None or not isinstance(model, nn.Module):
+        yield
+        return
+    if not any(isinstance(module, compiled.OptimizedModule) for module in model.modules()):
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+        yield
 
 
 def parameters(model: Model) -> Iterator[nn.Parameter]:

@@ -67,7 +67,7 @@ def prepare(
         if (target == y).any():
             raise ValueError("a target equals the true label: a targeted attack must aim at another class")
     loss = loss if callable(loss) else choose(loss, LOSSES, "loss")
-    return model, plain(x), Goal(loss, y, target), ball
+    return model, plain(x), Goal(loss, plain(y), None if target is None else plain(target)), ball
 
 
 def _check_beside(x: Tensor, classes: Tensor, what: str) -> None:

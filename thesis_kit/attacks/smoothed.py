@@ -122,7 +122,7 @@ def smoothed_pgd(
     """
     model = as_module(model)
     check_images(x), check_labels(y, len(x)), check_same_device(model, x)
-    x = plain(x)
+    x, y, target = plain(x), plain(y), None if target is None else plain(target)
     if not (math.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma must be a number of at least 0, got {sigma}")
     check_count(steps, what="steps", least=0), check_count(draws, what="draws")

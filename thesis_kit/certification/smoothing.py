@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from thesis_kit.asking import ask, evaluating
+from thesis_kit.asking import Model, as_module, ask, evaluating
 from thesis_kit.checks import check_count, check_images, check_labels, check_logits, check_same_device
 from thesis_kit.progress import track
 from thesis_kit.randomness import mix_seed
@@ -167,7 +167,7 @@ class Certificates(Sequence[Certificate]):
 
 
 def certify(
-    model: nn.Module, x: Float[Tensor, "m c h w"], *, sigma: float, n0: int = 100, n: int = 100_000,
+    model: Model, x: Float[Tensor, "m c h w"], *, sigma: float, n0: int = 100, n: int = 100_000,
     alpha: float = 0.001, seed: int = 0, ids: Int[Tensor, " m"] | None = None, early_stop: bool = True,
     batch_size: int | None = None, progress: bool | None = None,
 ) -> Certificates:  # fmt: skip
@@ -193,7 +193,7 @@ def certify(
 
 
 def certify_nested(
-    model: nn.Module, x: Float[Tensor, "m c h w"], sizes: Sequence[int], *, sigma: float, n0: int = 100,
+    model: Model, x: Float[Tensor, "m c h w"], sizes: Sequence[int], *, sigma: float, n0: int = 100,
     alpha: float = 0.001, seed: int = 0, ids: Int[Tensor, " m"] | None = None, early_stop: bool = True,
     batch_size: int | None = None, progress: bool | None = None,
 ) -> dict[int, Certificates]:  # fmt: skip
@@ -210,6 +210,7 @@ def certify_nested(
     if not budgets:
         raise ValueError("there is no number of samples to certify with: give at least one")
     found: dict[int, list[Certificate]] = {one.n: [] for one in budgets}
+    model = as_module(model)
     with evaluating(model), track("certifying", len(x), progress) as bar:
         sampler = _Sampler(model, x, sigma, seed, ids, batch_size)
         for i in range(len(x)):
@@ -238,7 +239,7 @@ def _judged(sampler: _Sampler, i: int, label: int, budgets: list[Budget], early_
 
 
 def predict(
-    model: nn.Module, x: Float[Tensor, "m c h w"], *, sigma: float, n: int = 1000, alpha: float = 0.001, seed: int = 0,
+    model: Model, x: Float[Tensor, "m c h w"], *, sigma: float, n: int = 1000, alpha: float = 0.001, seed: int = 0,
     ids: Int[Tensor, " m"] | None = None, batch_size: int | None = None, progress: bool | None = None,
 ) -> Int[Tensor, " m"]:  # fmt: skip
     """The smoothed classifier's answers, ``ABSTAIN`` where n samples do not tell: PREDICT of Cohen et al. 2019.
@@ -249,6 +250,7 @@ def predict(
     _check_sigma_alpha(sigma, alpha)
     check_count(n, what="n")
     answers = torch.full((len(x),), ABSTAIN)
+    model = as_module(model)
     with evaluating(model), track("predicting", len(x), progress) as bar:
         sampler = _Sampler(model, x, sigma, seed, ids, batch_size)
         for i in range(len(x)):

@@ -73,7 +73,7 @@ def first_order(
     """
     model = as_module(model)
     check_images(x), check_labels(y, len(x)), check_same_device(model, x), check_count(batch_size, what="batch_size")
-    x = plain(x)
+    x, y = plain(x), plain(y)
     with borrowed(model, "the linear argument"):
         parts = [_gaps(model, *some) for some in zip(x.split(batch_size), y.split(batch_size), strict=True)]
     return FirstOrder(*(torch.cat(column) for column in zip(*parts, strict=True)))
@@ -94,7 +94,7 @@ def _gaps(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             c = (y + step) % classes
             chosen = gaps.gather(1, c[:, None])
             (gradient,) = torch.autograd.grad(chosen.sum(), x, retain_graph=step < classes - 1)
-            gradients.scatter_(1, c[:, None], gradient.abs().flatten(1).sum(dim=1)[:, None])
+            gradients.scatter_(1, c[:, None], gradient.abs().flatten(1).sum(dim=1)[:, None].to(gaps))
     if not torch.isfinite(gradients).all():
         raise NonFiniteOutput(
             "the gradient at the images is NaN or infinite: look for roots and divisions at zero in the model"

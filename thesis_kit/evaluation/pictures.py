@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thesis_kit.asking import ask, evaluating
+from thesis_kit.asking import Model, as_module, ask, evaluating
 from thesis_kit.checks import (
     NonFiniteOutput,
     check_count,
@@ -32,7 +32,7 @@ _FLAT = 1e-7  # standard deviation of pixels below which an image is of one colo
 
 
 def recognized(
-    verifiers: Sequence[nn.Module], x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], *, batch_size: int = 256
+    verifiers: Sequence[Model], x: Float[Tensor, "n c h w"], y: Int[Tensor, " n"], *, batch_size: int = 256
 ) -> Float[Tensor, " n"]:
     """The share of verifiers that name each image's class; its mean over images is the measure V.
 
@@ -54,7 +54,7 @@ def recognized(
         raise ValueError("there is no verifier to ask: give at least one network")
     check_images(x), check_labels(y, len(x)), check_count(batch_size, what="batch_size")
     votes = torch.zeros(len(x), dtype=torch.float64)
-    for verifier in verifiers:
+    for verifier in map(as_module, verifiers):
         check_same_device(verifier, x)
         with evaluating(verifier), torch.no_grad():
             batches = zip(x.split(batch_size), y.split(batch_size), strict=True)
@@ -164,7 +164,7 @@ def high_frequency_share(x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
 
 
 def class_regions(
-    verifier: nn.Module,
+    verifier: Model,
     x: Float[Tensor, "n c h w"],
     y: Int[Tensor, " n"],
     *,
@@ -195,6 +195,7 @@ def class_regions(
 
     Source: ours.
     """
+    verifier = as_module(verifier)
     check_images(x), check_labels(y, len(x)), check_same_device(verifier, x)
     check_count(steps, what="steps", least=2)
     check_count(batch_size, what="batch_size")

@@ -66,6 +66,11 @@ def _with_one_value(model: nn.Module, x: Tensor) -> list[_BatchNorm]:
 
     def look(layer: nn.Module, inputs: tuple) -> None:
         if inputs[0].numel() == inputs[0].shape[1]:
+            if layer.running_mean is None:
+                raise ValueError(
+                    "a minibatch of one image has no batch statistics, and the network keeps no running ones: choose a "
+                    "batch_size that leaves no image alone"
+                )
             seen.append(layer)
 
     hooks = [layer.register_forward_pre_hook(look) for layer in layers]
@@ -75,11 +80,6 @@ def _with_one_value(model: nn.Module, x: Tensor) -> list[_BatchNorm]:
     finally:
         for hook in hooks:
             hook.remove()
-    if any(layer.running_mean is None for layer in seen):
-        raise ValueError(
-            "a minibatch of one image has no batch statistics, and the network keeps no running ones: choose a "
-            "batch_size that leaves no image alone"
-        )
     return seen
 
 
