@@ -62,7 +62,7 @@ def as_module(model: Model) -> nn.Module:
         return model
     if not callable(model) or isinstance(model, type):
         raise TypeError(
-            f"a model is a torch.nn.Module or a function from images to logits, got {model!r}: tk.build(name) makes "
+            f"model must be a torch.nn.Module or a function from images to logits, got {model!r}: tk.build(name) makes "
             "one by its name"
         )
     return _Function(model)

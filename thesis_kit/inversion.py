@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from torch import nn
-
+from thesis_kit.asking import Model
 from thesis_kit.checks import check_count
 from thesis_kit.synthesis import (
     Adam,
@@ -37,7 +36,7 @@ FACTORS = ("color", "zoom", "center")  # the three augmentations that the paper 
 
 
 def plug_in_inversion(
-    model: nn.Module,
+    model: Model,
     classes: Sequence[int],
     *,
     size: int,
@@ -132,7 +131,7 @@ def combinations() -> dict[str, dict[str, bool]]:
 
 
 def invert_with_penalties(
-    model: nn.Module,
+    model: Model,
     classes: Sequence[int],
     *,
     size: int,
@@ -182,7 +181,7 @@ def invert_with_penalties(
     )  # fmt: skip
 
 
-def _objective(model: nn.Module, classes: Sequence[int], tv: float, norm: float, batchnorm: float) -> Objective:
+def _objective(model: Model, classes: Sequence[int], tv: float, norm: float, batchnorm: float) -> Objective:
     """The cross-entropy of classes, and penalties where their weights are not 0."""
     objective = cross_entropy(classes)
     penalties = {

@@ -389,7 +389,7 @@ def test_out_of_memory_stays_what_it_is(network):
         (lambda: synthesis.direction("a", torch.full((1, 8), math.nan)), ValueError, "finite and not zero"),
         (lambda: Adam(math.inf), ValueError, "lr must be a positive, finite number, got inf"),
         (lambda: Adam("0.1"), ValueError, "lr must be a positive, finite number, got '0.1'"),
-        (lambda: made("resnet"), TypeError, "model must be a torch.nn.Module, got 'resnet': tk.build(name) makes one"),
+        (lambda: made("resnet"), TypeError, "images to logits, got 'resnet': tk.build(name) makes one"),
     ],
 )
 def test_parts_that_cannot_be_meant(ask, error, sentence):

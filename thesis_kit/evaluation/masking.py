@@ -17,14 +17,14 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import scipy
 import torch
 from torch import Tensor, nn
 
-from thesis_kit.asking import Model, as_module, ask, evaluating, frozen, gradients
+from thesis_kit.asking import Model, as_module, ask, evaluating, frozen, gradients, plain
 from thesis_kit.attacks import apgd, apgd_targeted, pgd, square
 from thesis_kit.attacks.losses import cross_entropy
 from thesis_kit.attacks.norms import NORMS
@@ -232,6 +232,7 @@ def masking_report(
         raise ValueError("a report needs an eps above 0: within radius 0 there is nothing to look at")
     model, twin = as_module(model), None if twin is None else as_module(twin)
     part = gathered(data, device_of(model))
+    part = replace(part, x=plain(part.x), y=plain(part.y))
     options = {"independent": True, "batch_size": batch_size, "seed": seed}
     with gradients("a masking report", model), _own_randomness(seed, part.x.device), evaluating(model):
         for network in (model,) if twin is None else (model, twin):

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from thesis_kit.asking import borrowed, plain
+from thesis_kit.asking import Model, as_module, borrowed, plain
 from thesis_kit.checks import NonFiniteOutput, check_count, check_images, choose
 from thesis_kit.identity import fingerprint, tensor_hash
 from thesis_kit.passes import Passes
@@ -126,7 +126,7 @@ class Synthesis:
 
 
 def synthesize(
-    model: nn.Module,
+    model: Model,
     objective: Objective,
     *,
     targets: int | None = None,
@@ -183,8 +183,7 @@ def synthesize(
             statistics, so that targets of a pass depend on one another.
     """
     choose(precision, PRECISIONS, "precision")
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {model!r}: tk.build(name) makes one by its name")
+    model = as_module(model)
     if not isinstance(objective, Objective):
         raise TypeError(f"objective must be one of synthesis's, such as cross_entropy(classes), got {objective!r}")
     parametrization, optimizer = parametrization or Pixels(), optimizer or Adam()
