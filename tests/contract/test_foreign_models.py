@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
@@ -224,6 +225,7 @@ FUNCTIONS: dict[str, Callable] = {
     "predict": lambda model, x, y: certification.predict(model, x[:2], sigma=0.1, n=100, progress=False).float(),
     "interval bounds": lambda model, x, y: certification.ibp_margins(model, x, y, 0.01),
     "verified error": lambda model, x, y: certification.verified_error(model, x, y, 0.01, progress=False).error,
+    "crown": lambda model, x, y: certification.crown_margins(model, x, y, 0.01),
     "loss surface": lambda model, x, y: evaluation.loss_surface(
         model, x, y, eps=0.05, points=3, generator=torch.Generator().manual_seed(5)
     ).values,
@@ -249,7 +251,9 @@ NOISY = ("shadow", "pgd through noise", "certify", "predict")  # whose noise is 
 REFUSED: dict[tuple[str, str], str] = {
     ("hooked", "interval bounds"): "hook",
     ("hooked", "verified error"): "hook",
+    ("hooked", "crown"): "hook",
     ("function", "interval bounds"): "no bounds are known for",
+    ("function", "crown"): "no bounds are known for",
     ("function", "verified error"): "no bounds are known for",
     ("function", "train"): "no parameters: there is nothing to train",
     ("function", "train by PGD"): "no parameters: there is nothing to train",
@@ -338,11 +342,20 @@ def test_an_answer_that_is_no_tensor_is_one_sentence(name, form):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [*(set(ASKED) - {"recognized", "first order"}), "fgsm", "apgd"])
+def test_features_are_not_taken_for_logits(name):
+    network = timm.create_model("resnet10t", num_classes=0, in_chans=1)
+    with pytest.raises(ValueError, match="has no classifier, so that its outputs are features and not logits"):
+        FUNCTIONS[name](network, images(), labels())
+    with pytest.raises(ValueError, match="has no classifier"):
+        TRAINING["train"](network, images(), labels())
+
+
 # The caller's gradient state
 
 NEEDS_GRADIENTS = sorted(
     set(FUNCTIONS)
-    - {"accuracy", "accuracy of a loader", "square", "certify", "predict", "interval bounds",
+    - {"accuracy", "accuracy of a loader", "square", "certify", "predict", "interval bounds", "crown",
        "verified error", "recognized", "regions"}
 )  # fmt: skip
 
@@ -380,7 +393,7 @@ def test_images_that_require_grad_leave_no_graph(name):
     expected = FUNCTIONS[name](plain_network(), images(), labels())
     x = images().requires_grad_()
     found = torch.as_tensor(FUNCTIONS[name](plain_network(), x, labels()))
-    assert not found.requires_grad or name == "interval bounds"  # whose gradients are wanted
+    assert not found.requires_grad or name in ("interval bounds", "crown")  # whose gradients are wanted
     assert x.grad is None
     assert close(found.detach(), expected, 1e-6)
 

@@ -24,6 +24,7 @@ from thesis_kit.checks import (
     check_same_device,
     choose,
 )
+from thesis_kit.models.seen import check_has_classes
 from thesis_kit.randomness import ImageRandom
 
 
@@ -59,7 +60,7 @@ def prepare(
     check_labels(y, len(x))
     ball = choose(norm, NORMS, "norm")
     check_eps(eps, norm=norm)
-    check_same_device(model, x)
+    check_same_device(model, x), check_has_classes(model)
     _check_beside(x, y, "labels")
     if target is not None:
         check_labels(target, len(x), what="targets")

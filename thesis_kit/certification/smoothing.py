@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from thesis_kit.asking import Model, as_module, ask, evaluating
 from thesis_kit.checks import check_count, check_images, check_labels, check_logits, check_same_device
+from thesis_kit.models.seen import check_has_classes
 from thesis_kit.progress import track
 from thesis_kit.randomness import mix_seed
 
@@ -288,7 +289,7 @@ class _Sampler:
         self, model: nn.Module, x: Tensor, sigma: float, seed: int, ids: Tensor | None, batch_size: int | None
     ):  # fmt: skip
         check_images(x)
-        check_same_device(model, x)
+        check_same_device(model, x), check_has_classes(model)
         batch_size = _batch_size(x) if batch_size is None else batch_size
         check_count(batch_size, what="batch_size")
         check_count(seed, what="seed", least=0)

@@ -11,6 +11,7 @@ from thesis_kit.asking import Model, as_module, ask, evaluating, parameters
 from thesis_kit.checks import check_count, check_labels, check_logits, check_same_device
 from thesis_kit.data.forms import Labelled, windows
 from thesis_kit.data.parts import Part
+from thesis_kit.models.seen import check_has_classes
 
 
 def correct(model: Model, data: Labelled, *, batch_size: int = 256) -> Tensor:
@@ -26,7 +27,7 @@ def correct(model: Model, data: Labelled, *, batch_size: int = 256) -> Tensor:
         ValueError, TypeError: images, labels or model output that are not what they should be.
     """
     model = as_module(model)
-    check_count(batch_size, what="batch_size")
+    check_count(batch_size, what="batch_size"), check_has_classes(model)
     found = []
     with evaluating(model), torch.no_grad():
         for part in windows(data, batch_size, device_of(model)):

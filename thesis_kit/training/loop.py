@@ -25,6 +25,7 @@ from thesis_kit.checks import (
     choose,
 )
 from thesis_kit.files.checkpoints import Checkpoint
+from thesis_kit.models.seen import check_has_classes
 from thesis_kit.passes import Passes, count_passes
 from thesis_kit.progress import track
 from thesis_kit.randomness import ImageRandom, mix_seed
@@ -121,6 +122,7 @@ def train(
     check_count(updates, what="updates")
     check_count(batch_size, what="batch_size")
     model, data = as_module(model), stored(data)
+    check_has_classes(model)
     frozen, terms, device = tuple(frozen), tuple(terms), _device(model)
     settings = {"method": f"{type(method).__name__} {public_settings(method)}", "updates": updates,
                 "batch_size": batch_size, "lr": float(lr), "schedule": schedule, "momentum": float(momentum),

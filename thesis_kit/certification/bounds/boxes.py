@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from thesis_kit.asking import plain
 from thesis_kit.checks import check_eps, check_images
 
 
@@ -37,6 +40,23 @@ class Box:
     def around(cls, x: Float[Tensor, "n c h w"], eps: float) -> Box:
         """The images within ℓ∞ distance ``eps`` ≥ 0 of ``x`` that have pixels in [0, 1]."""
         return cls(*corners(x, eps))
+
+
+def outside_inference_mode(bound: Callable) -> Callable:
+    """The same bound (model, x, y, …), for callers in ``torch.inference_mode()`` too, where no line can be pulled back.
+
+    There, backward passes give zeros and no error.
+    """
+
+    @wraps(bound)
+    def outside(model: object, x: Tensor | Box, y: Tensor, *args: object, **knobs: object) -> Tensor:
+        if not torch.is_inference_mode_enabled():
+            return bound(model, x, y, *args, **knobs)
+        with torch.inference_mode(False), torch.no_grad():
+            x = Box(plain(x.lower), plain(x.upper)) if isinstance(x, Box) else plain(x)
+            return bound(model, x, plain(y), *args, **knobs)
+
+    return outside
 
 
 class Interval(NamedTuple):

@@ -21,13 +21,14 @@ from torch import Tensor, nn
 
 from thesis_kit.asking import Model, as_module
 from thesis_kit.certification.bounds.activations import LOWER_SLOPES
-from thesis_kit.certification.bounds.boxes import Box, Interval, corners
+from thesis_kit.certification.bounds.boxes import Box, Interval, corners, outside_inference_mode
 from thesis_kit.certification.bounds.crown import crown, crown_ibp, ibp
 from thesis_kit.certification.bounds.door import check_agreement
 from thesis_kit.certification.bounds.tracing import Network, trace
 from thesis_kit.checks import check_same_device, choose
 
 
+@outside_inference_mode
 def ibp_margins(
     model: Model, x: Float[Tensor, "n c h w"] | Box, y: Int[Tensor, " n"], eps: float | None = None
 ) -> Float[Tensor, "n k"]:
@@ -53,6 +54,7 @@ def ibp_margins(
     return ibp(*_looked_at(model, x, eps), y)
 
 
+@outside_inference_mode
 def crown_ibp_margins(
     model: Model, x: Float[Tensor, "n c h w"] | Box, y: Int[Tensor, " n"], eps: float | None = None, *,
     lower_slope: str = "adaptive",
@@ -74,6 +76,7 @@ def crown_ibp_margins(
     return crown_ibp(*_looked_at(model, x, eps), y, lower_slope)
 
 
+@outside_inference_mode
 def crown_margins(
     model: Model, x: Float[Tensor, "n c h w"] | Box, y: Int[Tensor, " n"], eps: float | None = None, *,
     lower_slope: str = "adaptive", pure: bool = False,
