@@ -100,6 +100,21 @@ def tell(value: object) -> Any:
     return _tell(value, ())
 
 
+def must_tell(value: object) -> Any:
+    """What a value is, for a file that is to belong to it; see ``tell``.
+
+    Raises:
+        ValueError: a sentence about what cannot be told apart, and what to do.
+    """
+    try:
+        return tell(value)
+    except CannotTell as error:
+        raise ValueError(
+            f"what is kept must know what it belongs to, and nothing tells {error} apart from others of its kind: hand "
+            "models and attacks plain values, tensors and networks"
+        ) from None
+
+
 def describe(function: Callable) -> dict[str, Any]:
     """What a function is: its name, its code, and what it refers to, by name.
 
@@ -182,7 +197,7 @@ def _describe(function: Callable, inside: tuple[int, ...]) -> dict[str, Any]:
         return {"function": _name(function)}
     if isinstance(function, nn.Module):
         return {"function": _name(type(function)), "weights": fingerprint(function)}
-    return {"function": _name(type(function)), **_all_told({"self": function}, inside)}
+    return {"function": _name(type(function)), **_tell_object(function, inside)}
 
 
 def _describe_function(function: types.FunctionType, inside: tuple[int, ...]) -> dict[str, Any]:

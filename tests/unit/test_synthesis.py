@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from thesis_kit import synthesis
 from thesis_kit.checks import NonFiniteOutput, UnknownName
-from thesis_kit.files.checkpoints import read_tensors
+from thesis_kit.files.tensors import read_tensors
 from thesis_kit.models import Classifier
 from thesis_kit.randomness import ImageRandom
 from thesis_kit.synthesis import Adam, ColorShift, Ensemble, Fourier, Jitter, Moment, Phases, Pixels, Stage, synthesize

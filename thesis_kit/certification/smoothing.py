@@ -12,9 +12,11 @@ these are depends on the type of device.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
+from typing import Any
 
 import scipy
 import torch
@@ -22,7 +24,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from thesis_kit.asking import Model, as_module, ask, evaluating
+from thesis_kit.certification.keeping import kept
 from thesis_kit.checks import check_count, check_images, check_labels, check_logits, check_same_device
+from thesis_kit.files import Saved
 from thesis_kit.models.seen import check_has_classes
 from thesis_kit.progress import track
 from thesis_kit.randomness import mix_seed
@@ -125,8 +129,11 @@ class Certificate:
         return f"{said} (confidence {100 * self.confidence:g}%; {self.budget})"
 
 
-class Certificates(Sequence[Certificate]):
-    """Certificates of several images under one budget, in the order of the images."""
+class Certificates(Saved, Sequence[Certificate]):
+    """Certificates of several images under one budget, in the order of the images.
+
+    ``print`` it for a table; ``save(path)`` and ``Certificates.load(path)`` keep it.
+    """
 
     def __init__(self, certificates: Sequence[Certificate], budget: Budget):
         self._all, self.budget = list(certificates), budget
@@ -160,18 +167,34 @@ class Certificates(Sequence[Certificate]):
         return (right & (self.radii >= radius)).double().mean().item()
 
     def __str__(self) -> str:
-        abstained = int((self.labels == ABSTAIN).sum())
-        return (
-            f"{len(self)} images, {abstained} abstained, mean radius {self.radii.mean():.3f} of at most "
+        labels, radii = self.labels, self.radii
+        abstained, mean = int((labels == ABSTAIN).sum()), f"{radii.mean():.3f}" if len(self) else "–"
+        said = (
+            f"{len(self)} images, {abstained} abstained, mean radius {mean} of at most "
             f"{self.budget.largest_radius:.3f} ({self.budget})"
         )
+        steps = [self.budget.largest_radius * k / 4 for k in range(5)]
+        shares = [((labels != ABSTAIN) & (radii >= step * (1 - 1e-9))).double().mean().item() for step in steps]
+        rows = [f"{step:>6.3f}  {100 * share:5.1f}%" for step, share in zip(steps, shares, strict=True)]
+        return "\n".join([said, "radius  certified", *rows])
+
+    def record(self) -> dict[str, Any]:
+        """Everything the certificates are made of, as JSON can hold it."""
+        rows = [[one.label, float(one.radius), one.count, one.samples] for one in self._all]
+        return {"budget": asdict(self.budget), "columns": ["label", "radius", "count", "samples"], "certificates": rows}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Certificates:
+        """The certificates that ``record`` came from."""
+        budget = Budget(**record["budget"])
+        return cls([_certificate(row, budget) for row in record["certificates"]], budget)
 
 
 def certify(
     model: Model, x: Float[Tensor, "m c h w"], *, sigma: float, n0: int = 100, n: int = 100_000,
     alpha: float = 0.001, seed: int = 0, ids: Int[Tensor, " m"] | None = None, early_stop: bool = True,
-    batch_size: int | None = None, progress: bool | None = None,
-) -> Certificates:  # fmt: skip
+    batch_size: int | None = None, out: str | os.PathLike | None = None, progress: bool | None = None,
+) -> Certificates | None:  # fmt: skip
     """Certify images: CERTIFY of Cohen et al. 2019, for each image.
 
     Args:
@@ -184,25 +207,37 @@ def certify(
             abstention. No label and no radius changes; ``count`` and ``samples`` of abstentions do.
         batch_size: noisy images a forward pass, whole blocks of 100 from there on; chosen for the device and the
             size of the images unless given.
+        out: keep a JSON line an image here; the same call then goes on where an earlier one was broken off, and under
+            ``torchrun`` each process does its share. The file belongs to these weights, images and settings.
         progress: show a bar; None follows the session.
+
+    Returns:
+        The certificates; None where ``out`` is given and other processes are still at work on their shares.
 
     Raises:
         ValueError, TypeError: images or a budget that cannot be meant. NotDeterministic: the model's answers vary.
+        OtherRun: ``out`` belongs to another model, images or settings, which are named. DamagedFile: it was altered.
     """
-    knobs = {"seed": seed, "ids": ids, "early_stop": early_stop, "batch_size": batch_size, "progress": progress}
-    return certify_nested(model, x, (n,), sigma=sigma, n0=n0, alpha=alpha, **knobs)[n]
+    knobs = {"seed": seed, "ids": ids, "early_stop": early_stop, "batch_size": batch_size, "out": out}
+    found = certify_nested(model, x, (n,), sigma=sigma, n0=n0, alpha=alpha, progress=progress, **knobs)
+    return None if found is None else found[n]
+
+
+def _certificate(row: Sequence[int | float], budget: Budget) -> Certificate:
+    label, radius, count, samples = row
+    return Certificate(label, radius, budget, count, samples)
 
 
 def certify_nested(
     model: Model, x: Float[Tensor, "m c h w"], sizes: Sequence[int], *, sigma: float, n0: int = 100,
     alpha: float = 0.001, seed: int = 0, ids: Int[Tensor, " m"] | None = None, early_stop: bool = True,
-    batch_size: int | None = None, progress: bool | None = None,
-) -> dict[int, Certificates]:  # fmt: skip
+    batch_size: int | None = None, out: str | os.PathLike | None = None, progress: bool | None = None,
+) -> dict[int, Certificates] | None:  # fmt: skip
     """Certify with several n at the price of the largest: the samples of a smaller n begin those of a larger one.
 
     Args:
         sizes: the numbers n of samples.
-        model, x, sigma, n0, alpha, seed, ids, early_stop, batch_size, progress: as for ``certify``.
+        model, x, sigma, n0, alpha, seed, ids, early_stop, batch_size, out, progress: as for ``certify``.
 
     Returns:
         Size → the certificates that ``certify`` gives with that n.
@@ -210,16 +245,34 @@ def certify_nested(
     budgets = [Budget(sigma, n0, n, alpha) for n in sorted(set(sizes))]
     if not budgets:
         raise ValueError("there is no number of samples to certify with: give at least one")
-    found: dict[int, list[Certificate]] = {one.n: [] for one in budgets}
-    model = as_module(model)
-    with evaluating(model), track("certifying", len(x), progress) as bar:
-        sampler = _Sampler(model, x, sigma, seed, ids, batch_size)
-        for i in range(len(x)):
-            label = int(sampler.counts(i, _SELECTION, n0).argmax())
-            for certificate in _judged(sampler, i, label, budgets, early_stop):
-                found[certificate.budget.n].append(certificate)
+    given, model = model, as_module(model)
+    sampler = cache(lambda: _Sampler(model, x, sigma, seed, ids, batch_size))  # not needed where all is kept
+
+    def certify_one(i: int) -> list[list[int | float]]:
+        label = int(sampler().counts(i, _SELECTION, n0).argmax())
+        made = {one.budget.n: one for one in _judged(sampler(), i, label, budgets, early_stop)}
+        return [[one.label, one.radius, one.count, one.samples] for one in (made[budget.n] for budget in budgets)]
+
+    with evaluating(model):
+        if out is None:
+            rows = _one_by_one(certify_one, sampler, len(x), progress)
+        else:
+            about = {"budgets": [asdict(one) for one in budgets], "seed": seed, "early_stop": early_stop}
+            names = torch.arange(len(x)) if ids is None else ids
+            rows = kept(out, given, x, names, about, certify_one, progress)
+    if rows is None:
+        return None
+    return {one.n: Certificates([_certificate(row[k], one) for row in rows], one) for k, one in enumerate(budgets)}
+
+
+def _one_by_one(certify_one: Callable, sampler: Callable, n: int, progress: bool | None) -> list:
+    sampler()  # which looks at what was given, though there be no image
+    with track("certifying", n, progress) as bar:
+        rows = []
+        for i in range(n):
+            rows.append(certify_one(i))
             bar.advance()
-    return {one.n: Certificates(found[one.n], one) for one in budgets}
+    return rows
 
 
 def _judged(sampler: _Sampler, i: int, label: int, budgets: list[Budget], early_stop: bool) -> Iterator[Certificate]:

@@ -7,11 +7,12 @@ its own, this gives what attacking everything with everything gives, in a fracti
 
 from __future__ import annotations
 
-import time
+import os
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import scipy
 import torch
@@ -23,7 +24,10 @@ from thesis_kit.checks import check_count, check_eps, check_same_device, choose
 from thesis_kit.data.forms import Labelled, in_memory, is_dataset, windows
 from thesis_kit.data.parts import Part
 from thesis_kit.evaluation.accuracy import correct, device_of, right
+from thesis_kit.evaluation.keeping import Keeper, keeping
 from thesis_kit.evaluation.trials import Attack, check_examples, named_attacks
+from thesis_kit.files import Saved
+from thesis_kit.files.tensors import bits, from_bits
 from thesis_kit.passes import Passes, count_passes
 from thesis_kit.progress import Bar, track
 from thesis_kit.randomness import ImageRandom
@@ -84,11 +88,11 @@ class AttackOutcome:
 
 
 @dataclass(frozen=True)
-class RobustAccuracy:
+class RobustAccuracy(Saved):
     """Accuracy of one classifier, clean and under attack, image by image.
 
     ``correct`` (n,) bool is the clean outcome, ``attacks`` what each attack did, ``worst`` (n,) bool which images
-    survived everything.
+    survived everything. ``print`` it for a table; ``save(path)`` and ``RobustAccuracy.load(path)`` keep it.
     """
 
     correct: Tensor
@@ -128,6 +132,19 @@ class RobustAccuracy:
             f"{name:<20} {_percent(outcome)}  {cost:>14} {spent:>8}" for name, outcome, cost, spent in rows
         )
 
+    def record(self) -> dict[str, Any]:
+        """Everything the value is made of, as JSON can hold it."""
+        attacks = [{**vars(one), "survived": bits(one.survived), "passes": asdict(one.passes)} for one in self.attacks]
+        return {"correct": bits(self.correct), "attacks": attacks}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> RobustAccuracy:
+        """The value that ``record`` came from."""
+        return cls(from_bits(record["correct"]), [
+            AttackOutcome(**{**one, "survived": from_bits(one["survived"]), "passes": Passes(**one["passes"])})
+            for one in record["attacks"]
+        ])  # fmt: skip
+
 
 def _wilson(outcome: Tensor) -> tuple[float, float]:
     interval = scipy.stats.binomtest(int(outcome.sum()), len(outcome)).proportion_ci(method="wilson")
@@ -153,6 +170,7 @@ def robust_accuracy(
     independent: bool = False,
     batch_size: int = 256,
     seed: int = 0,
+    out: str | os.PathLike | None = None,
     progress: bool | None = None,
 ) -> RobustAccuracy:
     """Measure accuracy under an ordered list of attacks; an image counts only if it survives all of them.
@@ -170,6 +188,8 @@ def robust_accuracy(
             The worst case is the same (up to rounding that depends on the batch).
         batch_size: images per call of an attack.
         seed: with an image's position in ``data`` and the attack's name it fixes the attack's random numbers.
+        out: keep a JSON line a minibatch here; the same call then goes on where an earlier one was broken off. The file
+            belongs to this model, these attacks with their arguments, images, labels and settings.
         progress: show a bar; None follows the session.
 
     Returns:
@@ -177,19 +197,24 @@ def robust_accuracy(
 
     Raises:
         ValueError, TypeError: images, labels or model output that are not what they should be; neither attacks nor
-            eps; an attack whose examples leave the ball or the pixel range.
+            eps; an attack whose examples leave the ball or the pixel range; an ``out`` of another model, other images,
+            attacks or settings, which are named, or a model or attack that cannot be told apart from others.
+        DamagedFile: ``out`` was altered. WriteFailed: nothing can be kept there.
     """
-    model = as_module(model)
+    given, model = model, as_module(model)
     check_count(batch_size, what="batch_size")
     if attacks is None and eps is None:
         raise ValueError("there is nothing to attack with: give eps for the strong attacks, or attacks of your own")
     named = strong_attacks(eps, norm=norm) if attacks is None else named_attacks(attacks, eps, norm)
-    found, first = [], 0
-    with evaluating(model), track("attacking", len(named) * (_count(data) or 0) or None, progress) as bar:
+    settings = {"eps": eps, "norm": norm, "independent": independent, "batch_size": batch_size, "seed": seed,
+                "device": getattr(device_of(model), "type", None)}  # fmt: skip
+    found, first, total = [], 0, len(named) * (_count(data) or 0) or None
+    kept = keeping(out, given, named, settings)
+    with evaluating(model), kept as keeper, track("attacking", total, progress) as bar:
         for part in windows(data, max(batch_size, 1024), device_of(model)):
             check_same_device(model, part.x)
             places = torch.arange(first, first := first + len(part), device=part.x.device)
-            found.append(_attacked(model, part, places, named, independent, batch_size, seed, bar))
+            found.append(_attacked(model, part, places, named, independent, batch_size, seed, keeper, bar))
     return found[0] if len(found) == 1 else _joined(found)
 
 
@@ -204,7 +229,7 @@ def _count(data: Labelled) -> int | None:
 
 def _attacked(
     model: nn.Module, part: Part, places: Tensor, attacks: Mapping[str, Attack], independent: bool, batch_size: int,
-    seed: int, bar: Bar,
+    seed: int, keeper: Keeper, bar: Bar,
 ) -> RobustAccuracy:  # fmt: skip
     """The outcome of all attacks on images that lie in memory; ``places`` (n,) is where they stand in the data."""
     clean = correct(model, part, batch_size=batch_size)
@@ -212,7 +237,7 @@ def _attacked(
     for name, attack in attacks.items():
         bar.describe(name)
         among = torch.ones_like(alive) if independent else alive
-        outcome = _attack_all(model, part, places, name, attack, among, batch_size, seed, bar)
+        outcome = _attack_all(model, part, places, name, attack, among, batch_size, seed, keeper, bar)
         outcome = replace(outcome, survived=outcome.survived & clean)  # an attack may turn a wrong label right
         alive = alive & outcome.survived
         outcomes.append(outcome)
@@ -221,23 +246,30 @@ def _attacked(
 
 def _attack_all(
     model: nn.Module, part: Part, places: Tensor, name: str, attack: Attack, among: Tensor, batch_size: int, seed: int,
-    bar: Bar,
+    keeper: Keeper, bar: Bar,
 ) -> AttackOutcome:  # fmt: skip
     """Run one attack on the images ``among``; the others count as not surviving."""
-    started, survived, passes = time.monotonic(), torch.zeros_like(among), Passes()
+    survived, passes, seconds = torch.zeros_like(among), Passes(), 0.0
     random = ImageRandom(seed, places).fork(zlib.crc32(name.encode()))
     left = among.nonzero()[:, 0]
     for index in left.split(batch_size) if len(left) else ():
-        some = part[index]
-        with count_passes(model) as spent:
-            x_adv = attack(model, some.x.clone(), some.y.clone(), generator=random[index])
-        check_examples(name, attack, x_adv, some.x)
-        with torch.no_grad():
-            survived[index] = right(model, Part(x_adv.detach(), some.y, some.ids))
-        passes += spent
+        some, work = part[index], partial(_attack_some, model, part[index], name, attack, random[index])
+        survived[index], spent, took = keeper.measure(name, places[index], some, work)
+        passes, seconds = passes + spent, seconds + took
         bar.advance(len(index))
     bar.advance(len(part) - int(among.sum()))
-    return AttackOutcome(name, survived, int(among.sum()), passes, time.monotonic() - started)
+    return AttackOutcome(name, survived, int(among.sum()), passes, seconds)
+
+
+def _attack_some(
+    model: nn.Module, some: Part, name: str, attack: Attack, random: ImageRandom
+) -> tuple[Tensor, Passes]:  # fmt: skip
+    """Which images of a minibatch survive an attack, and what it cost."""
+    with count_passes(model) as spent:
+        x_adv = attack(model, some.x.clone(), some.y.clone(), generator=random)
+    check_examples(name, attack, x_adv, some.x)
+    with torch.no_grad():
+        return right(model, Part(x_adv.detach(), some.y, some.ids)), spent
 
 
 def _joined(found: list[RobustAccuracy]) -> RobustAccuracy:

@@ -1,8 +1,8 @@
 """How everything is kept on disk: whole or not there, sealed, by one writer at a time, and knowing what it belongs to.
 
 ``writing`` puts bytes under a name in one step, ``locks`` gives a file to one writer, ``sealing`` tells whether a file
-is what was written, ``documents`` are sealed JSON, ``journal`` is a file that grows line by line, and ``checkpoints``,
-which alone needs torch and is imported by name, holds where a long run stands.
+is what was written, ``documents`` are sealed JSON, ``journal`` is a file that grows line by line. ``tensors`` and
+``checkpoints``, which hold where a long run stands, need torch and are imported by name.
 """
 
 from thesis_kit.files.documents import Saved, parse_json, read_document, write_document

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import io
 import json
 import os
 import time
@@ -21,41 +20,12 @@ import torch
 from torch import Tensor
 
 from thesis_kit.files.journal import OtherRun, differences
-from thesis_kit.files.sealing import DamagedFile, seal, unseal
-from thesis_kit.files.writing import note, only_writer, write_atomic
+from thesis_kit.files.sealing import DamagedFile
+from thesis_kit.files.tensors import read_tensors, write_tensors
+from thesis_kit.files.writing import note, only_writer
 
 _FORMAT = 2
-_ARCHIVE = b"PK"  # how every file of torch.save begins
 _KEYS = {"kind", "format", "settings", "told", "finished", "state"}
-
-
-def write_tensors(path: str | os.PathLike, tree: Any) -> None:
-    """Write tensors, numbers and texts in dicts, lists and tuples as a sealed file, in one step.
-
-    Raises:
-        WriteFailed: the file could not be written; the old one is still there.
-    """
-    buffer = io.BytesIO()
-    torch.save(tree, buffer)
-    write_atomic(path, seal(buffer.getvalue()))
-
-
-def read_tensors(path: str | os.PathLike, *, device: torch.device | str = "cpu") -> Any:
-    """What ``write_tensors`` wrote. No code in the file is ever run.
-
-    Raises:
-        FileNotFoundError: there is no such file. DamagedFile: it was altered, or is no file of this kind.
-    """
-    payload = unseal(Path(path).read_bytes(), path)
-    said = f"{path} holds other things than tensors and numbers: remove it or name another file"
-    if not payload.startswith(_ARCHIVE):
-        raise DamagedFile(said)
-    try:
-        return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # whose advice would be to load it with all the code that is in it
-        raise DamagedFile(said) from None
 
 
 class Checkpoint:

@@ -151,15 +151,11 @@ class Journal:
             if isinstance(kept, dict) and (found := differences(kept, given)):
                 raise OtherRun(
                     f"{self.path} belongs to a {self.what} with other settings or items ({'; '.join(found)}): name "
-                    f"another file, or delete it{self._and_shares()} to begin anew"
+                    "another file, or delete it to begin anew"
                 )
         raise DamagedFile(
             f"{self.path}, line 1: this is not the first line of a {self.what}: name another file, or delete this one"
         )
-
-    def _and_shares(self) -> str:
-        return ""
-
 
 def _line(record: dict) -> bytes:
     return canonical([record, digest(record)[:16]]) + b"\n"

@@ -19,7 +19,7 @@ import torch
 
 from thesis_kit.data.photos import default_root
 from thesis_kit.files import digest, only_writer, seal, unseal, write_atomic
-from thesis_kit.files.checkpoints import read_tensors, write_tensors
+from thesis_kit.files.tensors import read_tensors, write_tensors
 from thesis_kit.ledger.provenance import machine, modules_hash
 
 FOLDER_VARIABLE = "TK_RUNS"  # of the environment: names another folder than ``default_root() / "runs"``

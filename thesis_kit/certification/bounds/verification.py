@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import scipy
 import torch
@@ -12,14 +14,17 @@ from torch import Tensor
 from thesis_kit.asking import Model
 from thesis_kit.certification.bounds.margins import BOUNDS
 from thesis_kit.checks import check_count, check_labels, choose
+from thesis_kit.files import Saved
+from thesis_kit.files.tensors import bits, from_bits
 from thesis_kit.progress import track
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(Saved):
     """Which images are proved to be classified rightly in their whole box: ``verified`` (n,) bool.
 
-    ``bound`` names the bound that proved it, ``eps`` is the ℓ∞ radius of the boxes.
+    ``bound`` names the bound that proved it, ``eps`` is the ℓ∞ radius of the boxes. ``print`` it for a table;
+    ``save(path)`` and ``Verification.load(path)`` keep it.
     """
 
     verified: Bool[Tensor, " n"]
@@ -36,6 +41,24 @@ class Verification:
         """95% Wilson interval of ``error``."""
         found = scipy.stats.binomtest(int((~self.verified).sum()), len(self.verified)).proportion_ci(method="wilson")
         return float(found.low), float(found.high)
+
+    def __str__(self) -> str:
+        proved, n, (low, high) = int(self.verified.sum()), len(self.verified), self.interval
+        rows = [("verified", proved, 1 - high, 1 - low), ("verified error", n - proved, low, high)]
+        table = [
+            f"{what:<16} {count:>6,} of {n:,}  {100 * count / n:5.1f}%  [{100 * first:.1f}, {100 * last:.1f}]"
+            for what, count, first, last in rows
+        ]
+        return "\n".join([f"ℓ∞ boxes of radius {self.eps:.4g}, bound {self.bound}", *table])
+
+    def record(self) -> dict[str, Any]:
+        """Everything the value is made of, as JSON can hold it."""
+        return {"bound": self.bound, "eps": float(self.eps), "verified": bits(self.verified)}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Verification:
+        """The value that ``record`` came from."""
+        return cls(from_bits(record["verified"]), record["eps"], record["bound"])
 
 
 def verified_error(
