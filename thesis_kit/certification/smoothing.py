@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from thesis_kit.asking import Model, as_module, ask, evaluating
-from thesis_kit.certification.keeping import kept
+from thesis_kit.certification.keeping import kept, one_by_one
 from thesis_kit.checks import check_count, check_images, check_labels, check_logits, check_same_device
 from thesis_kit.files import Saved
 from thesis_kit.models.seen import check_has_classes
@@ -255,7 +255,8 @@ def certify_nested(
 
     with evaluating(model):
         if out is None:
-            rows = _one_by_one(certify_one, sampler, len(x), progress)
+            sampler()  # which looks at what was given, though there be no image
+            rows = one_by_one(certify_one, len(x), progress)
         else:
             about = {"budgets": [asdict(one) for one in budgets], "seed": seed, "early_stop": early_stop}
             names = torch.arange(len(x)) if ids is None else ids
@@ -263,16 +264,6 @@ def certify_nested(
     if rows is None:
         return None
     return {one.n: Certificates([_certificate(row[k], one) for row in rows], one) for k, one in enumerate(budgets)}
-
-
-def _one_by_one(certify_one: Callable, sampler: Callable, n: int, progress: bool | None) -> list:
-    sampler()  # which looks at what was given, though there be no image
-    with track("certifying", n, progress) as bar:
-        rows = []
-        for i in range(n):
-            rows.append(certify_one(i))
-            bar.advance()
-    return rows
 
 
 def _judged(sampler: _Sampler, i: int, label: int, budgets: list[Budget], early_stop: bool) -> Iterator[Certificate]:
