@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from thesis_kit.attacks import apgd, apgd_targeted, cross_entropy, fgsm, margin, pgd, square
+from thesis_kit.attacks import apgd, apgd_targeted, cross_entropy, fab_targeted, fgsm, margin, pgd, square
 from thesis_kit.checks import NonFiniteOutput, UnknownName
 from thesis_kit.passes import count_passes
 from thesis_kit.randomness import ImageRandom
@@ -23,11 +23,12 @@ ATTACKS = {
     "apgd": partial(apgd, steps=10),
     "apgd dlr restarts": partial(apgd, steps=8, loss="dlr", restarts=2),
     "apgd targeted": partial(apgd_targeted, steps=8, n_targets=2),
+    "fab targeted": partial(fab_targeted, steps=8, n_targets=2),
     "square": partial(square, queries=30),
 }
 CASES = [(name, norm) for name in ATTACKS for norm in ("linf", "l2")]
 GRADIENT_FREE = {"square"}
-DETERMINISTIC = {"fgsm"}
+DETERMINISTIC = {"fgsm", "fab targeted"}
 
 every_attack = pytest.mark.parametrize(("name", "norm"), CASES, ids=[f"{name}-{norm}" for name, norm in CASES])
 

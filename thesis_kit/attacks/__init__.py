@@ -5,6 +5,7 @@ leave the model as they found it, and give each image the same result whatever b
 """
 
 from thesis_kit.attacks.apgd import apgd, apgd_targeted
+from thesis_kit.attacks.fab import fab_targeted
 from thesis_kit.attacks.losses import cross_entropy, dlr, margin, targeted_dlr
 from thesis_kit.attacks.pgd import fgsm, pgd
 from thesis_kit.attacks.shadow import PUBLISHED, ShadowConstants, shadow, spoof, spoof_bounds
@@ -12,6 +13,6 @@ from thesis_kit.attacks.smoothed import smoothed_pgd
 from thesis_kit.attacks.square import square
 
 __all__ = [
-    "PUBLISHED", "ShadowConstants", "apgd", "apgd_targeted", "cross_entropy", "dlr", "fgsm", "margin", "pgd", "shadow",
-    "smoothed_pgd", "spoof", "spoof_bounds", "square", "targeted_dlr",
+    "PUBLISHED", "ShadowConstants", "apgd", "apgd_targeted", "cross_entropy", "dlr", "fab_targeted", "fgsm", "margin",
+    "pgd", "shadow", "smoothed_pgd", "spoof", "spoof_bounds", "square", "targeted_dlr",
 ]  # fmt: skip

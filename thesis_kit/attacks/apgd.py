@@ -116,12 +116,12 @@ def apgd_targeted(
     with borrowed(model, "APGD"):
         with torch.no_grad():
             logits = checked_logits(model, x, goal)
-        rivals = _most_likely_wrong(logits, y, n_targets)  # (n, t)
+        rivals = most_likely_wrong(logits, y, n_targets)  # (n, t)
         right = (~goal.reached(logits)).nonzero()[:, 0]
 
         def attempt(rank: int, left: Tensor, random: ImageRandom) -> tuple[Tensor, Tensor, Tensor]:
             left = right[left]
-            toward = _Toward(targeted_dlr, y[left], rivals[left, rank])
+            toward = Toward(targeted_dlr, y[left], rivals[left, rank])
             return _climb(model, x[left], toward, random, ball, eps, steps)
 
         x_adv = x.clone()
@@ -130,7 +130,7 @@ def apgd_targeted(
         return x_adv
 
 
-class _Toward(Goal):
+class Toward(Goal):
     """Approach the class ``target``, and be content with any wrong one."""
 
     def value(self, logits: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class _Toward(Goal):
         return logits.argmax(dim=1) != self.y
 
 
-def _most_likely_wrong(logits: Tensor, y: Tensor, n_targets: int) -> Tensor:
+def most_likely_wrong(logits: Tensor, y: Tensor, n_targets: int) -> Tensor:
     """The wrong classes of largest logit, in falling order: (n, k) -> (n, min(n_targets, k − 1))."""
     wrong = logits.scatter(1, y[:, None], -torch.inf)
     return wrong.sort(dim=1, descending=True, stable=True).indices[:, : min(n_targets, logits.shape[1] - 1)]

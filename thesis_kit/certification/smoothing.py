@@ -34,7 +34,7 @@ from thesis_kit.randomness import mix_seed
 ABSTAIN = -1  # in place of a label
 BLOCK = 100  # samples of noise that are drawn together
 _BATCH = 2000  # noisy images in a pass
-_CPU_BATCHES = 16, 4 * BLOCK  # the least and the most on a CPU: small passes cost calls, large ones fall out of caches
+_CPU_BATCHES = 16, 2 * BLOCK  # the least and the most on a CPU: small passes cost calls, large ones fall out of caches
 _CPU_NUMBERS = 100 * 3 * 32 * 32  # in a pass's images, between the two
 _ALONE = 3  # images that a model is asked about apart from the others, once
 _ROUNDING = 2e-3  # of a probability between two passes, in half precision too
