@@ -196,6 +196,10 @@ def test_the_named_attacks_are_the_protocols():
     assert [strong[name].keywords["steps"] for name in list(strong)[:4]] == [100] * 4
     assert strong["PGD margin"].keywords["loss"] == "margin"
     assert strong["Square"].keywords["queries"] == 5000
+    euclidean = strong_attacks(0.2, norm="l2")
+    assert list(euclidean) == ["PGD", "PGD margin", "APGD-CE", "APGD-DLR targeted", "FAB targeted", "Square"]
+    assert euclidean["FAB targeted"].func is attacks.fab_targeted
+    assert euclidean["FAB targeted"].keywords == {"eps": 0.2, "norm": "l2", "steps": 100}
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

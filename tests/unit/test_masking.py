@@ -164,6 +164,7 @@ def test_what_the_scale_does_to_a_weak_attack_is_said():
 def test_the_euclidean_ball_is_diagnosed_too():
     report = masking_report(zoo.load(PGD), some_digits(20), **{**LEAST, "eps": 0.5, "norm": "l2"})
     assert report.norm == "l2"
+    assert "FAB targeted" in [outcome.name for outcome in report.robust.attacks]
     assert not report.masked
     assert report["unbounded attack fails"].found is False
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from thesis_kit.asking import Model, as_module, ask, evaluating, frozen, gradients, plain
-from thesis_kit.attacks import apgd, apgd_targeted, pgd, square
+from thesis_kit.attacks import apgd, apgd_targeted, fab_targeted, pgd, square
 from thesis_kit.attacks.losses import cross_entropy
 from thesis_kit.attacks.norms import NORMS
 from thesis_kit.checks import check_count, check_eps, choose
@@ -352,6 +352,8 @@ def _attacks(
         found["PGD DLR"] = partial(pgd, **ball, **long, loss="dlr")
         found["APGD-CE"] = partial(apgd, **ball, steps=steps)
         found["APGD-DLR targeted"] = partial(apgd_targeted, **ball, steps=steps)
+        if norm == "l2":
+            found["FAB targeted"] = partial(fab_targeted, **ball, steps=steps)
     found["Square"] = partial(square, **ball, queries=queries)
     found["random points"] = partial(_random_points, **ball)
     if twin is not None:

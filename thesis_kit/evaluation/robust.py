@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from thesis_kit.asking import Model, as_module, evaluating
-from thesis_kit.attacks import apgd, apgd_targeted, pgd, square
+from thesis_kit.attacks import apgd, apgd_targeted, fab_targeted, pgd, square
 from thesis_kit.checks import check_count, check_eps, check_same_device, choose
 from thesis_kit.data.forms import Labelled, in_memory, is_dataset, windows
 from thesis_kit.data.parts import Part
@@ -46,20 +46,24 @@ def weak_attack(eps: float, *, norm: str = "linf") -> dict[str, Attack]:
 
 
 def strong_attacks(eps: float, *, norm: str = "linf", steps: int = 100, restarts: int = 5, queries: int = 5000) -> dict:
-    """The book's R*: PGD with two losses and restarts, APGD-CE, targeted APGD-DLR, and Square without gradients.
+    """The book's R*: PGD with two losses and restarts, APGD-CE, targeted APGD-DLR, and Square without gradients; in ℓ₂
+    targeted FAB too.
 
-    AutoAttack (Croce and Hein 2020) has the last three and FAB, which is left out here.
+    AutoAttack (Croce and Hein 2020) has the last three and FAB-T. In ℓ∞ that is left out here: on nine networks it
+    turned none of the 1,282 images that the others had left, while in ℓ₂ many fall to nothing else.
     """
     check_eps(eps, norm=norm)
     knobs = {"eps": eps, "norm": norm}
     many = {"steps": steps, "step_size": eps / 4, "restarts": restarts}
-    return {
+    found = {
         "PGD": partial(pgd, **knobs, **many),
         "PGD margin": partial(pgd, **knobs, **many, loss="margin"),
         "APGD-CE": partial(apgd, **knobs, steps=steps),
         "APGD-DLR targeted": partial(apgd_targeted, **knobs, steps=steps),
-        "Square": partial(square, **knobs, queries=queries),
     }
+    if norm == "l2":
+        found["FAB targeted"] = partial(fab_targeted, **knobs, steps=steps)
+    return {**found, "Square": partial(square, **knobs, queries=queries)}
 
 
 @dataclass(frozen=True)
