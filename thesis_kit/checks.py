@@ -26,8 +26,8 @@ class NonFiniteOutput(ValueError):
 
 _SHOWN = 8  # of very many names
 _LISTED_BY = {
-    "model": "timm.list_models() and thesis_kit.zoo.names()", "zoo model": "thesis_kit.zoo.names()",
-    "zoo recipe": "`thesis-kit zoo list`", "layer": "model.named_modules()",
+    "claim": "`thesis-kit claims list`", "model": "`thesis-kit zoo list` and timm.list_models()",
+    "zoo model": "`thesis-kit zoo list`", "zoo recipe": "`thesis-kit zoo list`", "layer": "model.named_modules()",
 }  # fmt: skip
 
 
@@ -45,8 +45,7 @@ def _offer(near: list[str], names: list[str], kind: str) -> str:
         return f"did you mean {' or '.join(near)}?"
     if kind not in _LISTED_BY or len(names) <= _SHOWN:
         return f"choose one of {', '.join(sorted(names))}"
-    rest = f"and {len(names) - _SHOWN:,} more, which {_LISTED_BY[kind]} lists"
-    return f"choose one of {', '.join(names[:_SHOWN])} {rest}"
+    return f"choose one of {', '.join(names[:_SHOWN])} and {len(names) - _SHOWN:,} more: see {_LISTED_BY[kind]}"
 
 
 def check_images(x: Tensor) -> None:

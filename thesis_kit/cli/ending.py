@@ -63,8 +63,8 @@ def sentence(error: BaseException) -> str:
         from thesis_kit.extras import missing
 
         return missing(error.name.partition(".")[0])
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the output'}: {error.strerror}"
     text = one_line(str(error))
     ours = type(error).__module__.partition(".")[0] == "thesis_kit"
     if text and (ours or isinstance(error, _EXPECTED)):
