@@ -94,6 +94,20 @@ def test_what_is_missing_is_named_with_the_extra_that_brings_it(call, package, e
     )
 
 
+def test_every_module_that_needs_a_missing_package_names_its_extra():
+    code = """
+import importlib, pkgutil, thesis_kit
+from thesis_kit.extras import MissingPackage
+for module in pkgutil.walk_packages(thesis_kit.__path__, "thesis_kit.", onerror=lambda name: None):
+    if not module.name.endswith("__main__"):
+        try: importlib.import_module(module.name)
+        except MissingPackage as error: print(module.name)
+"""
+    said = run(code, without=sorted(EXTRAS)).split()
+    assert "thesis_kit.show.figures" in said
+    assert {name.split(".")[1] for name in said} <= {"show", "chapters"}  # what computes can always be imported
+
+
 def test_a_package_that_is_there_but_lacks_something_says_its_own_sentence(tmp_path, monkeypatch):
     (tmp_path / "half_there.py").write_text("import nowhere_to_be_found\n")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -339,7 +339,8 @@ def test_an_unknown_tag_is_answered_with_those_there_are():
 
 
 def test_a_name_that_is_like_no_other_is_answered_with_a_few():
-    with pytest.raises(UnknownName, match=r"choose one of small_cnn, .* and 1,\d{3} more: see `thesis-kit zoo list` and timm") as said:
+    few = r"choose one of small_cnn, .* and 1,\d{3} more: see `thesis-kit zoo list` and timm"
+    with pytest.raises(UnknownName, match=few) as said:
         build("§§§")
     assert len(str(said.value)) < 300
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import base64
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
+
+from thesis_kit.extras import needs
 
 _QUALITY = 70
+
+
+def to_pil_image(image: Float[Tensor, "c h w"]) -> Any:
+    """The image as Pillow's, by torchvision."""
+    return needs("torchvision.transforms.functional", extra="show").to_pil_image(image)
 
 
 def pack_picture(image: Float[Tensor, "c h w"]) -> str:
@@ -24,6 +30,6 @@ def pack_picture(image: Float[Tensor, "c h w"]) -> str:
 
 def unpack_picture(text: str) -> Float[Tensor, "c h w"]:
     """The image in [0, 1], of three channels, behind ``pack_picture``'s text."""
-    with Image.open(BytesIO(base64.b64decode(text, validate=True))) as image:
+    with needs("PIL.Image").open(BytesIO(base64.b64decode(text, validate=True))) as image:
         pixels = np.array(image.convert("RGB"), dtype=np.float32) / 255  # (h, w, 3)
     return torch.from_numpy(pixels).permute(2, 0, 1)

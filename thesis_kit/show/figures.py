@@ -13,12 +13,8 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import matplotlib as mpl
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from PIL import Image
-
 from thesis_kit.show import svg
+from thesis_kit.show.library import Axis, Figure, Image, mpl
 from thesis_kit.show.narrow import narrowed, raise_text
 from thesis_kit.show.pictures import image_uri
 from thesis_kit.show.shown import Shown, require_words

@@ -12,10 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from textwrap import wrap
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
+from thesis_kit.show.library import Axes, Figure, MaxNLocator, NullFormatter, ScalarFormatter, Text
 
 WIDTH = 340  # points, which a phone of 390 pixels shows as some 350 pixels
 LEAST = 11.0  # points

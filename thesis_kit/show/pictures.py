@@ -11,10 +11,10 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
+from thesis_kit.ledger.thumbnails import to_pil_image
+from thesis_kit.show.library import Image
 from thesis_kit.show.svg import COLORS
 
 _TILE = "display:block;width:100%;aspect-ratio:{ratio:g};margin:0;border-radius:0;padding:0;image-rendering:pixelated"

@@ -11,11 +11,12 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
-from matplotlib.figure import Figure
-
+from thesis_kit.extras import needs
 from thesis_kit.show.figures import card, picture, require_words, two_widths
+from thesis_kit.show.library import Figure
 from thesis_kit.show.svg import key_of
 
 Render = Callable[[Any], tuple[Figure | str, str]]
@@ -45,8 +46,7 @@ class Slider:
 
     def live(self):
         """An ipywidgets slider that draws as it moves, between the prepared values too; needs a running kernel."""
-        import ipywidgets
-
+        ipywidgets = needs("ipywidgets")
         low, high = min(self.values), max(self.values)
         control = ipywidgets.FloatSlider(self.values[self.start], min=low, max=high, step=(high - low) / 100,
                                          continuous_update=False)  # fmt: skip
@@ -66,7 +66,8 @@ class Slider:
         from IPython.display import HTML, display
 
         display(HTML(self.html))
-        if os.environ.get("TK_STATIC") != "1":  # set while the book's notebooks are executed: they keep no widget state
+        static = os.environ.get("TK_STATIC") == "1"  # the book's notebooks are being executed: no widget state is kept
+        if not static and find_spec("ipywidgets") is not None:
             display(self.live())
 
 

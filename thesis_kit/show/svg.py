@@ -13,9 +13,7 @@ import html
 import io
 import re
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from thesis_kit.show.library import Figure, Line2D, mpl
 
 COLORS = {
     "blue": "#0072B2",

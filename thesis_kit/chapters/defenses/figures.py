@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 
 from thesis_kit import training
@@ -20,6 +19,7 @@ from thesis_kit.data.parts import Part, Splits
 from thesis_kit.evaluation import reference_attack, weak_attack
 from thesis_kit.ledger.results import Result
 from thesis_kit.show.figures import COLORS, Shown, canvas, folded, present, style
+from thesis_kit.show.library import Figure
 from thesis_kit.show.pictures import pixels, rows_of_pictures, tile
 from thesis_kit.show.players import Slider, slider
 

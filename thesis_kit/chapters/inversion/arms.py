@@ -31,6 +31,7 @@ from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.data import Part, load
 from thesis_kit.data.scenes import DISTRIBUTIONS
 from thesis_kit.evaluation.pictures import class_regions, high_frequency_share, kid_of_images, recognized
+from thesis_kit.extras import needs
 from thesis_kit.inversion import STAGES, combinations, invert_with_penalties, plug_in_inversion
 from thesis_kit.ledger.memory import Memory, plain
 from thesis_kit.ledger.runner import Experiment
@@ -143,9 +144,7 @@ class World:
 
 def is_member(name: str) -> bool:
     """Whether a network is the zoo's; one that neither the zoo nor timm knows counts as a member not yet made."""
-    import timm  # half a second, and only needed here
-
-    return name in zoo.names() or not timm.is_model(name.split(".")[0])
+    return name in zoo.names() or not needs("timm").is_model(name.split(".")[0])
 
 
 def weights_hash(name: str) -> str:

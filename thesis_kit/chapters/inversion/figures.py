@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from thesis_kit.inversion import FACTORS, combinations
@@ -27,6 +26,7 @@ from thesis_kit.show.figures import (
     require_words,
     style,
 )
+from thesis_kit.show.library import Axes
 from thesis_kit.show.pictures import grid, pixels, rows_of_pictures, tile
 from thesis_kit.show.players import Slider, slider
 

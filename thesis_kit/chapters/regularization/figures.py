@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from thesis_kit.evaluation import MaskingReport, Surface
 from thesis_kit.ledger.results import Result
 from thesis_kit.ledger.statistics import items_interval
 from thesis_kit.show.figures import COLORS, Shown, canvas, present, style
+from thesis_kit.show.library import Figure
 from thesis_kit.show.players import Slider, slider
 
 NAMES = {
