@@ -33,7 +33,7 @@ from thesis_kit.chapters.defenses import arms as defenses
 from thesis_kit.chapters.defenses import figures
 from thesis_kit.ledger import results
 from thesis_kit.ledger.judging import difference
-from thesis_kit.show.ledger_page import claims_table
+from thesis_kit.show.verdicts import claims_table
 
 P = session.chapter("defenses")
 splits = session.splits("defenses")

@@ -41,7 +41,7 @@ from thesis_kit.ledger import results
 from thesis_kit.show import scene_pictures as scenes
 from thesis_kit.ledger.claims import catalog
 from thesis_kit.ledger.judging import difference
-from thesis_kit.show.ledger_page import claims_table
+from thesis_kit.show.verdicts import claims_table
 
 P = session.chapter("certificates")
 test = session.splits("certificates", task="task").test

@@ -36,7 +36,7 @@ from thesis_kit.chapters.regularization.networks import regularized_network
 from thesis_kit.chapters.regularization import figures
 from thesis_kit.ledger import results
 from thesis_kit.ledger.judging import difference
-from thesis_kit.show.ledger_page import claims_table
+from thesis_kit.show.verdicts import claims_table
 
 P = session.chapter("regularization")
 splits = session.splits("regularization")

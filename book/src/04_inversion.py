@@ -44,7 +44,7 @@ from thesis_kit.chapters.tasks import class_names
 from thesis_kit.chapters.inversion import figures
 from thesis_kit.ledger import results
 from thesis_kit.ledger.judging import difference
-from thesis_kit.show.ledger_page import claims_table
+from thesis_kit.show.verdicts import claims_table
 
 P = session.chapter("inversion")
 NAMES = {"resnet": "ResNet", "vit": "ViT", "mixer": "MLP-Mixer", "convnext": "ConvNeXt", "robust": "robust ResNet"}

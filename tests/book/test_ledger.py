@@ -9,8 +9,10 @@ import pytest
 from thesis_kit.ledger.claims import catalog, claim_files
 from thesis_kit.ledger.results import read_document, result_path, write_document
 from thesis_kit.ledger.statistics import Interval, Verdict
-from thesis_kit.show.interval_bar import interval_bar
-from thesis_kit.show.ledger_page import COLORS, MEANINGS, SIGNS, claims_table, ledger_page
+from thesis_kit.show.claim_rows import COLORS, MEANINGS, SIGNS
+from thesis_kit.show.interval_bar import interval_bar, small_bar
+from thesis_kit.show.ledger_page import ledger_page
+from thesis_kit.show.verdicts import claims_table
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [
@@ -66,24 +68,51 @@ def test_every_verdict_has_its_own_word_sign_and_meaning():
         assert len(set(table.values())) == len(Verdict)
 
 
+def row_of(page: str, anchor: str) -> str:
+    """One row of the ledger's table."""
+    (row,) = re.findall(rf'<tr role="row" id="{anchor}" .*?</tr>', page, re.DOTALL)
+    return row
+
+
 def test_the_page_says_what_a_reader_needs(folder):
     page = ledger_page(folder)
-    part = page[page.index("(claim-free-robust)=") : page.index("(claim-free-matches-pgd)=")]
+    row = row_of(page, "claim-free-robust")
     for needed in (
-        "✓ **holds**",
-        " points**, 95% interval",
-        "at least 20",
+        "✓\N{NO-BREAK SPACE}holds</span>",
+        " points</strong>, 95% interval",
+        "asked: at least 20",
         "400 images, 4 seeds",
-        "{cite:p}`shafahi2019free` (checked against a published source)",
-        "`R(free-8) - R(natural) >= 20 points`",
+        "Shafahi et al. 2019 (checked against a published source)",
+        "R(free-8) - R(natural) &gt;= 20 points</code>",
         "2026-01-01 on test",
         "the code that measures has changed since",
-        "from the thesis; arena digits",
+        "<code>free-robust</code>, from the thesis",
+        'data-chapter="1" data-verdict="HOLDS" data-origin="thesis" data-arena="digits"',
     ):
-        assert needed in part, needed
-    assert "✗ **does not hold here**" in page[page.index("(claim-free-strong)=") :]
-    assert "– **not run**: nothing is recorded yet" in page
-    assert page.count("(claim-") == len(catalog().claims)
+        assert needed in row, needed
+    assert "✗\N{NO-BREAK SPACE}does not hold here" in row_of(page, "claim-free-strong")
+    assert "nothing is recorded yet" in row_of(page, "claim-low-data")
+    assert page.count('<tr role="row" id="claim-') == len(catalog().claims)
+    assert "{cite:p}`shafahi2019free," in page
+
+
+def test_claims_stand_in_the_order_of_the_book_and_arenas_without_a_measurement_are_not_named(folder):
+    page = ledger_page(folder)
+    chapters = [int(number) for number in re.findall(r' data-chapter="(\d)"', page)]
+    assert chapters == sorted(chapters)
+    assert set(chapters) == {chapter.number for chapter in catalog().chapters.values()}
+    places = [int(number) for number in re.findall(r' data-place="(\d+)"', page)]
+    assert places == list(range(len(places)))
+    assert "\ndigits\n: " in page
+    assert "\nspeech\n: " not in page
+
+
+def test_every_filter_offers_what_the_rows_have(folder):
+    page = ledger_page(folder)
+    for kind in ("chapter", "verdict", "origin", "arena"):
+        (offered,) = re.findall(rf'<select name="{kind}">(.*?)</select>', page)
+        values = set(re.findall(r'value="([^"]*)"', offered))
+        assert {"", *re.findall(rf' data-{kind}="([^"]*)"', page)} <= values
 
 
 @pytest.mark.parametrize(
@@ -98,17 +127,18 @@ def test_the_budget_stands_beside_the_number(folder, chosen, what):
         cell["budget"] = {"train": {"forward": 1000, "backward": 1000}, "PGD-20": cost, "Square": cost}
         cell["trials"], cell["chosen"] = [{}, {}, {}], chosen
     write_document(path, document)
-    page = ledger_page(folder)
-    part = page[page.index("(claim-free-robust)=") : page.index("(claim-free-matches-pgd)=")]
+    row = row_of(ledger_page(folder), "claim-free-robust")
     training = f"1,000 backward passes in training, the best of 3 {what} on validation images"
-    assert f": Free, m = 8: {training}\n: ordinary training: {training}\n" in part
-    assert ": PGD-20: 20 forward and 19 backward passes an image attacked\n" in part
-    assert "Square" not in part  # the claim does not rest on it
+    assert f">Free, m = 8: {training}</dd>" in row
+    assert f">ordinary training: {training}</dd>" in row
+    assert ">PGD-20: 20 forward and 19 backward passes an image attacked</dd>" in row
+    assert "Square" not in row  # the claim does not rest on it
 
 
 def test_links_lead_to_claims(folder):
     page = ledger_page(folder)
-    assert set(re.findall(r"\]\(#([\w-]+)\)", page)) == set(re.findall(r"^\(([\w-]+)\)=$", page, re.M))
+    links = set(re.findall(r'<a href="#([\w.-]+)">', page))
+    assert links <= set(re.findall(r'id="([\w.-]+)"', page))
 
 
 class Balanced(HTMLParser):
@@ -119,7 +149,7 @@ class Balanced(HTMLParser):
         self.open, self.text = [], ""
 
     def handle_starttag(self, tag, attrs):
-        if tag not in ("circle", "path"):
+        if tag not in ("circle", "path", "br", "input"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
@@ -132,15 +162,32 @@ class Balanced(HTMLParser):
         self.text += data
 
 
-def test_cards_in_a_notebook(folder):
+def test_a_table_in_a_notebook(folder):
     table = claims_table("defenses", folder)
     reader = Balanced()
     reader.feed(table._repr_html_())
     assert reader.open == []
-    for needed in ("✓ holds", "✗ does not hold here", "– not run", "Shafahi et al. 2019", "Rule, recorded"):
+    for needed in ("✓\N{NO-BREAK SPACE}holds", "✗\N{NO-BREAK SPACE}does not hold here", "Shafahi et al. 2019", "Rule"):
         assert needed in reader.text, needed
     assert "[@" not in reader.text
     assert "**" not in reader.text
+    assert table._repr_html_().count("<tbody") == len({one.claim.id for one in table.judged})
+
+
+def test_the_page_is_whole(folder):
+    reader = Balanced()
+    reader.feed(re.search(r"```{raw} html\n(.*?)\n```", ledger_page(folder), re.DOTALL)[1])
+    assert reader.open == []
+
+
+@pytest.mark.parametrize("value", [-30.0, -1.0, 0.0, 12.0, 40.0])
+@pytest.mark.parametrize("threshold", [-3.0, 0.0, 20.0])
+def test_a_small_bar_stays_inside_its_cell(value, threshold):
+    drawn = small_bar(Interval(value, value - 4, value + 4, 100, 5, "x"), threshold, points=True)
+    said = f"Value {value:g} points, interval {value - 4:g} to".replace("-", "−")
+    assert f'aria-label="{said}' in drawn
+    assert all(0 <= float(x) <= 132 for x in re.findall(r'd="M([\d.-]+)', drawn))
+    assert drawn.count("stroke-dasharray") == (threshold != 0)
 
 
 def test_lines_and_table_where_there_is_no_html(folder):

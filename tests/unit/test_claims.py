@@ -24,7 +24,7 @@ from thesis_kit.ledger.statistics import (
     Verdict,
     newcombe,
 )
-from thesis_kit.show.ledger_page import rows
+from thesis_kit.show.claim_rows import rows
 
 COMMON, FILES = claim_files()
 DATA = {**yaml.safe_load(COMMON), "chapter": yaml.safe_load(FILES["defenses"])}

@@ -32,7 +32,7 @@ Folder = Annotated[
 @claims.command("list")
 def list_claims(folder: Folder = None) -> None:
     """Every claim with its verdict."""
-    from thesis_kit.show.ledger_page import SIGNS
+    from thesis_kit.show.claim_rows import SIGNS
 
     table = Table("claim", "arena", "origin", "verdict", box=None, pad_edge=False)
     for judged in _all_judged(folder):
@@ -125,7 +125,7 @@ class _Campaign:
     def judge(self, claim: Claim) -> None:
         """Measure a claim's missing runs and print its verdict."""
         from thesis_kit.ledger.judging import judge_claim
-        from thesis_kit.show.ledger_page import SIGNS
+        from thesis_kit.show.claim_rows import SIGNS
 
         arenas = (claim.arena, *claim.also)
         where = self.arena or claim.arena
@@ -248,7 +248,7 @@ def _all_judged(folder: Path | None) -> list[Judged]:
 
 def _print_claim(judged: Judged) -> None:
     from thesis_kit.ledger.claims import catalog
-    from thesis_kit.show.ledger_page import rows
+    from thesis_kit.show.claim_rows import rows
 
     _headed(judged.claim.id, f" ({judged.arena})  {judged.claim.statement}")
     for label, texts in rows(judged):

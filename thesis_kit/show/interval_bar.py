@@ -20,11 +20,7 @@ def interval_bar(interval: Interval, threshold: float, *, points: bool) -> str:
     def x(value: float) -> float:
         return round(_MARGIN + (value - left) * scale, 1)
 
-    unit = " points" if points else ""
-    said = (
-        f"Value {_text(interval.value)}{unit}, interval {_text(interval.low)} to {_text(interval.high)}, "
-        f"threshold {_text(threshold)}"
-    )
+    said = _said(interval, threshold, points)
     zero = _tick(x(0.0), "0", _LINE + 24) if threshold else ""
     return (
         f'<svg class="tk-interval" role="img" aria-label="{said}" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
@@ -33,6 +29,14 @@ def interval_bar(interval: Interval, threshold: float, *, points: bool) -> str:
         f"{zero}{_tick(x(threshold), f'threshold {_text(threshold)}', 11, dash='3 3')}"
         f'<path d="M{x(interval.low)} {_LINE}H{x(interval.high)}" stroke-width="5" stroke-linecap="round"/>'
         f'<circle cx="{x(interval.value)}" cy="{_LINE}" r="6" fill="currentColor"/></svg>'
+    )
+
+
+def _said(interval: Interval, threshold: float, points: bool) -> str:
+    unit = " points" if points else ""
+    return (
+        f"Value {_text(interval.value)}{unit}, interval {_text(interval.low)} to {_text(interval.high)}, "
+        f"threshold {_text(threshold)}"
     )
 
 
@@ -46,3 +50,29 @@ def _tick(x: float, label: str, y: float, *, dash: str = "none") -> str:
 
 def _text(value: float) -> str:
     return f"{value:.3g}".replace("-", "−")
+
+
+_SHORT, _THIN = 132, 16
+
+
+def small_bar(interval: Interval, threshold: float, *, points: bool) -> str:
+    """``interval_bar`` without words, small enough for the cell of a table: zero solid, the threshold dashed."""
+    if math.isinf(interval.half_width):
+        return ""
+    marks = (0.0, threshold, interval.low, interval.high)
+    left, right = min(marks), max(marks)
+    scale = (_SHORT - 16) / ((right - left) or 1.0)
+    zero, asked, low, value, high = (
+        round(8 + (x - left) * scale, 1) for x in (0.0, threshold, interval.low, interval.value, interval.high)
+    )
+    middle = _THIN / 2
+    dashed = f'<path d="M{asked} 1V{_THIN - 1}" stroke-width="1.5" stroke-dasharray="2 2"/>' if threshold else ""
+    return (
+        f'<svg class="tk-interval" role="img" aria-label="{_said(interval, threshold, points)}" '
+        f'viewBox="0 0 {_SHORT} {_THIN}" style="display:block;width:{_SHORT}px;max-width:100%;height:{_THIN}px" '
+        'fill="none" stroke="currentColor">'
+        f'<path d="M4 {middle:g}H{_SHORT - 4}" stroke-width="1" opacity="0.35"/>'
+        f'<path d="M{zero} 1V{_THIN - 1}" stroke-width="1.5"/>{dashed}'
+        f'<path d="M{low} {middle:g}H{high}" stroke-width="4" stroke-linecap="round"/>'
+        f'<circle cx="{value}" cy="{middle:g}" r="4" fill="currentColor"/></svg>'
+    )

@@ -1,0 +1,209 @@
+"""What is said about a claim: verdict, measurement, source, rule and budget, as rows of text and as HTML.
+
+The chapters' tables, the ledger and the command line are all rendered from these rows, which are computed from the
+claims and the recorded results. A word and a sign carry each verdict; color only repeats them.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from thesis_kit.ledger.claims import STATUSES, Chapter, catalog
+from thesis_kit.ledger.judging import Finding, Judged
+from thesis_kit.ledger.results import Result
+from thesis_kit.ledger.statistics import Verdict
+from thesis_kit.show.interval_bar import small_bar
+
+SIGNS = {
+    Verdict.HOLDS: "✓",
+    Verdict.IN_DIRECTION: "↗",
+    Verdict.FAILS: "✗",
+    Verdict.INCONCLUSIVE: "?",
+    Verdict.NOT_RUN: "–",
+}
+COLORS = {
+    Verdict.HOLDS: "#00694d",
+    Verdict.IN_DIRECTION: "#00619a",
+    Verdict.FAILS: "#a94400",
+    Verdict.INCONCLUSIVE: "#7a5400",
+    Verdict.NOT_RUN: "#595f66",
+}
+MEANINGS = {
+    Verdict.HOLDS: "the whole 95% interval lies at or above the threshold (a promised probability: no test refutes it)",
+    Verdict.IN_DIRECTION: "the interval lies above zero, but not wholly above the threshold",
+    Verdict.FAILS: "the whole interval lies below the threshold and does not lie wholly above zero",
+    Verdict.INCONCLUSIVE: "the interval is too wide to tell, or a condition of the claim is not met",
+    Verdict.NOT_RUN: "nothing was measured, for the reason given",
+}
+_SHADES = {
+    Verdict.HOLDS: "good",
+    Verdict.IN_DIRECTION: "blue",
+    Verdict.FAILS: "bad",
+    Verdict.INCONCLUSIVE: "open",
+    Verdict.NOT_RUN: "muted",
+}
+_KNOBS = {"lr": "learning rates", "strength": "strengths of distillation"}
+_CODE = "color:inherit;background:none"  # a notebook's own code colors are made for its page, not for a table
+Row = tuple[str, list[str]]
+
+
+# A row's text is light markup, **bold**, `code` and [@source], which both renderings understand.
+
+
+def rows(judged: Judged) -> list[Row]:
+    """What the ledger says about one claim, label by label; each line is light markup."""
+    claim = judged.claim
+    table: list[Row] = [("Verdict", [f"{SIGNS[judged.verdict]} **{judged.verdict.value}**: {judged.reason}"])]
+    if judged.findings:
+        table.append(("Measured", [_finding(finding, judged) for finding in judged.findings]))
+    if judged.reported:
+        table.append(("Beside it", [f"{title}: {value}" for title, value in judged.reported.items()]))
+    sources = ", ".join(f"[@{source}]" for source in claim.paper.sources)
+    table.append(("The source says", [f"{claim.paper.text} {sources} ({STATUSES[claim.paper.status]})"]))
+    table.append(
+        ("Rule", [f"`{text}`" for text in (*(c.text for c in claim.rule), *(c.text for c in claim.conditions))])
+    )
+    table.append(("Planned", list(claim.plan)))
+    if judged.result is not None and judged.findings:
+        table.append(("Budget", budget(judged)))
+        table.append(("Recorded", [_recorded(judged.result)]))
+    return [(label, texts) for label, texts in table if texts]
+
+
+def _finding(finding: Finding, judged: Judged) -> str:
+    interval, unit = finding.interval, " points" if finding.contrast.points else ""
+    low, high, value = (_number(x, unit) for x in (interval.low, interval.high, interval.value))
+    sample = f"{interval.n:,} images, " * bool(interval.n) + f"{interval.seeds} seeds"
+    return (
+        f"**{_signed(value)}{unit}**, 95% interval {low} to {high}; the rule asks for at least "
+        f"{_number(finding.contrast.threshold, unit)}. {_levels(finding, judged)}. ({sample}; {interval.kind})"
+    )
+
+
+def _levels(finding: Finding, judged: Judged) -> str:
+    """The means that enter a contrast, measure by measure: "Accuracy under PGD-20: 72.0% with Free, m = 8; …"."""
+    measures, arms = catalog().measures, _chapter(judged).arms
+    said: dict[str, list[str]] = {}
+    for (measure, arm), level in finding.levels.items():
+        text = f"{level:.1f}%" if finding.contrast.points else f"{level:.3g}"
+        said.setdefault(measures[measure].title, []).append(f"{text} with {arms[arm]}")
+    text = "; ".join(f"{title}: {'; '.join(levels)}" for title, levels in said.items())
+    return text[0].upper() + text[1:]
+
+
+def _chapter(judged: Judged) -> Chapter:
+    return catalog().chapters[judged.claim.chapter]
+
+
+def _number(value: float, unit: str) -> str:
+    text = f"{value:.1f}" if unit and value != round(value) else f"{value:.3g}"
+    return text.replace("-", "−")
+
+
+def _signed(text: str) -> str:
+    return text if text.startswith("−") or not float(text) else f"+{text}"
+
+
+def budget(judged: Judged) -> list[str]:
+    """What the arms cost to train and what their attacks cost an image, from the recorded passes."""
+    names = catalog().measures
+    terms = [term for finding in judged.findings for term in finding.levels]
+    arms = list(dict.fromkeys(arm for _, arm in terms))
+    lines = [_training(judged.result, arm, _chapter(judged).arms[arm]) for arm in arms]
+    attacks = list(dict.fromkeys(attack for measure, _ in terms for attack in names[measure].attacks))
+    lines += [_attack(judged.result, arms, attack) for attack in attacks]
+    return [line for line in lines if line]
+
+
+def _training(result: Result, arm: str, title: str) -> str:
+    cells = list(result.cells[arm].values())
+    passes = [cell["budget"].get("train", {}).get("backward") for cell in cells]
+    if not cells or None in passes:
+        return ""
+    return f"{title}: {np.mean(passes):,.0f} backward passes in training{_choice(cells)}"
+
+
+def _choice(cells: list[Mapping[str, Any]]) -> str:
+    """A clause about how many values of a knob were tried, where there was more than one."""
+    tried = max(len(cell.get("trials", [])) for cell in cells)
+    if tried < 2:
+        return ""
+    knobs = {knob for cell in cells for knob in cell.get("chosen", {})}
+    return f", the best of {tried} {_KNOBS.get(''.join(knobs), 'settings')} on validation images"
+
+
+def _attack(result: Result, arms: list[str], attack: str) -> str:
+    spent = [cell["budget"][attack] for arm in arms for cell in result.cells[arm].values() if attack in cell["budget"]]
+    attacked = sum(cost["attacked"] for cost in spent)
+    if not attacked:
+        return ""
+    forward, backward = (sum(cost[f"{way}_images"] for cost in spent) / attacked for way in ("forward", "backward"))
+    return f"{attack}: {forward:,.0f} forward and {backward:,.0f} backward passes an image attacked"
+
+
+def _recorded(result: Result) -> str:
+    return f"{result.document['recorded']} on {result.document['machine']['processor']}; {result.code_status()}"
+
+
+# --- as HTML
+
+
+def as_html(text: str) -> str:
+    """Light markup as HTML, sources by their names."""
+    text = html.escape(text, quote=False)
+    text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", text)
+    text = re.sub(r"`(.+?)`", rf'<code style="{_CODE}">\1</code>', text)
+    return re.sub(r"\[@(\w+)\]", lambda match: html.escape(catalog().sources[match[1]]), text)
+
+
+def definitions(table: Mapping[str, Sequence[str]]) -> str:
+    """Rows as an HTML list of terms."""
+    entries = []
+    for label, texts in table.items():
+        entries.append(f'<dt style="font-weight:600;margin-top:6px">{label}</dt>')
+        entries += [f'<dd style="margin:0 0 0 1em">{as_html(text)}</dd>' for text in texts]
+    return f'<dl style="margin:4px 0;font-size:0.94em">{"".join(entries)}</dl>'
+
+
+def verdict_html(verdict: Verdict) -> str:
+    """A verdict's sign and word in its color."""
+    name = _SHADES[verdict]
+    look = f"color:var(--tk-{name},{COLORS[verdict]});font-weight:600"
+    return f'<span style="{look}">{SIGNS[verdict]}\N{NO-BREAK SPACE}{verdict.value}</span>'
+
+
+def measured_html(judged: Judged) -> str:
+    """What was measured, a part of the rule at a time: in numbers, as a bar, with its sign where there are several."""
+    if not judged.findings:
+        return ""
+    several = len(judged.findings) > 1
+    return "".join(_part(finding, judged, several) for finding in judged.findings)
+
+
+def _part(finding: Finding, judged: Judged, several: bool) -> str:
+    interval, unit = finding.interval, " points" if finding.contrast.points else ""
+    numbers = [_number(x, unit) for x in (interval.value, interval.low, interval.high, finding.contrast.threshold)]
+    value, low, high, threshold = numbers
+    shade = f"color:var(--tk-{_SHADES[finding.verdict]},{COLORS[finding.verdict]})"
+    sign = f'<span style="{shade}" title="{finding.verdict.value}">{SIGNS[finding.verdict]}</span> ' * several
+    bar = small_bar(interval, finding.contrast.threshold, points=finding.contrast.points)
+    known = not math.isinf(interval.half_width)
+    between = f" [{low}, {high}]" * known
+    return (
+        f'<div class="tk-part">{sign}<strong>{_signed(value)}{unit}</strong>{between}'
+        f'<span style="{shade}">{bar}</span><small>asked: at least {threshold}</small></div>'
+    )
+
+
+def folded_rows(judged: Judged) -> dict[str, list[str]]:
+    """The rows that wait behind a fold: levels, what stands beside them, rule, plan, budget, recording."""
+    table = dict(rows(judged))
+    lines = {"In numbers": table.pop("Measured", [])}
+    lines |= {label: texts for label, texts in table.items() if label not in ("Verdict", "The source says")}
+    return {label: texts for label, texts in lines.items() if texts}
