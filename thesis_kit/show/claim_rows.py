@@ -194,7 +194,7 @@ def _part(finding: Finding, judged: Judged, several: bool) -> str:
     sign = f'<span style="{shade}" title="{finding.verdict.value}">{SIGNS[finding.verdict]}</span> ' * several
     bar = small_bar(interval, finding.contrast.threshold, points=finding.contrast.points)
     known = not math.isinf(interval.half_width)
-    between = f" [{low}, {high}]" * known
+    between = f' <span style="white-space:nowrap">[{low}, {high}]</span>' * known
     return (
         f'<div class="tk-part">{sign}<strong>{_signed(value)}{unit}</strong>{between}'
         f'<span style="{shade}">{bar}</span><small>asked: at least {threshold}</small></div>'
