@@ -52,6 +52,11 @@ def parameters(model: Model) -> Iterator[nn.Parameter]:
     return model.parameters() if isinstance(model, nn.Module) else iter(())
 
 
+def device_of(model: Model) -> torch.device | None:
+    """The device of the model's parameters; None where it has none."""
+    return next((parameter.device for parameter in parameters(model)), None)
+
+
 def as_module(model: Model) -> nn.Module:
     """The model itself, or a module around a plain function from images to logits.
 

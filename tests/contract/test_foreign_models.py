@@ -510,6 +510,32 @@ def test_training_takes_every_form_of_data(form):
     assert not torch.equal(before, model[0].weight)
 
 
+TRANSFER = {
+    "linear_head": lambda model, data: training.linear_head(model, data, n_classes=CLASSES),
+    "choose_penalty": lambda model, data: training.choose_penalty(
+        model, data, data, n_classes=CLASSES, penalties=[1.0]
+    ),
+    "retrain_last": lambda model, data: training.retrain_last(
+        model, data, 0, n_classes=CLASSES, updates=1, progress=False
+    )[0],
+    "distill": lambda model, data: training.distill(
+        model, data, strength=1.0, n_classes=CLASSES, updates=2, progress=False
+    )[0],
+    "natural_twin": lambda model, data: training.natural_twin(model, data, updates=1, progress=False),
+    "few": lambda model, data: training.few(data, 1, seed=0),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", TRANSFER)
+def test_transfer_takes_every_form_of_data(name, form):
+    found = TRANSFER[name](plain_network(), FORMS[form](images(), labels()))
+    expected = TRANSFER[name](plain_network(), FORMS["part"](images(), labels()))
+    if isinstance(found, nn.Module) and form not in ("loader", "data set"):  # which bring an order of their own
+        assert all(torch.equal(a, b) for a, b in zip(found.parameters(), expected.parameters(), strict=True))
+    assert type(found) is type(expected)
+
+
 def test_a_loader_is_attacked_some_images_at_a_time():
     """Never more than the images of a window, however many there are."""
     largest = 0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from thesis_kit.asking import Model, as_module, ask, evaluating, parameters
+from thesis_kit.asking import Model, as_module, ask, device_of, evaluating
 from thesis_kit.checks import check_count, check_labels, check_logits, check_same_device
 from thesis_kit.data.forms import Labelled, windows
 from thesis_kit.data.parts import Part
@@ -54,7 +54,3 @@ def chunks(part: Part, size: int) -> Iterator[Part]:
     for start in range(0, len(part), size):
         yield part[start : start + size]
 
-
-def device_of(model: nn.Module) -> torch.device | None:
-    """The device of the model's parameters; None where it has none."""
-    return next((parameter.device for parameter in parameters(model)), None)

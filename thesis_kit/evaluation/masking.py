@@ -24,14 +24,14 @@ import scipy
 import torch
 from torch import Tensor, nn
 
-from thesis_kit.asking import Model, as_module, ask, evaluating, frozen, gradients, plain
+from thesis_kit.asking import Model, as_module, ask, device_of, evaluating, frozen, gradients, plain
 from thesis_kit.attacks import apgd, apgd_targeted, fab_targeted, pgd, square
 from thesis_kit.attacks.losses import cross_entropy
 from thesis_kit.attacks.norms import NORMS
 from thesis_kit.checks import check_count, check_eps, choose
 from thesis_kit.data.forms import Labelled, gathered
 from thesis_kit.data.parts import Part
-from thesis_kit.evaluation.accuracy import chunks, correct, device_of
+from thesis_kit.evaluation.accuracy import chunks, correct
 from thesis_kit.evaluation.robust import AttackOutcome, RobustAccuracy, robust_accuracy, weak_attack
 from thesis_kit.evaluation.surface import Surface, loss_surface
 from thesis_kit.evaluation.trials import Attack

@@ -18,12 +18,12 @@ import scipy
 import torch
 from torch import Tensor, nn
 
-from thesis_kit.asking import Model, as_module, evaluating
+from thesis_kit.asking import Model, as_module, device_of, evaluating
 from thesis_kit.attacks import apgd, apgd_targeted, fab_targeted, pgd, square
 from thesis_kit.checks import check_count, check_eps, check_same_device, choose
 from thesis_kit.data.forms import Labelled, in_memory, is_dataset, windows
 from thesis_kit.data.parts import Part
-from thesis_kit.evaluation.accuracy import correct, device_of, right
+from thesis_kit.evaluation.accuracy import correct, right
 from thesis_kit.evaluation.keeping import Keeper, keeping
 from thesis_kit.evaluation.trials import Attack, check_examples, named_attacks
 from thesis_kit.files import Saved

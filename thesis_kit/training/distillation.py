@@ -22,8 +22,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thesis_kit.asking import gradients
 from thesis_kit.checks import check_count
-from thesis_kit.data.parts import Part
+from thesis_kit.data.forms import Labelled
 from thesis_kit.models import anatomy
 from thesis_kit.passes import count_passes
 from thesis_kit.training.loop import TrainingReport, train
@@ -71,7 +72,7 @@ class LwF(Natural):
 
 
 def distill(
-    model: nn.Module, data: Part, *, strength: float, n_classes: int, updates: int = 20_000, lr: float = 0.001,
+    model: nn.Module, data: Labelled, *, strength: float, n_classes: int, updates: int = 20_000, lr: float = 0.001,
     schedule: str = "constant", weight_decay: float = 2e-4, head: nn.Linear | None = None, precision: str | None = None,
     seed: int = 0, **knobs: object,
 ) -> tuple[nn.Module, TrainingReport]:  # fmt: skip
@@ -82,8 +83,8 @@ def distill(
 
     Args:
         model: the robust source, left as it is.
-        data: clean images of the new task, on the model's device. They are never augmented, for their features are
-            computed once.
+        data: clean images of the new task, in any form that ``evaluation.accuracy`` takes. They are never augmented,
+            for their features are computed once.
         strength: λ in units of 1/E‖z₀‖₁, at least 0: 0 is plain fine-tuning, a large one keeps the features.
         n_classes: classes of the new task; ``data`` holds images of each.
         updates: weight updates in all; the first half trains the head alone, unless ``head`` is given.
@@ -105,12 +106,12 @@ def distill(
         raise ValueError("an augmented image has no stored features: distill without augment")
     _check_strength(strength)
     check_count(updates, what="updates")
-    check_target(model, data, n_classes)
+    data = check_target(model, data, n_classes)
     new = anatomy.replace_head(model, n_classes, seed=seed)
     if head is not None:
         _take_over(anatomy.head(new), head)
     started, precision = time.monotonic(), resolve_precision(precision, data.x.device)
-    with count_passes(model) as passes:
+    with gradients("distillation", model), count_passes(model) as passes:
         features = source_features(model, data, precision=precision)
     seconds = time.monotonic() - started
     method = LwF(strength, features, head_updates=updates // 2 if head is None else 0)

@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thesis_kit.data.parts import Part
+from thesis_kit.asking import gradients
+from thesis_kit.data.forms import Labelled
 from thesis_kit.models import anatomy
 from thesis_kit.training.transfer import check_target, source_features
 
@@ -22,7 +23,7 @@ PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _ITERATIONS, _FLAT = 5000, 1e-6  # at most so many steps, until no derivative is larger
 
 
-def linear_head(model: nn.Module, data: Part, *, n_classes: int, penalty: float = 1e-2) -> nn.Module:
+def linear_head(model: nn.Module, data: Labelled, *, n_classes: int, penalty: float = 1e-2) -> nn.Module:
     """Return a copy of the model with a linear head fitted to ``data`` on frozen features.
 
     The head W, b minimizes mean cross-entropy + ``penalty``/2 · ‖W‖², for features that are standardized to mean 0 and
@@ -30,7 +31,7 @@ def linear_head(model: nn.Module, data: Part, *, n_classes: int, penalty: float 
 
     Args:
         model: the source, left as it is; its features are taken in evaluation mode.
-        data: clean images of the new task, on the model's device.
+        data: clean images of the new task, in any form that ``evaluation.accuracy`` takes.
         n_classes: classes of the new task; ``data`` holds images of each.
         penalty: weight of ‖W‖²/2, positive. ``choose_penalty`` picks one on validation images.
 
@@ -38,7 +39,7 @@ def linear_head(model: nn.Module, data: Part, *, n_classes: int, penalty: float 
         ValueError: a penalty or labels that cannot be meant, images on another device, or a model without linear head.
     """
     _check_penalty(penalty)
-    check_target(model, data, n_classes)
+    data = check_target(model, data, n_classes)
     weight, bias = _fit(source_features(model, data), data.y, n_classes, penalty)
     new = anatomy.replace_head(model, n_classes, seed=0)
     layer = anatomy.head(new)
@@ -48,21 +49,20 @@ def linear_head(model: nn.Module, data: Part, *, n_classes: int, penalty: float 
 
 
 def choose_penalty(
-    model: nn.Module, data: Part, validation: Part, *, n_classes: int, penalties: Sequence[float] = PENALTIES
+    model: nn.Module, data: Labelled, validation: Labelled, *, n_classes: int, penalties: Sequence[float] = PENALTIES
 ) -> float:
     """Return the penalty whose head, fitted to ``data``, is most often right on ``validation``; the largest of equals.
 
     Args:
         model, data, n_classes: as for ``linear_head``.
-        validation: other images of the same task, on the model's device.
+        validation: other images of the same task.
         penalties: what to choose from.
     """
     if not len(penalties):
         raise ValueError("there are no penalties to choose from: give at least one")
     for penalty in penalties:
         _check_penalty(penalty)
-    check_target(model, data, n_classes)
-    check_target(model, validation, n_classes)
+    data, validation = (check_target(model, part, n_classes) for part in (data, validation))
     fitted, judged = (source_features(model, part) for part in (data, validation))
 
     def score(penalty: float) -> int:
@@ -105,7 +105,7 @@ def _logistic_regression(z: Tensor, y: Tensor, n_classes: int, penalty: float) -
         value.backward()
         return value
 
-    with torch.enable_grad():
+    with gradients("a linear head"):
         solver.step(loss)
         loss()
     slope = max(part.grad.abs().max().item() for part in (weight, bias))

@@ -15,29 +15,35 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from thesis_kit.asking import device_of, plain
 from thesis_kit.checks import check_count, check_labels, check_same_device
-from thesis_kit.data.parts import Part, Stream
+from thesis_kit.data.forms import Labelled, gathered, in_memory
+from thesis_kit.data.parts import Part
 from thesis_kit.models import anatomy
 from thesis_kit.models.fresh import draw_anew, fixed_parameters
 from thesis_kit.randomness import mix_seed
 from thesis_kit.training.loop import TrainingReport, train
+from thesis_kit.training.minibatches import Data, stored
 from thesis_kit.training.modes import as_found
 from thesis_kit.training.precision import autocast
 
 
-def few(part: Part, per_class: int, *, seed: int) -> Part:
+def few(part: Labelled, per_class: int, *, seed: int) -> Part:
     """Return ``per_class`` images of every class, drawn at random, in the order of ``part``.
 
     With the same seed, fewer images are a subset of more.
 
     Args:
-        part: images with labels 0, 1, …, up to the largest one that occurs.
+        part: images in any form that ``evaluation.accuracy`` takes, with labels 0, 1, …, up to the largest one that
+            occurs.
         per_class: how many images a class.
         seed: decides which.
 
     Raises:
         ValueError: a class has fewer images; it is named.
     """
+    held = in_memory(part)
+    part = gathered(part) if held is None else held
     check_count(per_class, what="per_class")
     check_count(len(part), what="the number of images to draw from")
     counts = torch.bincount(part.y).tolist()
@@ -52,8 +58,13 @@ def few(part: Part, per_class: int, *, seed: int) -> Part:
     return part[torch.cat(chosen).sort().values]
 
 
-def check_target(model: nn.Module, data: Part, n_classes: int) -> None:
-    """Require labels of ``n_classes`` classes, an image of each, and the images on the model's device."""
+def check_target(model: nn.Module, data: Labelled, n_classes: int) -> Part:
+    """All images as one part; they must have labels of ``n_classes`` classes, an image of each, and the model's device.
+    """
+    held = in_memory(data)
+    if held is not None:
+        check_same_device(model, held.x)
+    data = gathered(data, device_of(model))
     check_count(n_classes, what="n_classes", least=2)
     check_same_device(model, data.x)
     check_labels(data.y, len(data), n_classes)
@@ -63,6 +74,7 @@ def check_target(model: nn.Module, data: Part, n_classes: int) -> None:
             f"no image has the label {', '.join(map(str, missing))}, for n_classes={n_classes}: take images of every "
             "class (training.few does) or count the classes again"
         )
+    return data
 
 
 @torch.no_grad()
@@ -73,11 +85,11 @@ def source_features(
     with as_found(model), autocast(precision, data.x.device):
         model.eval()
         batches = (data.x[start : start + batch_size] for start in range(0, len(data), batch_size))
-        return torch.cat([anatomy.features(model, x).to(data.x.dtype) for x in batches])
+        return torch.cat([anatomy.features(model, plain(x)).to(data.x.dtype) for x in batches])
 
 
 def retrain_last(
-    model: nn.Module, data: Part | Stream, k: int, *, n_classes: int, updates: int, seed: int = 0, **knobs: object
+    model: nn.Module, data: Data, k: int, *, n_classes: int, updates: int, seed: int = 0, **knobs: object
 ) -> tuple[nn.Module, TrainingReport]:
     """Return a copy of the model whose head and last ``k`` blocks were drawn anew and trained on clean images.
 
@@ -85,7 +97,7 @@ def retrain_last(
 
     Args:
         model: the source, left as it is; of a kind that ``models.anatomy`` knows.
-        data: images of the new task, on the model's device.
+        data: images of the new task, in any form that ``train`` takes.
         k: blocks to retrain: 0 is the head alone, the number of ``anatomy.blocks(model)`` is everything.
         n_classes: classes of the new task.
         updates, knobs: as for ``train``.
@@ -97,6 +109,7 @@ def retrain_last(
 
     Source: Shafahi et al. 2020, the experiment of robustness against the number of retrained blocks.
     """
+    data = stored(data)
     if isinstance(data, Part):
         check_target(model, data, n_classes)
     new = anatomy.replace_head(model, n_classes, seed=seed)
