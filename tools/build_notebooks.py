@@ -47,18 +47,20 @@ ENVIRONMENT = {
 }
 SETUP_MARK = re.compile(r"^# %% \[setup\][ \t]*$", re.MULTILINE)
 SETUP = """\
-# The same in every chapter: install the package where it is missing, choose how large all runs.
+# The same in every chapter: load the package, install it first where it is missing, choose how large all runs are.
 PROFILE = "small"  # "full": real data and networks; needs a GPU and a network connection
 
-import sys
-
-if "google.colab" in sys.modules:
-    repository = "{repository}"
+try:
+    import thesis_kit as tk
+except ImportError:
+    repository = "{repository}"  # where the book is published: https://github.com/OWNER/NAME
     if not repository:
-        raise SystemExit("Set repository.url in _config.yml to where this book is published.")
-    %pip install --quiet "thesis_kit @ git+{{repository}}"
-
-import thesis_kit as tk
+        raise ImportError(
+            "This notebook needs the package thesis_kit and does not know yet where to get it: write the address of "
+            'the book between the quotes after repository, or install a copy of yours with pip install ".[all]".'
+        ) from None
+    %pip install --quiet "thesis_kit[all] @ git+{{repository}}"
+    import thesis_kit as tk
 
 session = tk.setup(PROFILE)"""
 ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
@@ -256,6 +258,19 @@ def build(root: Path, source: Path, url: str) -> None:
     partial.replace(target)
 
 
+def restamp(root: Path, source: Path, url: str) -> None:
+    """Write the setup cell and the badge of a committed notebook again; nothing is run, its outputs stay."""
+    path = root / "book" / f"{source.stem}.ipynb"
+    notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+    composed = compose(source.read_text(encoding="utf-8"), source.stem, url)
+    if len(notebook.cells) != len(composed.cells):
+        raise BuildError(f"{source.stem}: the source has other cells than the notebook, which has to be run again")
+    for position, (cell, new) in enumerate(zip(notebook.cells, composed.cells, strict=True)):
+        if position == 0 or "setup" in new.metadata.get("tags", []):
+            cell.source = new.source
+    path.write_text(serialize(notebook), encoding="utf-8")
+
+
 def differences(root: Path) -> list[str]:
     """One sentence for every way in which the committed notebooks are not what their sources say."""
     url = repository_url(root)
@@ -287,6 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("names", nargs="*", help="only the notebooks whose names begin so (01)")
     parser.add_argument("--check", action="store_true", help="compare only; run and write nothing")
+    parser.add_argument("--stamp", action="store_true", help="write only setup cells and badges again; run nothing")
     parser.add_argument("--repo", metavar="OWNER/NAME", help='where it is published ("" for nowhere)')
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -312,7 +328,7 @@ def run(options: argparse.Namespace) -> int:
         raise BuildError(f"book/src holds no source whose name begins {' or '.join(options.names)}")
     for source in chosen:
         print(f"{source.stem} …", flush=True)
-        build(options.root, source, url)
+        (restamp if options.stamp else build)(options.root, source, url)
     return 0
 
 

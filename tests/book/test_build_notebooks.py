@@ -13,6 +13,7 @@ import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat.v4 import new_output
 
+import thesis_kit
 from tools import build_notebooks as tool
 
 pytestmark = pytest.mark.book
@@ -109,28 +110,61 @@ def test_a_repository_is_owner_and_name():
         tool.stamp_config(CONFIG, "https://github.com/owner/name")
 
 
-# ---- the setup cell on Colab
+# ---- the setup cell
 
 
-def on_colab(monkeypatch, url: str) -> list[str]:
-    """Run the setup cell as on Colab; return the pip lines it would have run."""
-    lines = []
-    shell = types.SimpleNamespace(run_line_magic=lambda name, line, *_: lines.append(f"{name} {line}"))
-    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+def set_up(monkeypatch, url: str, *, installed: bool) -> tuple[list[str], dict]:
+    """Run the setup cell with the package or without it; return the pip lines it would have run, and its names."""
+    lines, names = [], {}
+
+    def magic(name: str, line: str, *_) -> None:
+        lines.append(f"{name} {line}")
+        monkeypatch.setitem(sys.modules, "thesis_kit", thesis_kit)
+
+    monkeypatch.setitem(sys.modules, "thesis_kit", thesis_kit if installed else None)
     code = TransformerManager().transform_cell(tool.SETUP.format(repository=url))
-    exec(compile(code, "setup", "exec"), {"get_ipython": lambda: shell})
-    return lines
+    names["get_ipython"] = lambda: types.SimpleNamespace(run_line_magic=magic)
+    exec(compile(code, "setup", "exec"), names)
+    return lines, names
 
 
-def test_on_colab_an_unpublished_notebook_says_where_to_set_its_repository(monkeypatch):
-    with pytest.raises(SystemExit, match=r"repository\.url in _config\.yml"):
-        on_colab(monkeypatch, "")
+@pytest.mark.parametrize("url", ["", URL])
+def test_where_the_package_is_there_nothing_is_installed(monkeypatch, url):
+    lines, names = set_up(monkeypatch, url, installed=True)
+    assert lines == []
+    assert names["tk"] is thesis_kit
+    assert names["session"].profile == "small"
 
 
-def test_on_colab_the_package_is_installed_from_the_stamped_repository(monkeypatch):
-    (line,) = on_colab(monkeypatch, URL)
-    assert line.startswith("pip install")
-    assert "thesis_kit @ git+{repository}" in line
+def test_where_it_is_missing_it_is_installed_with_all_that_chapters_use(monkeypatch):
+    lines, names = set_up(monkeypatch, URL, installed=False)
+    assert lines == ['pip install --quiet "thesis_kit[all] @ git+{repository}"']
+    assert names["repository"] == URL
+    assert names["session"].profile == "small"
+
+
+def test_an_unpublished_notebook_says_in_one_sentence_where_to_set_its_address(monkeypatch):
+    with pytest.raises(ImportError, match="write the address of the book between the quotes after repository") as said:
+        set_up(monkeypatch, "", installed=False)
+    assert said.value.__suppress_context__
+    assert str(said.value).count(". ") == 0
+
+
+def test_stamping_writes_the_address_and_runs_nothing(root):
+    path, source = root / "book" / "01_chapter.ipynb", root / "book" / "src" / "01_chapter.py"
+    notebook = tool.compose(SOURCE, "01_chapter", "")
+    notebook.cells[2].outputs = [new_output("stream", name="stdout", text="kept")]
+    path.write_text(tool.serialize(notebook), encoding="utf-8")
+    run(root, "--stamp", "--repo", "owner/name")
+    stamped = nbformat.read(path, as_version=4)
+    assert f'repository = "{URL}"' in stamped.cells[1].source
+    assert "colab.research.google.com" in stamped.cells[0].source
+    assert stamped.cells[2].outputs[0].text == "kept"
+    run(root, "--check")
+    run(root, "--stamp", "--repo", "")
+    assert path.read_text(encoding="utf-8") == tool.serialize(notebook)
+    source.write_text(f"{SOURCE}\n# %%\n1\n", encoding="utf-8")
+    run(root, "--stamp", code=1)
 
 
 # ---- running
