@@ -293,7 +293,7 @@ class Stop(Exception):
     """An interruption that no code expects."""
 
 
-@pytest.mark.parametrize("place", ["measure_scores", "write_atomic"])
+@pytest.mark.parametrize("place", ["measure_scores", "write_together"])
 def test_the_old_member_stays_until_the_new_one_is_measured(folder, tmp_path, monkeypatch, recipes, place):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     recipes[NAME] = replace(TINY, seed=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,7 @@ from thesis_kit.cli.subjects import (
     real,
     subject_of,
 )
+from thesis_kit.files import only_writer, write_atomic
 
 if TYPE_CHECKING:
     import torch
@@ -80,6 +82,9 @@ def shadow(
         from thesis_kit.certification import Budget
         from thesis_kit.checks import choose
 
+        if save is not None:
+            with only_writer(save / "00000.png"):
+                pass  # a folder that cannot be written to is noticed now
         own, budget = choose(constants, PUBLISHED, "set of constants"), Budget(sigma, n0, n, alpha)
         own = replace(own, steps=own.steps if steps is None else steps, draws=own.draws if draws is None else draws)
         subject = subject_of(named(model, pretrained, weights, arch, n_classes), data, images, size)
@@ -135,8 +140,8 @@ def _swept(subject: Subject, work: Any, path: Path | None, settings: dict, text:
 def _save(image: torch.Tensor, path: Path) -> None:
     from thesis_kit.extras import needs
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    needs("torchvision.utils", extra="show").save_image(image, path)
+    needs("torchvision.utils", extra="show").save_image(image, picture := BytesIO(), format="png")
+    write_atomic(path, picture.getvalue())
 
 
 def _print_certified(records: list[dict], budget: Budget) -> None:

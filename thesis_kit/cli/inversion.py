@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +14,7 @@ from thesis_kit import __version__
 from thesis_kit.cli.pages import out as console
 from thesis_kit.cli.stopping import kept
 from thesis_kit.cli.subjects import Arch, Named, NClasses, Pretrained, Seed, Weights, named, real
-from thesis_kit.files import write_atomic
+from thesis_kit.files import only_writer, write_together
 
 _A_PASS = 64  # images that the model is asked about together, at the end
 
@@ -40,7 +42,8 @@ def invert(
     """Show what classes look like to a model, by Plug-In Inversion."""
     if sheet.suffix != ".png" or sheet.is_dir():
         raise ValueError(f"the contact sheet is a PNG: give --sheet a name that ends in .png, not {sheet}")
-    with kept(lambda: _what_stays(resume)):
+    beside = sheet.with_suffix(".json")
+    with kept(lambda: _what_stays(resume)), only_writer(sheet, beside):  # which fails before the work, if at all
         import torch
 
         from thesis_kit import inversion
@@ -48,7 +51,6 @@ def invert(
 
         drawing = needs("torchvision.utils", extra="show")
         chosen = named(model, pretrained, weights, arch, n_classes)
-        sheet.parent.mkdir(parents=True, exist_ok=True)
         names = chosen.member.class_names if chosen.member is not None else None
         channels, side = _shape(chosen, size)
         network = chosen.load(channels)
@@ -59,10 +61,11 @@ def invert(
             network, wanted, channels=channels, precision=precision, checkpoint=resume, **knobs
         )
         grid = drawing.make_grid(found.images, nrow=each * max(1, 8 // each))  # the images of a class in one row
-        drawing.save_image(grid, sheet)
+        drawing.save_image(grid, picture := BytesIO(), format="png")
         settings = {**knobs, "classes": wanted, "precision": precision, "pretrained": pretrained}
         record = _record(chosen.name, network, names, wanted, found, settings)
-        write_atomic(sheet.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
+        record["sheet"] = sha256(picture.getvalue()).hexdigest()
+        write_together({sheet: picture.getvalue(), beside: (json.dumps(record, indent=1) + "\n").encode()})
         if names is None and not pretrained and weights is None:
             console.print(f"{chosen.name} has random weights, as a control has: --pretrained takes trained ones")
         _print(record, sheet)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """Run the command line; whatever ends it early is one sentence: exit code 2, or 130 after Ctrl-C."""
+    # Threads that wait for work on a processor that others keep busy would cost a hundred times the work itself.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE"), os.environ.setdefault("KMP_BLOCKTIME", "0")
     try:
         from thesis_kit.cli.ending import run
 

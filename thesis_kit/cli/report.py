@@ -27,7 +27,7 @@ from thesis_kit.cli.subjects import (
     real,
     subject_of,
 )
-from thesis_kit.files import write_atomic
+from thesis_kit.files import only_writer, write_atomic
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,6 +60,9 @@ def report(
         check_eps(eps), choose(norm, NORMS, "norm")  # now, for a twin may take minutes
         if out is not None and not out.absolute().parent.is_dir():
             raise ValueError(f"there is no folder {out.parent} to write the diagnosis to")
+        if out is not None:
+            with only_writer(out):
+                pass  # a file that cannot be written is noticed now
         subject = subject_of(named(model, pretrained, weights, arch, n_classes), data, images, size)
         other = _twin(twin, subject, data, size, pretrained, twin_updates)
         knobs = {"steps": steps, "restarts": restarts, "queries": queries, "seed": seed}

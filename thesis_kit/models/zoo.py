@@ -7,7 +7,6 @@ they are only read, and whatever is not exactly as it was written is refused in 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 
 from thesis_kit.checks import UnknownName, choose
-from thesis_kit.files import DamagedFile, digest
+from thesis_kit.files import DamagedFile, digest, parse_json, settle
 from thesis_kit.models.build import build
 from thesis_kit.models.classifier import Classifier
 from thesis_kit.models.stored import UnfitWeights, put
@@ -217,15 +216,16 @@ def records(folder: str | os.PathLike | None = None, *, what: str = "the zoo") -
         DamagedFile: the file is no manifest, or one of another version of the format.
     """
     path = Path(folder or FOLDER) / MANIFEST
+    settle(path)  # weights that belong to it may wait for a rename
     if not path.exists():
         return {}
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_json(path.read_bytes(), MANIFEST)
         schema, models = document["schema"], document["models"]
         if not all(record["name"] == name and "seal" in record for name, record in models.items()):
             raise ValueError("an entry has another name than its key, or no seal")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DamagedFile(f"cannot look up {what}: {path} is cut short or no manifest; restore it") from error
+        raise DamagedFile(f"cannot look up {what}: {path} is cut short or no manifest ({error}); restore it") from error
     if schema != SCHEMA:
         raise DamagedFile(
             f"cannot look up {what}: {MANIFEST} has format {schema}, this thesis_kit reads format {SCHEMA}; restore it"

@@ -23,7 +23,7 @@ from thesis_kit.checks import NonFiniteOutput, choose
 from thesis_kit.data.curriculum import Curriculum
 from thesis_kit.data.digits import data_hash as digits_hash
 from thesis_kit.data.parts import Part, Splits, Stream
-from thesis_kit.files import DamagedFile, digest, only_writer, write_atomic
+from thesis_kit.files import DamagedFile, digest, only_writer, write_together
 from thesis_kit.ledger.provenance import machine, modules_hash
 from thesis_kit.ledger.runner import duration
 from thesis_kit.models import Classifier, build, zoo
@@ -98,8 +98,7 @@ def _make(plan: _Plan, checkpoints: Path, say: Callable[[str], None]) -> Entry:
     test = plan.splits.test.to(plan.device)
     say(f"{plan.name}: trained in {duration(report.seconds)}, measuring on {len(test):,} test images")
     entry = _entry(plan, report, weights, measure_scores(stored, test, plan.recipe.settings()))
-    write_atomic(plan.folder / entry.file, weights)
-    _record(entry, plan.folder)
+    _record(entry, plan.folder, weights)
     _forget(checkpoints)
     for name, score in entry.scores.items():
         say(f"{plan.name}: {name} {score_text(score)}")
@@ -336,13 +335,14 @@ def _entry(plan: _Plan, report: TrainingReport, weights: bytes, scores: dict[str
     )
 
 
-def _record(entry: Entry, folder: Path) -> None:
-    """Put an entry into the manifest in place of the member's old one."""
+def _record(entry: Entry, folder: Path, weights: bytes | None = None) -> None:
+    """Put an entry into the manifest in place of the member's old one, together with new weights if there are any."""
     path = folder / zoo.MANIFEST
     with only_writer(path, wait=True):
         models = {**zoo.records(folder), entry.name: zoo.sealed(asdict(entry))}
         document = {"schema": zoo.SCHEMA, "models": dict(sorted(models.items()))}
-        write_atomic(path, (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        manifest = (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        write_together({path: manifest} | ({} if weights is None else {folder / entry.file: weights}))
 
 
 def _retitled(name: str, recipe: Recipe, folder: Path) -> Entry:
