@@ -23,6 +23,7 @@ from thesis_kit.certification import (
     ibp_margins,
     verified_error,
 )
+from thesis_kit.certification.bounds import BOUNDS as named_bounds
 from thesis_kit.checks import NonFiniteOutput, UnknownName
 from thesis_kit.models.residual import PreActivationBlock, small_resnet
 from thesis_kit.models.small import small_cnn
@@ -31,6 +32,7 @@ SLOPES = ("adaptive", "zero", "one", "same")
 BOUNDS = {"ibp": ibp_margins}
 BOUNDS |= {f"crown-ibp {slope}": partial(crown_ibp_margins, lower_slope=slope) for slope in SLOPES}
 BOUNDS |= {f"crown {slope}": partial(crown_margins, lower_slope=slope) for slope in SLOPES}
+BOUNDS |= {f"pure {slope}": partial(crown_margins, lower_slope=slope, pure=True) for slope in ("adaptive", "same")}
 
 
 def mlp():
@@ -157,8 +159,12 @@ class Dense:
         matrix, offset, shape = dense(layer, self.shapes[at])
         return self.add("affine", (at,), (matrix, offset), shape)
 
-    def bounds(self, lower, upper, refine_with=None):
-        """Interval bounds of all nodes; before a ReLU the better of these and CROWN's if a slope is given."""
+    def bounds(self, lower, upper, refine_with=None, pure=False):
+        """Interval bounds of all nodes; before a ReLU the better of these and CROWN's if a slope is given.
+
+        They are wanted of neurons that can be of both signs, and of all that are not off where a pool comes next; of
+        CROWN alone if pure.
+        """
         found = [(lower.flatten(), upper.flatten())]
         for kind, sources, detail in self.nodes[1:]:
             low, high = found[sources[0]]
@@ -168,8 +174,8 @@ class Dense:
                     eye = torch.eye(len(low), dtype=low.dtype)
                     above = torch.stack([self.crown(row, sources[0], found, refine_with) for row in eye])
                     below = torch.stack([-self.crown(-row, sources[0], found, refine_with) for row in eye])
-                    low = torch.where(wanted, torch.maximum(low, above), low)
-                    high = torch.where(wanted, torch.minimum(high, below), high)
+                    low = torch.where(wanted, above if pure else torch.maximum(low, above), low)
+                    high = torch.where(wanted, below if pure else torch.minimum(high, below), high)
                     found[sources[0]] = low, high
                 found.append((low.clamp_min(0), high.clamp_min(0)))
             elif kind == "max":
@@ -232,7 +238,8 @@ class Dense:
 
     def by_one_method(self, name, lower, upper, label):
         method, _, slope = name.partition(" ")
-        bounds, k = self.bounds(lower, upper, slope if method == "crown" else None), math.prod(self.shapes[-1])
+        bounds = self.bounds(lower, upper, slope if method in ("crown", "pure") else None, pure=method == "pure")
+        k = math.prod(self.shapes[-1])
         eye = torch.eye(k, dtype=lower.dtype)
         rows = [eye[label] - eye[j] for j in range(k)]
         if slope:
@@ -252,7 +259,7 @@ def test_bounds_are_the_textbooks(make):
     with torch.no_grad():
         for name, bound in BOUNDS.items():
             found = bound(model, x, y, eps)
-            for i in range(1 if name.startswith("crown ") else 2):  # a single image by the slowest
+            for i in range(1 if name.startswith(("crown ", "pure ")) else 2):  # a single image by the slowest
                 wanted = slow.margins(name, (x[i] - eps).clamp_min(0), (x[i] + eps).clamp_max(1), y[i])
                 assert torch.allclose(found[i], wanted, rtol=0, atol=1e-9), name
     intervals = slow.bounds((x[0] - eps).clamp_min(0), (x[0] + eps).clamp_max(1))
@@ -350,6 +357,26 @@ def test_crown_is_crown_ibp_where_intervals_are_exact_before_the_only_relu_and_b
         assert torch.allclose(*bounds, rtol=0, atol=1e-9)
     deep = network(all_convolutional)
     assert crown_margins(deep, x, y, 0.2).mean() > crown_ibp_margins(deep, x, y, 0.2).mean() + 0.003
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+def test_crown_is_never_below_the_others(make):
+    model, (x, y) = network(make), data(3)
+    for slope, eps in (("adaptive", 0.4), ("same", 0.05)):
+        others = ibp_margins(model, x, y, eps), crown_ibp_margins(model, x, y, eps, lower_slope=slope)
+        assert (crown_margins(model, x, y, eps, lower_slope=slope) >= torch.maximum(*others)).all()
+
+
+def test_crown_alone_can_prove_less_than_intervals():
+    """z = (max(0, x) + 0.1, 0) on [−1, 1.1]: the line below the ReLU is x, which falls to −1."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2)).double()
+    with torch.no_grad():
+        model[1].weight.fill_(2.1), model[1].bias.fill_(-1)
+        model[3].weight.copy_(torch.tensor([[1.0], [0.0]])), model[3].bias.copy_(torch.tensor([0.1, 0.0]))
+    x, y = torch.full((1, 1, 1, 1), 0.5, dtype=torch.float64), torch.tensor([0])
+    for name, least in (("ibp", 0.1), ("crown-ibp", -0.9), ("crown-pure", -0.9), ("crown", 0.1)):
+        assert verified_error(model, x, y, 0.5, bound=name).verified.item() == (least > 0)
+        assert named_bounds[name](model, x, y, 0.5)[0, 1].item() == pytest.approx(least)
 
 
 @pytest.mark.parametrize("name", ["ibp", "crown-ibp adaptive", "crown-ibp same", "crown one"])

@@ -25,7 +25,8 @@ from torch.nn import functional as F
 from thesis_kit.certification.bounds.activations import Activation, Line, lowest
 from thesis_kit.certification.bounds.boxes import Interval
 
-_HALVINGS = 24  # of the interval that a tangent's point is sought in
+_HALVINGS = 20  # of the interval that a tangent's point is sought in
+_ROUNDING = 1e-9  # how far below an end a tangent may pass that is then raised
 Function = Callable[[Tensor], Tensor]
 
 
@@ -113,13 +114,13 @@ def _tangent(
     respect to that point is 0.
     """
     with torch.no_grad():
-        above_lower = partial(_tangent_above, f, slope, lower)
-        above_upper = partial(_tangent_above, f, slope, upper)
+        above_lower = partial(_height_of_tangent, f, slope, lower)
+        above_upper = partial(_height_of_tangent, f, slope, upper)
         left = torch.where(first > lower, _sought(above_lower, last, first), first)
         right = torch.where(last < upper, _sought(above_upper, first, last), last)
         middle = torch.lerp(lower, upper, 0.5)
         point = torch.maximum(torch.minimum(middle, right), left)
-        there = there & (left <= right) & above_lower(left) & above_upper(right)
+        there = there & (left <= right) & (above_lower(left) >= -_ROUNDING) & (above_upper(right) >= -_ROUNDING)
         at_left, at_right = (point == left) & (left > lower), (point == right) & (right < upper)
     free = torch.lerp(lower, upper, 0.5).clamp(left, right)
     a = slope(free)
@@ -128,26 +129,32 @@ def _tangent(
     return a, point, there
 
 
-def _tangent_above(f: Function, slope: Function, end: Tensor, point: Tensor) -> Tensor:
-    """Whether the tangent at ``point`` passes above f at ``end``; rounding aside where they are the same."""
-    return f(point) + slope(point) * (end - point) >= f(end) - 1e-15 * (1 + f(end).abs())
+def _height_of_tangent(f: Function, slope: Function, end: Tensor, point: Tensor) -> Tensor:
+    """How far above f the tangent at ``point`` passes at ``end``."""
+    return f(point) + slope(point) * (end - point) - f(end)
 
 
-def _sought(holds: Callable[[Tensor], Tensor], good: Tensor, bad: Tensor) -> Tensor:
-    """The point nearest to ``bad`` where a condition still holds that holds at ``good``, by halving."""
+def _sought(height: Function, good: Tensor, bad: Tensor) -> Tensor:
+    """The point nearest to ``bad`` where a height is still not negative, as it is at ``good``: by halving, and by a
+    straight line in what is left."""
+    high, low = height(good), height(bad)
     for _ in range(_HALVINGS):
         half = torch.lerp(good, bad, 0.5)
-        fits = holds(half)
-        good, bad = torch.where(fits, half, good), torch.where(fits, bad, half)
-    return good
+        at = height(half)
+        fits = at >= 0
+        good, high = torch.where(fits, half, good), torch.where(fits, at, high)
+        bad, low = torch.where(fits, bad, half), torch.where(fits, low, at)
+    share = high / (high - low).clamp_min(1e-300)
+    return torch.where((high >= 0) & (low < 0), torch.lerp(good, bad, share.clamp(0, 1)), good)
 
 
 def _most_of_concave(f: Function, slope: Function, a: Tensor, first: Tensor, last: Tensor, touch: Tensor) -> Tensor:
     """An upper bound of f(z) − a · z for z in [first, last], where f is concave, by tangents at three points."""
     bounds = []
     for point in (first, last, torch.maximum(torch.minimum(touch, last), first)):
-        rise = slope(point) - a
-        past = rise.clamp_min(0) * (last - point) - rise.clamp_max(0) * (point - first)
+        with torch.no_grad():  # 0 but for rounding where the bound is reached, and no part of its derivative
+            rise = slope(point) - a
+            past = rise.clamp_min(0) * (last - point) - rise.clamp_max(0) * (point - first)
         bounds.append(f(point) - a * point + past)
     return torch.stack(bounds).amin(dim=0)
 

@@ -63,7 +63,9 @@ class Values:
         """Sums, means, parts and orders of an image's own numbers, with coefficients of at least 0."""
         probe = self.probe(source)
         together, alone = function(probe), [function(one) for one in probe.split(1)]
-        apart = len(together) == len(probe) and all(one.shape == together[:1].shape for one in alone)
+        apart = (
+            together.ndim > 0 and len(together) == len(probe) and all(one.shape == together[:1].shape for one in alone)
+        )
         if not (apart and torch.allclose(torch.cat(alone), together, rtol=1e-3, atol=1e-5)):
             raise Unbounded(_MIXES)
         number = self.tracer.add(Affine(lambda x, *_: function(x)), source.number)
@@ -361,6 +363,7 @@ _BOTH: dict[str, Callable] = {
 
 METHODS: dict[str, Callable] = {
     **_BOTH, "view": _view, "contiguous": _same, "to": _cast, "float": _to(torch.float32), "double": _to(torch.float64),
+    "half": _to(torch.float16), "bfloat16": _to(torch.bfloat16),
     "size": _asked("size"), "dim": _asked("dim"), "numel": _asked("numel"),
     **_in_place(("relu", "sigmoid", "tanh", "abs", "clamp", "add", "sub", "mul", "div", "neg")),
 }  # fmt: skip
