@@ -368,6 +368,18 @@ def test_under_no_grad_every_answer_is_the_same(name):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
+def test_another_default_precision_changes_nothing(name):
+    expected = FUNCTIONS[name](plain_network(), images(), labels())
+    x, y, model = images(), labels(), plain_network()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = FUNCTIONS[name](model, x, y)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert close(found, expected, 1e-5)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_in_inference_mode_the_answer_is_right_or_a_sentence(name):
     x, y, model = images(), labels(), plain_network()
     expected = FUNCTIONS[name](plain_network(), x, y)
