@@ -7,7 +7,15 @@
 # call a smudge. The standard cure, *adversarial training*, works and is slow: it attacks the network at every step of
 # its training. The first answer of the thesis {cite:p}`ghiasi2022thesis` is *Free adversarial training*
 # {cite:p}`shafahi2019free`, which gets the attack out of a computation that training makes anyway.
-#
+
+# %% [setup]
+
+# %% tags=["hide-input"]
+from thesis_kit.show import diagrams
+
+diagrams.free("Figure 1.1")
+
+# %% [markdown]
 # :::{admonition} What you will see, and how long it takes
 # :class: tip
 # - a few digits, one attack, and a slider over its strength;
@@ -22,8 +30,6 @@
 # a neural network and a gradient are, and no more.
 # :::
 
-# %% [setup]
-
 # %% tags=["hide-input"]
 import torch
 from IPython.display import Markdown
@@ -32,7 +38,8 @@ from thesis_kit import attacks, evaluation, training
 from thesis_kit.chapters.defenses import arms as defenses
 from thesis_kit.chapters.defenses import figures
 from thesis_kit.ledger import results
-from thesis_kit.ledger.judging import difference
+from thesis_kit.show.reports import attacks_table, differences, source
+from thesis_kit.show.tables import table
 from thesis_kit.show.verdicts import claims_table
 
 P = session.chapter("defenses")
@@ -70,7 +77,7 @@ def attacked(eps):
 
 
 figures.attack_slider(
-    natural, shown, attacked, RADII, start=6, label="Figure 1.1",
+    natural, shown, attacked, RADII, start=6, label="Figure 1.2",
     caption="Test images under a PGD attack of growing radius on a network trained in the ordinary way. Above each image: "
     "the network's answer and how sure it is. Below: the change, red where ink was added and blue where it was taken. "
     f"The rest of the chapter takes ε = {P.eps:.3g}, that is {P.eps:.0%} of the way from paper to ink.",
@@ -84,10 +91,15 @@ figures.attack_slider(
 test = splits.test
 coins = torch.rand(test.x.shape, generator=session.generator()).round().to(test.x.device)
 noisy = test.x + P.eps * (2 * coins - 1)
-print(f"clean images               {evaluation.accuracy(natural, test):.0%}")
-print(f"random changes of size ε   {evaluation.accuracy(natural, (noisy.clamp(0, 1), test.y)):.0%}")
 under_attack = evaluation.robust_accuracy(natural, test, evaluation.reference_attack(P.eps))
-print(f"aimed changes up to ε      {under_attack.robust_accuracy:.0%}")
+table(
+    {
+        "clean images": f"{evaluation.accuracy(natural, test):.0%}",
+        "random changes of size ε": f"{evaluation.accuracy(natural, (noisy.clamp(0, 1), test.y)):.0%}",
+        "aimed changes up to ε": f"{under_attack.robust_accuracy:.0%}",
+    },
+    caption="images read rightly",
+)
 
 # %% [markdown]
 # The attack is *projected gradient descent*, PGD {cite:p}`madry2018`. It climbs the loss by small steps. The steepest
@@ -127,9 +139,7 @@ print(f"aimed changes up to ε      {under_attack.robust_accuracy:.0%}")
 # it, as the package runs it:
 
 # %% tags=["hide-input"]
-import inspect
-
-print(inspect.getsource(training.Free.minibatch))
+source(training.Free.minibatch)
 
 # %% [markdown]
 # `run.descend` makes one pass, updates the weights and, if asked, returns the gradient at its input. That gradient belongs
@@ -168,12 +178,12 @@ for name in ("free-8", "pgd-7"):
     )
 
 # %% tags=["nbval-check-output", "hide-input"]
-print(figures.cost_lines(reports, methods, splits.train, P.batch_size))
+figures.cost_table(reports, methods, splits.train, P.batch_size)
 
 # %%
 for name, model in models.items():
-    print(f"\n{name}, trained in {reports[name].seconds:.0f} s")
-    print(evaluation.robust_accuracy(model, test, evaluation.reference_attack(P.eps)))
+    found = evaluation.robust_accuracy(model, test, evaluation.reference_attack(P.eps))
+    display(attacks_table(found, caption=f"{name}, trained in {reports[name].seconds:.0f} s"))
 
 # %% tags=["hide-input"]
 from thesis_kit.chapters.defenses.settings import DEFENSES
@@ -203,7 +213,7 @@ Markdown(f"*{recorded.provenance()}.*")
 
 # %% tags=["hide-input"]
 figures.cost_figure(
-    figures.recorded_points(recorded, figures.NAMES), label="Figure 1.2",
+    figures.recorded_points(recorded, figures.NAMES), label="Figure 1.3",
     caption="Robust accuracy against cost, recorded: mean over ten seeds with 95% intervals. Every method makes the same "
     "number of weight updates, and Free with m = 8 is also shown with twice as many. Points of equal cost are set side by "
     "side: all around 1 cost what ordinary training costs, all around 2 twice as much. PGD-7 costs eight times as much.",
@@ -219,16 +229,19 @@ figures.cost_figure(
 
 # %% tags=["hide-input"]
 SHOWN = {"free-8": "Free, m = 8", "free-8 twice": "the same, twice the updates", "n-fgsm": "N-FGSM", "pgd-7": "PGD-7"}
+rows = []
 for arm, name in SHOWN.items():
     found, passes = recorded.mean("R", arm), recorded.mean("passes", arm).value
-    print(f"{name:29} {passes:5,.0f} passes  R {100 * found.value:.1f}% [{100 * found.low:.1f}, {100 * found.high:.1f}]")
-print("\nFree over PGD-7, image by image:")
-print(f"  an eighth of the passes       {difference(recorded, 'R(free-8) - R(pgd-7)')}")
-print(f"  a quarter of the passes       {difference(recorded, 'R(free-8 twice) - R(pgd-7)')}")
-print(f"  the same, strong ensemble     {difference(recorded, 'worst(free-8 twice) - worst(pgd-7)')}")
-print("N-FGSM over Free, image by image:")
-print(f"  Free with as many updates     {difference(recorded, 'R(n-fgsm) - R(free-8)')}")
-print(f"  Free with as many passes      {difference(recorded, 'R(n-fgsm) - R(free-8 twice)')}")
+    rows.append((name, f"{passes:,.0f}", f"{100 * found.value:.1f}% [{100 * found.low:.1f}, {100 * found.high:.1f}]"))
+display(table(rows, ("training", "passes", "R")))
+display(differences(recorded, {
+    "an eighth of the passes": "R(free-8) - R(pgd-7)",
+    "a quarter of the passes": "R(free-8 twice) - R(pgd-7)",
+    "the same, strong ensemble": "worst(free-8 twice) - worst(pgd-7)",
+}, caption="Free over PGD-7, image by image"))
+differences(recorded, {
+    "Free with as many updates": "R(n-fgsm) - R(free-8)", "Free with as many passes": "R(n-fgsm) - R(free-8 twice)",
+}, caption="N-FGSM over Free, image by image")
 
 # %% [markdown]
 # Most of the gap closes. For a quarter of its passes Free comes within three points of PGD-7, which is the thesis's stronger
@@ -241,11 +254,13 @@ print(f"  Free with as many passes      {difference(recorded, 'R(n-fgsm) - R(fre
 
 # %% tags=["hide-input"]
 robust = [100 * share for share in recorded.scalars("R", "natural").values()]
-print(f"R of ordinary training, {len(robust)} seeds: {min(robust):.1f}% to {max(robust):.1f}%, mean {sum(robust) / len(robust):.1f}%")
-print(f"seconds of training at {recorded.mean('passes', 'natural').value:,.0f} passes, from seed to seed:")
+rows = [("R of ordinary training (%)", *(f"{x:.1f}" for x in (min(robust), max(robust), sum(robust) / len(robust))))]
 for arm in ("natural", "free-2", "free-4", "free-8"):
     seconds = recorded.scalars("train_seconds", arm).values()
-    print(f"  {figures.NAMES[arm]:12} {min(seconds):4.1f} to {max(seconds):4.1f}, mean {sum(seconds) / len(seconds):4.1f}")
+    spread = min(seconds), max(seconds), sum(seconds) / len(seconds)
+    rows.append((f"seconds, {figures.NAMES[arm]}", *(f"{x:.1f}" for x in spread)))
+passes = f"{recorded.mean('passes', 'natural').value:,.0f}"
+table(rows, ("from seed to seed", "least", "most", "mean"), caption=f"{len(robust)} seeds, {passes} passes of training each")
 
 # %% [markdown]
 # These four do nearly the same sums, so most of the spread is noise of the machine: what else ran on it at that moment. The
@@ -263,7 +278,7 @@ clean, robust = (
     dict(zip(REPLAYS, figures.recorded_points(recorded, REPLAYS.values(), measure), strict=True)) for measure in ("N", "R")
 )
 figures.replays_figure(
-    clean, robust, label="Figure 1.3",
+    clean, robust, label="Figure 1.4",
     caption="What m does, recorded: clean accuracy (left) and accuracy under PGD-20 (right) of Free training at equal "
     "numbers of weight updates; mean over ten seeds with 95% intervals. Mind the scales.",
 )
@@ -295,19 +310,18 @@ COMPARED = ["natural", "free-8", "fgsm-rs", "n-fgsm", "pgd-7"]
 STAGES = {"none": "N", "PGD-10, small steps": "weak", "PGD-20": "R", "strong ensemble": "worst"}
 figures.attacks_figure(
     {arm: {stage: recorded.mean(measure, arm).value for stage, measure in STAGES.items()} for arm in COMPARED},
-    label="Figure 1.4",
+    label="Figure 1.5",
     caption="Accuracy as the attack grows stronger, recorded; means over ten seeds. Every line falls. Look at the last "
     "stretch: a line that falls much more steeply there than the others belongs to a defense that PGD-20 flattered.",
 )
 
 # %% tags=["hide-input"]
-print("from PGD-20 to the strong ensemble:")
-for arm in COMPARED:
-    print(f"  {figures.NAMES[arm]:12} {difference(recorded, f'worst({arm}) - R({arm})')}")
-print("PGD-7 over Free, m = 8, at as many updates:")
-for name, contrast in {"PGD-20": "R(pgd-7) - R(free-8)", "strong ensemble": "worst(pgd-7) - worst(free-8)",
-                       "second − first": "worst(pgd-7) - worst(free-8) - (R(pgd-7) - R(free-8))"}.items():
-    print(f"  {name:15} {difference(recorded, contrast)}")
+display(differences(recorded, {figures.NAMES[arm]: f"worst({arm}) - R({arm})" for arm in COMPARED},
+                    caption="from PGD-20 to the strong ensemble"))
+differences(recorded, {
+    "PGD-20": "R(pgd-7) - R(free-8)", "strong ensemble": "worst(pgd-7) - worst(free-8)",
+    "second − first": "worst(pgd-7) - worst(free-8) - (R(pgd-7) - R(free-8))",
+}, caption="PGD-7 over Free, m = 8, at as many updates")
 
 # %% [markdown]
 # Of the four robust networks none falls apart: for them PGD-20 was a mild judge, but no blind one. Nor does it change the order
@@ -328,7 +342,7 @@ for name, contrast in {"PGD-20": "R(pgd-7) - R(free-8)", "strong ensemble": "wor
 
 # %% tags=["hide-input"]
 figures.collapse_figure(
-    {arm: list(recorded.curves("R", arm).values()) for arm in defenses.COLLAPSE_ARMS}, label="Figure 1.5",
+    {arm: list(recorded.curves("R", arm).values()) for arm in defenses.COLLAPSE_ARMS}, label="Figure 1.6",
     caption=f"Robust accuracy through single-step training at radius {P.collapse_eps:g}, recorded; one thin line a seed.",
 )
 
@@ -354,7 +368,7 @@ for arm in (*defenses.COLLAPSE_ARMS, *defenses.ENLARGED_ARMS):
     size = "28 × 28" if where == "enlarged" else "8 × 8"
     found[f"{name.upper()}, {size}"] = tuple(recorded.mean(measure, arm).value for measure in ("N", "one step", "R"))
 figures.one_step_figure(
-    found, label="Figure 1.6",
+    found, label="Figure 1.7",
     caption="What a single step finds and what PGD finds on networks trained by single steps, recorded: digits as they "
     f"are (radius {P.collapse_eps:g}) and enlarged (radius {P.enlarged_eps:g}). The longer the bar, the more a network "
     "has learned the one step instead of the task. A short bar is good only if the clean images (square) are read: N-FGSM's "
@@ -405,7 +419,7 @@ T = session.chapter("transfer")
 tasks = {task: session.splits("transfer", task=task) for task in ("source", "target")}
 examples = [s.validation.x[s.validation.y == c][0] for s in tasks.values() for c in range(8)]
 scene_figures.sheet(
-    torch.stack(examples), columns=8, label="Figure 1.7",
+    torch.stack(examples), columns=8, label="Figure 1.8",
     caption="An image of each of eight classes of the source task (above) and of the target task (below). The source "
     "networks have never seen a shape of the lower row.",
     alt="Eight pictures of the source task above eight pictures of the target task, one a class.",
@@ -421,7 +435,7 @@ judged = {}
 for arm in ("natural", "free-8"):
     headed = training.linear_head(source_network(session, arm), target.train, n_classes=T.target.n_classes)
     judged[arm] = evaluation.robust_accuracy(headed, target.test, attack)
-    print(f"\nnew head on {arm} features\n{judged[arm]}")
+    display(attacks_table(judged[arm], caption=f"new head on {arm} features"))
 
 # %% tags=["nbval-check-output"]
 gap = judged["free-8"].robust_accuracy - judged["natural"].robust_accuracy
@@ -444,7 +458,7 @@ transfer_figures.inherited_figure(
         "natural-head@moved": "other looks: natural features",
         "robust-head@moved": "other looks: robust features",
     },
-    label="Figure 1.8",
+    label="Figure 1.9",
     caption="What a head fitted to clean images inherits, recorded; means over seeds with 95% intervals. \"Other classes\": "
     "source and target show different shapes. \"Other looks\": the same shapes with other textures on other backgrounds; "
     "there the robust source was trained by Free.",
@@ -457,19 +471,18 @@ transfer_figures.inherited_figure(
 # first line below). And not everything is inherited: on its own task the source stands better, and so does its cheaper sister.
 
 # %% tags=["hide-input"]
-print("clean accuracy, robust over natural features")
-print(f"  other looks    {difference(inherited, 'N(robust-head@moved) - N(natural-head@moved)')}")
-print(f"  other classes  {difference(inherited, 'N(robust-head) - N(natural-head)')}\n")
-print(
-    transfer_figures.accuracy_lines(
-        inherited,
-        {
-            "natural": "ordinary training, own task",
-            "free-8": "Free, m = 8, own task",
-            "pgd-7": "PGD-7, own task",
-            "robust-head": "PGD-7 and a new head, target",
-        },
-    )
+display(differences(inherited, {
+    "other looks": "N(robust-head@moved) - N(natural-head@moved)",
+    "other classes": "N(robust-head) - N(natural-head)",
+}, caption="clean accuracy, robust over natural features"))
+transfer_figures.accuracy_table(
+    inherited,
+    {
+        "natural": "ordinary training, own task",
+        "free-8": "Free, m = 8, own task",
+        "pgd-7": "PGD-7, own task",
+        "robust-head": "PGD-7 and a new head, target",
+    },
 )
 
 # %% [markdown]
@@ -486,7 +499,7 @@ print(
 
 # %% tags=["hide-input"]
 transfer_figures.depth_figure(
-    inherited, transfer.DEPTHS, label="Figure 1.9",
+    inherited, transfer.DEPTHS, label="Figure 1.10",
     caption="Accuracy on the source task after the last k of seven blocks were drawn anew and trained on clean images, "
     "recorded; means over seeds with 95% intervals.",
 )
@@ -517,7 +530,7 @@ transfer_figures.depth_figure(
 
 # %% tags=["hide-input"]
 transfer_figures.distillation_figure(
-    inherited, label="Figure 1.10",
+    inherited, label="Figure 1.11",
     caption="Clean and robust accuracy on the target's validation images as the strength λ grows, recorded; means over seeds.",
 )
 
@@ -527,7 +540,7 @@ transfer_figures.distillation_figure(
 
 # %% tags=["hide-input"]
 ROUTES = {"robust-head": "head on frozen features", "lwf": "distilled, λ chosen", "fine-tuned": "fine-tuned, λ = 0"}
-print(transfer_figures.accuracy_lines(inherited, ROUTES))
+transfer_figures.accuracy_table(inherited, ROUTES)
 
 # %% [markdown]
 # Distilled features are about as robust as frozen ones, and the network reads the target better; fine-tuning without the
@@ -545,7 +558,7 @@ print(transfer_figures.accuracy_lines(inherited, ROUTES))
 
 # %% tags=["hide-input"]
 transfer_figures.low_data_figure(
-    inherited, T.per_class, label="Figure 1.11",
+    inherited, T.per_class, label="Figure 1.12",
     caption="Clean accuracy (left) and accuracy under PGD-20 (right) against the number of target images a class, recorded; "
     "means over seeds with 95% intervals.",
 )
@@ -578,7 +591,7 @@ transfer_figures.low_data_figure(
 # %% tags=["hide-input"]
 claims_table("defenses")
 
-# %% tags=["nbval-check-output", "hide-input"]
+# %% tags=["nbval-check-output", "hide-cell"]
 for line in claims_table("defenses").verdict_lines():
     print(line)
 

@@ -6,7 +6,15 @@
 # The last chapter judged defenses by attacks, and every number in it came with an unspoken "so far": nobody knows next
 # year's attack. A *certificate* promises more. Beside its answer for an image the network hands out a radius and a proof: no
 # image within that radius gets another answer. There is nothing left to try.
-#
+
+# %% [setup]
+
+# %% tags=["hide-input"]
+from thesis_kit.show import diagrams
+
+diagrams.shadow("Figure 2.1")
+
+# %% [markdown]
 # The thesis asks what such a promise is worth to the person who reads it {cite:p}`ghiasi2022thesis,ghiasi2020shadow`. It makes
 # images that a person reads as before, that the network reads wrongly, and that come with a certificate all the same. No
 # proof is broken in doing so, and that is the point.
@@ -24,8 +32,6 @@
 # [the first chapter](01_defenses.ipynb).
 # :::
 
-# %% [setup]
-
 # %% tags=["hide-input"]
 import math
 
@@ -40,7 +46,8 @@ from thesis_kit.chapters.certificates import figures
 from thesis_kit.ledger import results
 from thesis_kit.show import scene_pictures as scenes
 from thesis_kit.ledger.claims import catalog
-from thesis_kit.ledger.judging import difference
+from thesis_kit.show.reports import differences
+from thesis_kit.show.tables import table
 from thesis_kit.show.verdicts import claims_table
 
 P = session.chapter("certificates")
@@ -74,8 +81,11 @@ networks = {sigma: smoothed_network(session, sigma) for sigma in P.sigmas}
 # Move the slider. Each position has its own network, trained on that much noise.
 
 # %% tags=["hide-input"]
+diagrams.smoothing("Figure 2.2")
+
+# %% tags=["hide-input"]
 figures.noise_slider(
-    networks, test.x[:1], names, n=P.n, start=1, label="Figure 2.1",
+    networks, test.x[:1], names, n=P.n, start=1, label="Figure 2.3",
     caption="Three noisy copies of a scene, and what the network answers to two hundred of them. Below the slider: the "
     "certified answer and radius.",
 )
@@ -102,7 +112,7 @@ figures.noise_slider(
 
 # %% tags=["hide-input"]
 figures.caps_figure(
-    P.alpha, label="Figure 2.2",
+    P.alpha, label="Figure 2.4",
     caption="The largest radius that n samples can certify, all of them agreeing, at α = 0.001. Not measured: this is "
     "equation (2.2).",
 )
@@ -175,7 +185,7 @@ figures.triptych(
         "Shadow": (forged.images[few], forged.certificates[few]),
         "ℓ₂-PGD": (ordinary, certification.certify(model, ordinary, **certify)),
     },
-    names, label="Figure 2.3",
+    names, label="Figure 2.5",
     caption=f"Certified labels and radii of natural images, of Shadow images, and of ordinary adversarial images of the same "
     f"norm (σ = {P.sigma:g}, {P.n:,} samples, α = {P.alpha:g}).",
 )
@@ -191,7 +201,7 @@ figures.triptych(
 
 # %% tags=["hide-input"]
 scenes.sheet(
-    forged.images[hidden], [f"{i + 1}" for i in range(len(part) - P.images_few)], columns=4, label="Figure 2.4",
+    forged.images[hidden], [f"{i + 1}" for i in range(len(part) - P.images_few)], columns=4, label="Figure 2.6",
     caption="Forged images without their labels. The network certifies every one, or nearly, as something else than it shows.",
     alt="Scenes with smooth gray shadows; the labels are given below.",
 )
@@ -217,6 +227,9 @@ Markdown(f":::{{admonition}} Answers\n:class: dropdown\n{answers}\n:::")
 # them: on the cross-entropy of the bounds instead of the logits, while the box grows. CROWN-IBP {cite:p}`zhang2020crownibp` uses
 # tighter bounds on the way, by carrying a linear function of the logits back through the network once.
 
+# %% tags=["hide-input"]
+diagrams.intervals("Figure 2.7")
+
 # %%
 eps = P.interval_eps[0]
 bounded, some = bounded_network(session, "crown-ibp", eps), test[: P.interval_images]
@@ -237,7 +250,7 @@ print(fakes)
 scenes.sheet(
     torch.cat([x, fakes.images]),
     [names[label] for label in y.tolist()] + [f"proved: {names[t]}" for t in fakes.targets.tolist()],
-    columns=P.images_few, label="Figure 2.5",
+    columns=P.images_few, label="Figure 2.8",
     caption="Natural images (above) and forged ones (below), with what is proved of every image in the box around them.",
     alt="Three scenes and their forged versions with smooth gray shadows.",
 )
@@ -264,7 +277,7 @@ for arm in certificates_runs.INSIDE:
 
 # %% tags=["hide-input"]
 figures.accuracy_curves(
-    recorded, P.sigmas, label="Figure 2.6",
+    recorded, P.sigmas, label="Figure 2.9",
     caption="Certified accuracy against the radius, recorded: natural test images, three networks for every σ, 10,000 samples.",
 )
 
@@ -274,7 +287,7 @@ figures.accuracy_curves(
 
 # %% tags=["hide-input"]
 figures.budget_figure(
-    recorded, label="Figure 2.7",
+    recorded, label="Figure 2.10",
     caption=f"Certified radii of the same images with growing budgets, recorded (σ = {P.sigma:g}); one thin line an image. "
     "The smaller budgets are the first samples of the largest.",
 )
@@ -290,16 +303,17 @@ figures.budget_figure(
 
 # %% tags=["hide-input"]
 figures.radii_figure(
-    recorded, P.sigmas, label="Figure 2.8",
+    recorded, P.sigmas, label="Figure 2.11",
     caption="Mean certified radii of natural images and of the Shadow images made of them, in units of σ, recorded; 95% intervals.",
 )
 
 # %% tags=["hide-input"]
-print(figures.radii_lines(recorded, {f"shadow@{sigma:g}": f"Shadow, σ = {sigma:g}" for sigma in P.sigmas}))
-print("\ncertificates of the largest radius that the budget allows:")
-for sigma in P.sigmas:
-    print(f"  σ = {sigma:<4g} natural {figures.share_at_cap(recorded, f'natural@{sigma:g}', sigma):4.0%}   "
-          f"Shadow {figures.share_at_cap(recorded, f'shadow@{sigma:g}', sigma):4.0%}")
+display(figures.radii_table(recorded, {f"shadow@{sigma:g}": f"Shadow, σ = {sigma:g}" for sigma in P.sigmas}))
+capped = {
+    f"σ = {sigma:g}": [f"{figures.share_at_cap(recorded, f'{kind}@{sigma:g}', sigma):.0%}" for kind in ("natural", "shadow")]
+    for sigma in P.sigmas
+}
+table(capped, ("noise", "natural", "Shadow"), caption="certificates of the largest radius that the budget allows")
 
 # %% [markdown]
 # Every one of these images could be given a wrong label with a certificate, at every $\sigma$. So the core of the claim stands: a
@@ -318,7 +332,7 @@ for sigma in P.sigmas:
 # %% tags=["hide-input"]
 ARMS = {"economical": "this chapter's steps and draws", "published": "the published ones", "n=10000": "the images as they are"}
 figures.bars_figure(
-    recorded, "radius", ARMS, axis_label="mean certified radius", label="Figure 2.9",
+    recorded, "radius", ARMS, axis_label="mean certified radius", label="Figure 2.12",
     caption=f"Mean certified radii of forgeries of {recorded.document['config']['images_few']} images a seed at σ = {P.sigma:g}, recorded, "
     "with 95% intervals: made with the steps and draws of this chapter, and with the published ones. Below, the images themselves.",
 )
@@ -333,11 +347,12 @@ figures.bars_figure(
 
 # %% tags=["hide-input"]
 READERS = {"read": "trained on clean images", "read_shaded": "trained under random light"}
-print(f"{'':28} {'natural':>8} {'Shadow':>8}")
+rows = []
 for sigma in P.sigmas:
     for measure, name in READERS.items():
         found = [recorded.mean(measure, f"{kind}@{sigma:g}").value for kind in ("natural", "shadow")]
-        print(f"σ = {sigma:<4g} {name:27} {found[0]:8.0%} {found[1]:8.0%}")
+        rows.append((f"σ = {sigma:g}, {name}", f"{found[0]:.0%}", f"{found[1]:.0%}"))
+table(rows, ("reading network", "natural", "Shadow"))
 
 # %% [markdown]
 # Both read all natural images. On Shadow images the first reads only about half, and the second reads all of them. So the class is there; what the first
@@ -353,16 +368,17 @@ for sigma in P.sigmas:
 # %% tags=["hide-input"]
 ARMS = {"shadow@0.25": "Shadow", "plain": "without penalties", "l2": "ℓ₂-PGD of the same norm"}
 figures.bars_figure(
-    recorded, "radius", ARMS, axis_label="mean certified radius", label="Figure 2.10",
+    recorded, "radius", ARMS, axis_label="mean certified radius", label="Figure 2.13",
     caption="Mean certified radii of forged images, recorded, with 95% intervals; a failed forgery counts as zero.",
 )
 
 # %% tags=["hide-input"]
-print(f"{'':24} forged  variation   norm  similarity  read  read (light)")
+rows = []
 for arm, name in ARMS.items():
     found = {m: recorded.mean(m, arm).value for m in ("forged", "log_tv", "norm", "ssim", "read", "read_shaded")}
-    print(f"{name:24} {found['forged']:6.0%} {math.exp(found['log_tv']):10.1f} {found['norm']:6.2f} {found['ssim']:11.2f} "
-          f"{found['read']:5.0%} {found['read_shaded']:13.0%}")
+    numbers = f"{math.exp(found['log_tv']):.1f}", f"{found['norm']:.2f}", f"{found['ssim']:.2f}"
+    rows.append((name, f"{found['forged']:.0%}", *numbers, f"{found['read']:.0%}", f"{found['read_shaded']:.0%}"))
+table(rows, ("attack", "forged", "variation", "norm", "similarity", "read", "read (light)"))
 
 # %% [markdown]
 # (Total variation, norm and structural similarity to the natural image are means; *read* is the share whose class the two networks from above
@@ -370,7 +386,7 @@ for arm, name in ARMS.items():
 # the total variation leaves little to recognize. The ordinary attack of the same norm is stronger still: nearly all of its certificates are the largest
 # that the budget allows. That could hardly come out otherwise, for it may add any shadow of that norm, and everything else too. What it
 # adds does not look like a shadow. But do not take the last two columns for what a person sees. The two networks hardly ever name the
-# class of its images, and yet these are nearly as similar to the natural ones as Shadow's are, and in Figure 2.3 their shapes can be made out: an attack
+# class of its images, and yet these are nearly as similar to the natural ones as Shadow's are, and in Figure 2.5 their shapes can be made out: an attack
 # aimed at a wrong class carries over to other networks of the same scenes. So *read* counts what fools networks, not what can be
 # read. The same caution is due to Shadow's own number; beside it belongs what people answer in a blind test. Shadow, then, is not the
 # strongest attack on a smoothed classifier; it is the one whose images bear being looked at.
@@ -386,7 +402,7 @@ ARMS = {
     "one-renewed": "1 draw, new at every step",
 }
 figures.bars_figure(
-    recorded, "radius", ARMS, axis_label="mean certified radius", label="Figure 2.11",
+    recorded, "radius", ARMS, axis_label="mean certified radius", label="Figure 2.14",
     caption="The same attack on one wrong class drawn by lot, with other draws of noise, recorded, with 95% intervals.",
 )
 
@@ -396,8 +412,8 @@ figures.bars_figure(
 # the passes:
 
 # %%
-print("mean radius, 1 draw new at every step over 64 fixed draws:")
-print(f"  {difference(recorded, 'radius(one-renewed) - radius(draws)', points=False)}")
+differences(recorded, {"1 draw, new at every step": "radius(one-renewed) - radius(draws)"}, points=False,
+            caption="mean radius gained over 64 fixed draws")
 
 # %% [markdown]
 # So it is freshness that makes a forged image certified, not averaging: what matters is that no draw can be learned by heart. For whoever
@@ -412,16 +428,17 @@ print(f"  {difference(recorded, 'radius(one-renewed) - radius(draws)', points=Fa
 # %% tags=["hide-input"]
 ARMS = {arm: catalog().chapters["certificates"].arms[arm] for arm in ("ibp@2", "crown-ibp@2", "ibp@8", "crown-ibp@8")}
 figures.bounds_figure(
-    recorded, ARMS, label="Figure 2.12",
+    recorded, ARMS, label="Figure 2.15",
     caption="Share of test images that interval bounds verify, recorded, with 95% intervals: natural images with the right label, and the "
     "forged ones with a wrong label.",
 )
 
 # %% tags=["hide-input"]
-print(f"{'':32} clean accuracy   Shadow images read   (light)")
-for arm, name in ARMS.items():
-    found = [recorded.mean(measure, arm).value for measure in ("N", "read", "read_shaded")]
-    print(f"{name:32} {found[0]:14.0%} {found[1]:20.0%} {found[2]:9.0%}")
+shares = {
+    name: [f"{recorded.mean(measure, arm).value:.0%}" for measure in ("N", "read", "read_shaded")]
+    for arm, name in ARMS.items()
+}
+table(shares, ("network", "clean accuracy", "Shadow images read", "(light)"))
 
 # %% [markdown]
 # At 2/255 there is no doubt: it is *easier* to prove a forged image wrong than a natural one right. The forger may look for a place deep
@@ -429,13 +446,12 @@ for arm, name in ARMS.items():
 # of those forged against noise. At 8/255 the mean difference is as large, but its interval is very wide. Seed by seed one sees why:
 
 # %% tags=["hide-input"]
-print(f"{'':32} natural verified      forged")
-for arm, name in ARMS.items():
-    columns = [
-        " ".join(f"{100 * images.mean():4.0f}" for images in recorded.per_image(measure, arm).values())
-        for measure in ("verified", "forged")
-    ]
-    print(f"{name:32} {columns[0]}   {columns[1]}")
+by_seed = {
+    name: [", ".join(f"{100 * images.mean():.0f}" for images in recorded.per_image(measure, arm).values())
+           for measure in ("verified", "forged")]
+    for arm, name in ARMS.items()
+}
+table(by_seed, ("network", "natural verified (%), by seed", "forged (%), by seed"))
 
 # %% [markdown]
 # (Percent, a column a seed.) Training for so large a box goes well or badly, and with it everything that is measured on the network. In one seed the
@@ -452,7 +468,7 @@ for arm, name in ARMS.items():
 # %% tags=["hide-input"]
 claims_table("certificates")
 
-# %% tags=["nbval-check-output", "hide-input"]
+# %% tags=["nbval-check-output", "hide-cell"]
 for line in claims_table("certificates").verdict_lines():
     print(line)
 
@@ -501,7 +517,7 @@ for line in claims_table("certificates").verdict_lines():
 # :::
 #
 # **3. A detector?** Somebody proposes to reject images whose certified radius is unusually *large* or unusually *small*. Look at
-# Figure 2.8: at which $\sigma$ might this work here, and what would an attacker do about it?
+# Figure 2.11: at which $\sigma$ might this work here, and what would an attacker do about it?
 #
 # :::{admonition} Solution
 # :class: dropdown

@@ -7,7 +7,15 @@
 # does to a network, one could ask for that directly, by a penalty in the loss, and save the attacks. The thesis
 # {cite:p}`ghiasi2022thesis` finds two candidates that are almost embarrassingly simple: tell the network to be less sure, by
 # *label smoothing*, or keep its logits small, by *logit squeezing*; and train on noisy images {cite:p}`shafahi2019smoothing`.
-#
+
+# %% [setup]
+
+# %% tags=["hide-input"]
+from thesis_kit.show import diagrams
+
+diagrams.squeezing("Figure 3.1")
+
+# %% [markdown]
 # The measured robustness was striking. Later work found that much of it was in the measuring {cite:p}`mosbach2018pairing`. This
 # chapter does both: the method as it was meant, and the judgment as one would pass it today. The answer it comes to, in its small
 # worlds: a good part of what a penalty seems to give is look, noise is real and does much of the work, and attacking while learning
@@ -26,8 +34,6 @@
 # [the first chapter](01_defenses.ipynb).
 # :::
 
-# %% [setup]
-
 # %% tags=["hide-input"]
 from IPython.display import Markdown
 
@@ -35,7 +41,8 @@ from thesis_kit import evaluation, training
 from thesis_kit.chapters.regularization.networks import regularized_network
 from thesis_kit.chapters.regularization import figures
 from thesis_kit.ledger import results
-from thesis_kit.ledger.judging import difference
+from thesis_kit.show.reports import differences, masking_tables
+from thesis_kit.show.tables import table
 from thesis_kit.show.verdicts import claims_table
 
 P = session.chapter("regularization")
@@ -65,11 +72,12 @@ networks = {
     "ordinary training": regularized_network(session, "natural"),
     "PGD-7 training": regularized_network(session, "pgd-7"),
 }
-print(f"{'medians over test images':26} logit gap  gradient gap  ratio")
+medians = {}
 for name, network in networks.items():
     found = evaluation.first_order(network, test.x, test.y)
-    medians = found.logit_gap.median(), found.gradient_gap.median()
-    print(f"{name:26} {medians[0]:9.1f} {medians[1]:13.1f} {found.margin.median():6.3f}")
+    gaps = f"{found.logit_gap.median():.1f}", f"{found.gradient_gap.median():.1f}"
+    medians[name] = *gaps, f"{found.margin.median():.3f}"
+table(medians, ("network", "logit gap", "gradient gap", "ratio"), caption="medians over test images")
 
 # %% [markdown]
 # Adversarial training makes the slope about half as steep and leaves the logits large. The thesis's thought is to get a better ratio
@@ -125,8 +133,8 @@ print(f"{report.passes.backward / report.updates:g} backward pass an update")
 # %%
 weak = evaluation.weak_attack(P.eps)
 networks["squeezing + noise"] = squeezed.eval()
-for name in ("ordinary training", "squeezing + noise"):
-    print(f"{name:20} {evaluation.robust_accuracy(networks[name], test, weak).robust_accuracy:.1%}")
+table({name: f"{evaluation.robust_accuracy(networks[name], test, weak).robust_accuracy:.1%}"
+       for name in ("ordinary training", "squeezing + noise")}, caption="right under the weak attack")
 
 # %% [markdown]
 # If you stop here you believe it. But two things were changed at once, the penalty and the noise, and each is owed a control: a
@@ -135,8 +143,8 @@ for name in ("ordinary training", "squeezing + noise"):
 # %%
 networks["squeezing"] = regularized_network(session, "lsq")
 networks["noise"] = regularized_network(session, "noise")
-for name in ("squeezing", "noise"):
-    print(f"{name:20} {evaluation.robust_accuracy(networks[name], test, weak).robust_accuracy:.1%}")
+table({name: f"{evaluation.robust_accuracy(networks[name], test, weak).robust_accuracy:.1%}"
+       for name in ("squeezing", "noise")}, caption="right under the weak attack")
 
 # %% [markdown]
 # The noise alone comes within a few points of both together. And squeezing alone? It looks better than ordinary training by far.
@@ -158,7 +166,7 @@ for name in order:
 
 # %% tags=["hide-input"]
 figures.attacks_figure(
-    reports, label="Figure 3.1",
+    reports, label="Figure 3.2",
     caption=f"Every attack of a diagnosis, live, on {len(some)} test images (ε = {P.eps:.3g}). The triangle is what a weak attack of "
     "the usual kind reports, the diamond what remains in the worst case. The longer the bar between, the more the first number flattered.",
 )
@@ -168,7 +176,7 @@ figures.attacks_figure(
 # without squeezing, far above ordinary training; adversarial training far above noise. Here is the diagnosis of squeezing alone in full:
 
 # %%
-print(reports["squeezing"])
+masking_tables(reports["squeezing"])
 
 # %% [markdown]
 # Look at how long the list of attacks had to be. PGD with a hundred steps still leaves several times as many images as the worst
@@ -187,7 +195,7 @@ figures.surfaces_figure(
         name: evaluation.loss_surface(networks[name], shown.x, shown.y, eps=2 * P.eps, generator=session.generator())
         for name in order
     },
-    images=len(shown), eps=P.eps, label="Figure 3.2",
+    images=len(shown), eps=P.eps, label="Figure 3.3",
     caption="The margin around four test images, in a square of ± 2ε: blue is answered rightly, red wrongly, the black line is the border "
     "and the dot the image. Up is the direction of the gradient at the dot, sideways a random one. Each picture has a color scale "
     "of its own.",
@@ -211,7 +219,7 @@ Markdown(f"*{recorded.provenance()}.*")
 
 # %% tags=["hide-input"]
 figures.sweep_figure(
-    recorded, {"ls+noise": ("alpha", "smoothing α"), "lsq+noise": ("beta", "squeezing β")}, label="Figure 3.3",
+    recorded, {"ls+noise": ("alpha", "smoothing α"), "lsq+noise": ("beta", "squeezing β")}, label="Figure 3.4",
     caption="The trials, recorded: accuracy of validation images under the weak attack (%), mean over ten seeds, for every strength of "
     "the regularizer and of the noise.",
 )
@@ -232,7 +240,7 @@ RUNGS = {
 }
 figures.strength_slider(
     recorded, RUNGS, ["natural", "noise", "ls", "lsq", "ls+noise", "lsq+noise", "similarity+noise", "pairing+noise", "pgd-7"],
-    since="weak", label="Figure 3.4",
+    since="weak", label="Figure 3.5",
     caption="How many test images survive as the attack grows, recorded: mean over ten seeds with 95% intervals, the best on top. Pale: "
     "what has been lost since the weak attack.",
 )
@@ -247,7 +255,7 @@ figures.gains_figure(
         "pgd-7": "natural", "noise": "natural", "lsq": "natural", "ls": "natural",
         "lsq+noise": "noise", "ls+noise": "noise", "pairing+noise": "noise", "similarity+noise": "noise",
     },
-    label="Figure 3.5",
+    label="Figure 3.6",
     caption="Test images gained over a control, recorded: mean over ten seeds with 95% intervals, by the weak attack and in the worst case.",
 )
 
@@ -257,11 +265,11 @@ figures.gains_figure(
 # {cite:p}`kannan2018pairing`, which draws the logits of random pairs of images together.
 
 # %% tags=["hide-input"]
-print("what the ensemble takes beyond what the weak attack took, over ordinary training:")
-print(f"  squeezing alone  {difference(recorded, 'weak(lsq) - worst(lsq) - (weak(natural) - worst(natural))')}")
-print("gained over noise in the worst case:")
-for arm in ("pairing+noise", "lsq+noise", "ls+noise", "similarity+noise"):
-    print(f"  {arm.removesuffix('+noise'):15}  {difference(recorded, f'worst({arm}) - worst(noise)')}")
+display(differences(recorded, {"squeezing alone": "weak(lsq) - worst(lsq) - (weak(natural) - worst(natural))"},
+                    caption="what the ensemble takes beyond what the weak attack took, over ordinary training"))
+differences(recorded, {arm.removesuffix("+noise"): f"worst({arm}) - worst(noise)"
+                       for arm in ("pairing+noise", "lsq+noise", "ls+noise", "similarity+noise")},
+            caption="gained over noise in the worst case")
 
 # %% [markdown]
 # Pairing gains in the worst case as much as against the weak attack; of the other three (*ls* is smoothing, *lsq* squeezing) none can
@@ -275,14 +283,14 @@ for arm in ("pairing+noise", "lsq+noise", "ls+noise", "similarity+noise"):
 
 # %% tags=["hide-input"]
 figures.tangent_figure(
-    recorded, ["natural", "noise", "lsq+noise", "pgd-7"], eps=P.eps, label="Figure 3.6",
+    recorded, ["natural", "noise", "lsq+noise", "pgd-7"], eps=P.eps, label="Figure 3.7",
     caption="Distance to the border, a dot for each test image of one seed: by the tangent (across) and found by an attack (up). On the line "
-    "the tangent is right; below it, it promised too much. A distance is the largest change of a pixel, from 0 to 1; the dotted line is the ε of "
-    "this chapter.",
+    "the tangent is right; below it, it promised too much. A distance is the largest change of a pixel, in units of this chapter's ε; the "
+    "dotted line is one ε.",
 )
 
 # %% tags=["hide-input"]
-print(figures.gap_lines(recorded, ["natural", "noise", "ls+noise", "lsq+noise", "pgd-7"]))
+figures.gap_table(recorded, ["natural", "noise", "ls+noise", "lsq+noise", "pgd-7"])
 
 # %% [markdown]
 # (Medians over all test images of all seeds: logit gap, gradient gap, their ratio, and the distance found.) This is the chapter in one table. Both penalties do what they were made for: logits and
@@ -299,7 +307,7 @@ print(figures.gap_lines(recorded, ["natural", "noise", "ls+noise", "lsq+noise", 
 
 # %% tags=["hide-input"]
 figures.scales_figure(
-    recorded, ["natural", "lsq+noise", "pgd-7"], label="Figure 3.7",
+    recorded, ["natural", "lsq+noise", "pgd-7"], label="Figure 3.8",
     caption="Accuracy under PGD-20 with the logits divided by T, recorded, mean over ten seeds. The networks' answers are the same all along. "
     "Lines: the attack follows the cross-entropy. Dotted: it follows DLR, a ratio of logits.",
 )
@@ -319,26 +327,26 @@ Markdown(f"*{scenes.provenance()}.*")
 
 # %% tags=["hide-input"]
 figures.strength_slider(
-    scenes, RUNGS, ["natural", "noise", "ls+noise", "lsq+noise", "pgd-7"], since="weak", label="Figure 3.8",
+    scenes, RUNGS, ["natural", "noise", "ls+noise", "lsq+noise", "pgd-7"], since="weak", label="Figure 3.9",
     caption="How many scenes survive as the attack grows, recorded: mean over three seeds with 95% intervals, the best on top. Pale: what "
     "has been lost since the weak attack.",
 )
 
 # %% tags=["hide-input"]
 figures.gains_figure(
-    scenes, {"pgd-7": "natural", "noise": "natural", "lsq+noise": "noise", "ls+noise": "noise"}, label="Figure 3.9",
+    scenes, {"pgd-7": "natural", "noise": "natural", "lsq+noise": "noise", "ls+noise": "noise"}, label="Figure 3.10",
     caption="Scenes gained over a control, recorded: mean over three seeds with 95% intervals, by the weak attack and in the worst case.",
 )
 
 # %% tags=["hide-input"]
-print(figures.gap_lines(scenes, ["natural", "noise", "ls+noise", "lsq+noise", "pgd-7"]))
+figures.gap_table(scenes, ["natural", "noise", "ls+noise", "lsq+noise", "pgd-7"])
 
 # %% [markdown]
 # ("Beyond": at the largest radius tried, 9/4 of ε, the attack had not crossed the border of half of the images.)
 #
 # Here is the story as it was told. Put the slider on the weak attack: squeezing with noise stands beside PGD training, at an eighth of
 # the passes. Move on, and every stronger attack takes more from it, while PGD training loses next to nothing. In the worst case
-# squeezing may add something to noise here; three seeds cannot tell (Figure 3.9). And the tangent is wrong by a factor: by {eq}`eq-ratio` the squeezed network is
+# squeezing may add something to noise here; three seeds cannot tell (Figure 3.10). And the tangent is wrong by a factor: by {eq}`eq-ratio` the squeezed network is
 # safer than the one trained against attacks, and its border is found at a small part of that distance.
 #
 # ## What the thesis claims, and what we measured
@@ -348,7 +356,7 @@ print(figures.gap_lines(scenes, ["natural", "noise", "ls+noise", "lsq+noise", "p
 # %% tags=["hide-input"]
 claims_table("regularization")
 
-# %% tags=["nbval-check-output", "hide-input"]
+# %% tags=["nbval-check-output", "hide-cell"]
 for line in claims_table("regularization").verdict_lines():
     print(line)
 
@@ -356,7 +364,7 @@ for line in claims_table("regularization").verdict_lines():
 # Two things were expected and did not come.
 #
 # *On digits, squeezing does not even look as robust as PGD training*, as it does on scenes. It is not for want of trials, which were
-# equal, nor of strength: stronger noise or stronger penalties do worse (Figure 3.3). Milder penalties might do a little better, for
+# equal, nor of strength: stronger noise or stronger penalties do worse (Figure 3.4). Milder penalties might do a little better, for
 # with smoothing the trials nearly always chose the mildest on offer (below), but they lead back towards noise alone.
 # Noise of σ = 0.3 is already twice ε in every pixel, and the network reads clean digits as well as before. But random directions are not what an attack takes, and to
 # withstand them teaches only part of the rest.

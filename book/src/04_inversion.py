@@ -6,7 +6,15 @@
 # The first half of this book asked what a network does when somebody works against it. This half asks what it has learned. The
 # most direct way is to ask the network to draw: show me an *arrow*. A classifier cannot draw, but it can judge, and its
 # judgment has a gradient. Start from noise, and let the gradient change the pixels until the network is sure.
-#
+
+# %% [setup]
+
+# %% tags=["hide-input"]
+from thesis_kit.show import diagrams
+
+diagrams.inversion("Figure 4.1")
+
+# %% [markdown]
 # Done plainly, this tends to give noise that the network is sure of. The usual remedy was penalties on what looks wrong, with
 # weights tuned for each network. The thesis does without: *Plug-In Inversion* leaves the loss alone and changes what the network
 # sees and how the image grows {cite:p}`ghiasi2022pii,ghiasi2022thesis`. The same settings are meant to fit any network, with or
@@ -31,8 +39,6 @@
 # seen [the world of scenes](00_scenes.ipynb).
 # :::
 
-# %% [setup]
-
 # %% tags=["hide-input"]
 import torch
 from IPython.display import Markdown
@@ -43,7 +49,8 @@ from thesis_kit.chapters.inversion.networks import inverted_network, verifying_n
 from thesis_kit.chapters.tasks import class_names
 from thesis_kit.chapters.inversion import figures
 from thesis_kit.ledger import results
-from thesis_kit.ledger.judging import difference
+from thesis_kit.show.reports import differences
+from thesis_kit.show.tables import table
 from thesis_kit.show.verdicts import claims_table
 
 P = session.chapter("inversion")
@@ -73,7 +80,7 @@ CHOSEN = [names[place] for place in P.pictured]
 plain = inversion.invert_with_penalties(networks["resnet"], chosen, size=P.size, steps=7 * P.steps, jitter=0)
 sure = networks["resnet"](plain.images.to(session.device)).softmax(dim=1)[range(len(chosen)), chosen]
 figures.picture_grid(
-    {"ResNet": plain.images}, CHOSEN, label="Figure 4.1",
+    {"ResNet": plain.images}, CHOSEN, label="Figure 4.2",
     caption="Four classes by the gradient of the cross-entropy alone, with as many steps as the method below will have, all at full "
     "size, by Adam at a rate of 0.2 as DeepInversion has it. The network's own confidence in them: "
     f"{', '.join(f'{p:.3f}' for p in sure.tolist())}.",
@@ -114,7 +121,7 @@ seen = synthesis.preview(
     test.x[:1], [synthesis.Jitter.for_size(P.size), synthesis.Ensemble(5), synthesis.ColorShift(1.0, 1.0)]
 )
 figures.picture_grid(
-    {"": [test.x[0], *seen[0]]}, ["scene", *(f"copy {k}" for k in range(1, 6))], label="Figure 4.2",
+    {"": [test.x[0], *seen[0]]}, ["scene", *(f"copy {k}" for k in range(1, 6))], label="Figure 4.3",
     caption="A scene, and five copies of it as the network sees them in one step: rolled alike, recolored each in its own way. "
     "What leaves the range of colors is cut off in print; the network sees it.",
     alt="A scene and five copies, shifted by some pixels around the edges and in five quite different sets of colors.",
@@ -152,8 +159,8 @@ drawn = inversion.plug_in_inversion(networks["resnet"], chosen, size=P.size, ste
 
 # %% tags=["hide-input"]
 figures.stages_slider(
-    [images for _, images in drawn.snapshots], CHOSEN, label="Figure 4.3",
-    caption="Four classes at the end of each of seven stages, by Plug-In Inversion of the same network as in Figure 4.1.",
+    [images for _, images in drawn.snapshots], CHOSEN, label="Figure 4.4",
+    caption="Four classes at the end of each of seven stages, by Plug-In Inversion of the same network as in Figure 4.2.",
 )
 
 # %% [markdown]
@@ -178,7 +185,7 @@ many = {
 
 # %% tags=["hide-input"]
 figures.picture_grid(
-    {"ResNet": drawn.images, **many}, CHOSEN, label="Figure 4.4",
+    {"ResNet": drawn.images, **many}, CHOSEN, label="Figure 4.5",
     caption="Four classes as several networks draw them, by one setting.",
     alt=f"A row a network, {', '.join(CALLED.values())}; a column a class, {', '.join(CHOSEN)}.",
 )
@@ -205,18 +212,19 @@ figures.picture_grid(
 verifiers = list(verifying_networks(session).values())
 labels = torch.tensor(chosen, device=session.device)
 real = torch.stack([test.x[test.y == place][0] for place in P.pictured])
-print(f"{'':20} {'V':>5} {'high freq.':>11}")
+rows = []
 for name, images in {"cross-entropy alone": plain.images, "ResNet": drawn.images, **many, "real images": real}.items():
     share = evaluation.recognized(verifiers, images.to(session.device), labels).mean().item()
     fine = evaluation.high_frequency_share(images).mean().item()
-    print(f"{name:20} {share:5.0%} {fine:11.0%}")
+    rows.append((name, f"{share:.0%}", f"{fine:.0%}"))
+table(rows, ("drawings", "V", "high freq."))
 
 # %% [markdown]
 # In the first row we see noise, and yet verifiers name it rightly much more often than once in sixteen times. $V$ says that what
 # was drawn means the same to other networks. It does not say that it means anything to *us*.
 #
 # Four drawings say little; below are 128 of each network. But first judge for yourself. The drawings are those of the robust
-# network, the cleanest of Figure 4.4; so this is no test of the average network.
+# network, the cleanest of Figure 4.5; so this is no test of the average network.
 
 # %% tags=["hide-input"]
 last = list(CALLED)[-1]
@@ -224,7 +232,7 @@ blind = inversion.plug_in_inversion(
     networks[last], P.classes, size=P.size, steps=P.steps, copies=P.copies, lr=P.lr, seed=1
 )
 figures.blind_grid(
-    blind.images, names, label="Figure 4.5",
+    blind.images, names, label="Figure 4.6",
     caption=f"All classes as the {CALLED[last]} draws them, in an order that you do not know. Each stands for one of: "
     f"{', '.join(sorted(names))}. Name them, then open the answers.",
 )
@@ -258,7 +266,7 @@ ALL = {**NAMES, "deit": "distilled ViT", "resnet-plain": "ResNet, plain", "vit-p
        "mixer-plain": "MLP-Mixer, plain"}
 SHOWN = {place: DISTRIBUTIONS["scenes.v1"].classes[place] for place in recorded.document["config"]["pictured"]}
 figures.recorded_grid(
-    recorded, {f"pii@{name}": called for name, called in ALL.items()} | {"real": "real scenes"}, SHOWN, label="Figure 4.6",
+    recorded, {f"pii@{name}": called for name, called in ALL.items()} | {"real": "real scenes"}, SHOWN, label="Figure 4.7",
     caption="Four classes as nine networks draw them by one setting, with real scenes in the last row. V is the share of all recorded "
     "drawings of the network that independent networks name rightly.",
 )
@@ -273,7 +281,7 @@ figures.recorded_grid(
 
 # %% tags=["hide-input"]
 figures.recognition_figure(
-    recorded, {**ALL, "random": "random weights"}, methods=("ce", "ce+jitter", "pii", "real"), label="Figure 4.7",
+    recorded, {**ALL, "random": "random weights"}, methods=("ce", "ce+jitter", "pii", "real"), label="Figure 4.8",
     caption="Share of drawings that independent networks name rightly, with 95% intervals: by cross-entropy alone, with jitter too, by "
     "Plug-In Inversion with one setting, and real scenes beside them. Jitter alone was measured on seven of the networks, random "
     "weights by Plug-In Inversion only; 6% is chance.",
@@ -289,12 +297,12 @@ figures.recognition_figure(
 # trained on scenes as they are. For the ResNet and the ViT it makes about as much of a difference as the method does:
 
 # %% tags=["hide-input"]
-print("V of Plug-In Inversion, network trained under other colors minus its plain twin")
-for name in ("resnet", "vit", "mixer"):
-    print(f"  {NAMES[name]:10} {difference(recorded, f'recognized(pii@{name}) - recognized(pii@{name}-plain)')}")
-print("V of Plug-In Inversion minus V of cross-entropy alone")
-for name in ("resnet", "vit", "mixer"):
-    print(f"  {NAMES[name]:10} {difference(recorded, f'recognized(pii@{name}) - recognized(ce@{name})')}")
+display(differences(recorded, {NAMES[name]: f"recognized(pii@{name}) - recognized(pii@{name}-plain)"
+                               for name in ("resnet", "vit", "mixer")},
+                    caption="V of Plug-In Inversion, network trained under other colors minus its plain twin"))
+differences(recorded, {NAMES[name]: f"recognized(pii@{name}) - recognized(ce@{name})"
+                       for name in ("resnet", "vit", "mixer")},
+            caption="V of Plug-In Inversion minus V of cross-entropy alone")
 
 # %% [markdown]
 # Without learned weights there is nothing to name. On the robust network the bare gradient does as well as Plug-In Inversion, as
@@ -303,17 +311,15 @@ for name in ("resnet", "vit", "mixer"):
 # That is the mark in between, everywhere: cross-entropy with jitter, no penalty, no growing, one copy.
 
 # %%
-print("V of Plug-In Inversion minus V of cross-entropy and jitter")
-for name, called in ALL.items():
-    if f"ce+jitter@{name}" in recorded.arms:
-        print(f"  {called:18} {difference(recorded, f'recognized(pii@{name}) - recognized(ce+jitter@{name})')}")
-print("V of Plug-In Inversion minus V of jitter alone with the same optimizer")
-for name, called in ALL.items():
-    if f"none@{name}" in recorded.arms:
-        print(f"  {called:18} {difference(recorded, f'recognized(pii@{name}) - recognized(none@{name})')}")
-print("V of Plug-In Inversion with the published steps minus V of the others, ResNet, one seed")
-for arm, called in {"pii": "short stages", "ce+jitter": "cross-entropy and jitter"}.items():
-    print(f"  {called:25} {difference(recorded, f'recognized(published@resnet) - recognized({arm}@resnet)')}")
+display(differences(recorded, {called: f"recognized(pii@{name}) - recognized(ce+jitter@{name})"
+                               for name, called in ALL.items() if f"ce+jitter@{name}" in recorded.arms},
+                    caption="V of Plug-In Inversion minus V of cross-entropy and jitter"))
+display(differences(recorded, {called: f"recognized(pii@{name}) - recognized(none@{name})"
+                               for name, called in ALL.items() if f"none@{name}" in recorded.arms},
+                    caption="V of Plug-In Inversion minus V of jitter alone with the same optimizer"))
+differences(recorded, {called: f"recognized(published@resnet) - recognized({arm}@resnet)"
+                       for arm, called in {"pii": "short stages", "ce+jitter": "cross-entropy and jitter"}.items()},
+            caption="V of Plug-In Inversion with the published steps minus V of the others, ResNet, one seed")
 
 # %% [markdown]
 # On no network is Plug-In Inversion clearly recognized more often than cross-entropy and jitter; on three it is recognized less,
@@ -322,7 +328,7 @@ for arm, called in {"pii": "short stages", "ce+jitter": "cross-entropy and jitte
 # the published steps, ten times as many, the drawings of the one seed that was run look smoother. They may be recognized more
 # often too, which one seed cannot show. So jitter is enough for most of what others can name. Are the other parts enough without
 # it? A small answer, live, with one copy and one seed, so without an interval (recorded with jitter: the point at 1 in Figure
-# 4.11):
+# 4.12):
 
 # %%
 still = inversion.plug_in_inversion(networks["resnet"], P.classes, size=P.size, steps=P.steps, copies=1, lr=P.lr, jitter=0)
@@ -340,26 +346,26 @@ figures.recorded_grid(
     recorded,
     {"ce@resnet": "cross-entropy", "ce+jitter@resnet": "and jitter", "tv+l2@resnet": "TV + ℓ₂", "deep@resnet": "DeepInversion",
      "pii@resnet": "Plug-In Inversion"},
-    SHOWN, label="Figure 4.8",
+    SHOWN, label="Figure 4.9",
     caption="Four classes as the ResNet draws them by five methods. TV + ℓ₂ and DeepInversion were tuned on this network; V as in "
-    "Figure 4.6.",
+    "Figure 4.7.",
 )
 
 # %% [markdown]
 # TV + ℓ₂ is pale, DeepInversion paints soft clouds, and Plug-In Inversion draws the largest strokes. How often each is recognized
-# is another matter, to which we come back (Figure 4.13).
+# is another matter, to which we come back (Figure 4.14).
 #
 # ### Each part by itself
 #
 # ColorShift, zoom and centering can each be left out, which makes eight combinations; jitter stays. Without ColorShift all copies
-# of a step are alike, so the effect of ColorShift includes that of the ensemble; Figure 4.11 takes the two apart. Without zoom
+# of a step are alike, so the effect of ColorShift includes that of the ensemble; Figure 4.12 takes the two apart. Without zoom
 # and centering all seven stages have full size.
 
 # %% tags=["hide-input"]
 titles = {"none": "jitter alone", "pii": "all three"}  # by the method's own optimizer
 figures.recorded_grid(
     recorded, {f"{way}@resnet": titles.get(way, way.replace("+", " + ")) for way in inversion.combinations()}, SHOWN,
-    label="Figure 4.9", caption="Four classes by every combination of ColorShift, zoom and centering, with the optimizer of Plug-In "
+    label="Figure 4.10", caption="Four classes by every combination of ColorShift, zoom and centering, with the optimizer of Plug-In "
     "Inversion. Jitter is always on.",
 )
 
@@ -368,7 +374,7 @@ figures.recorded_grid(
 
 # %% tags=["hide-input"]
 figures.effects_figure(
-    recorded, label="Figure 4.10",
+    recorded, label="Figure 4.11",
     caption="Left: the share of drawings that are named rightly, for every combination. Right: what each augmentation adds (points of V, "
     "mean over the other two on and off), with 95% intervals.",
 )
@@ -381,13 +387,13 @@ figures.effects_figure(
 
 # %% tags=["hide-input"]
 figures.copies_figure(
-    recorded, {1: "copies=1@resnet", 8: "pii@resnet", 32: "copies=32@resnet"}, label="Figure 4.11",
+    recorded, {1: "copies=1@resnet", 8: "pii@resnet", 32: "copies=32@resnet"}, label="Figure 4.12",
     caption="The share of drawings that are named rightly against the number of copies in the ensemble, mean with 95% intervals; 32 "
     "copies have two of the four seeds. Cost grows with the copies.",
 )
 
 # %% [markdown]
-# With one copy, ColorShift seems to cost recognition (compare "zoom + center" in Figure 4.10). The average over eight may win a
+# With one copy, ColorShift seems to cost recognition (compare "zoom + center" in Figure 4.11). The average over eight may win a
 # part of it back, though that interval reaches zero; 32 do nothing more that two seeds could show.
 #
 # ### One object or many?
@@ -403,15 +409,15 @@ figures.copies_figure(
 MEASURES = {"V in %": ("recognized", 100, 0), "regions": ("regions", 1, 2), "just one in %": ("one_place", 100, 0),
             "KID": ("kid", 1, 2), "high freq. in %": ("high_frequency", 100, 0)}  # title: measure, unit, decimals
 seeds = len(recorded.cells["real"])
-print(f"mean ± half of the 95% interval over {seeds} seeds")
-print(f"{'':16}", *(f"{title:>15}" for title in MEASURES))
+rows = []
 for arm, called in {"real": "real scenes", "pii@random": "random weights", "ce@resnet": "cross-entropy",
                     "none@resnet": "jitter alone", "color@resnet": "ColorShift", "zoom@resnet": "zoom",
                     "center@resnet": "centering", "zoom+center@resnet": "zoom + centering",
                     "pii@resnet": "all three"}.items():
     found = [(recorded.mean(what, arm), unit, digits) for what, unit, digits in MEASURES.values()]
     cells = (f"{unit * mean.value:.{digits}f} ± {unit * mean.half_width:.{digits}f}" for mean, unit, digits in found)
-    print(f"{called:16}", *(f"{cell:>15}" for cell in cells))
+    rows.append((called, *cells))
+table(rows, ("augmentations", *MEASURES), caption=f"mean ± half of the 95% interval over {seeds} seeds")
 
 # %% [markdown]
 # The count of places is blunt. Scenes have one object, always, and yet only half of them have just one place: small windows miss
@@ -433,7 +439,7 @@ for arm, called in {"real": "real scenes", "pii@random": "random weights", "ce@r
 
 # %% tags=["hide-input"]
 figures.weights_figure(
-    recorded, {"resnet": "trained under other colors", "resnet-plain": "trained on scenes as they are"}, label="Figure 4.12",
+    recorded, {"resnet": "trained under other colors", "resnet-plain": "trained on scenes as they are"}, label="Figure 4.13",
     caption="The share of drawings that are named rightly against the weight of total variation, with ColorShift (eight copies) and "
     "without. Thin lines: one for each seed. Dotted: 80% of the best V that either way reaches; a weight at or above it counts as "
     "usable. Left: a network trained under other colors, blur and noise; right: its twin trained on scenes as they are.",
@@ -443,10 +449,9 @@ figures.weights_figure(
 sweeps = {"without": "sweep@resnet", "with ColorShift": "sweep+color@resnet"}
 fine = {called: sum(curves) / len(curves) for called, arm in sweeps.items()
         if (curves := recorded.curves("high_frequency", arm).values())}  # rows of a weight and its share
-print("energy in high frequencies by the weight of total variation")
-print(f"{'':15}", *(f"{weight:>7g}" for weight in fine["without"][:, 0]))
-for called, curve in fine.items():
-    print(f"{called:15}", *(f"{share:7.1%}" for share in curve[:, 1]))
+shares = zip(*(curve[:, 1] for curve in fine.values()), strict=True)
+rows = [(f"{weight:g}", *(f"{share:.1%}" for share in row)) for weight, row in zip(fine["without"][:, 0], shares, strict=True)]
+table(rows, ("weight λ", *fine), caption="energy in high frequencies by the weight of total variation")
 
 # %% [markdown]
 # There was nothing to widen. Without ColorShift the first network's drawings already bear nearly all weights, four decades of
@@ -469,7 +474,7 @@ for called, curve in fine.items():
 # %% tags=["hide-input"]
 figures.recognition_figure(
     recorded, {"resnet": "ResNet (tuned here)", "resnet-plain": "ResNet, plain", "vit": "ViT", "mixer": "MLP-Mixer"},
-    methods=("tv+l2", "deep", "pii", "real"), label="Figure 4.13",
+    methods=("tv+l2", "deep", "pii", "real"), label="Figure 4.14",
     caption="The share of drawings that are named rightly, where the penalties were tuned and elsewhere, beside Plug-In Inversion. "
     "TV + ℓ₂ was carried over to the ViT and the MLP-Mixer; DeepInversion, which needs BatchNorm, to the plain ResNet.",
 )
@@ -478,14 +483,13 @@ figures.recognition_figure(
 for arm, called in {"tv+l2@resnet": "TV + ℓ₂", "deep@resnet": "DeepInversion"}.items():
     first = recorded.cells[arm][0]
     tried = {knob: sorted({trial[knob] for trial in first["trials"]}) for knob in first["chosen"]}
-    print(f"{called}: {len(first['trials'])} trials")
-    for knob, value in first["chosen"].items():
-        print(f"  {knob:10} {value:g} of {', '.join(f'{other:g}' for other in tried[knob])}")
-for arm in ("tv+l2", "deep"):
-    print(f"V of cross-entropy and jitter minus V of {arm}, ResNet")
-    print(f"  {difference(recorded, f'recognized(ce+jitter@resnet) - recognized({arm}@resnet)')}")
-print("what BatchNorm statistics add to V of Plug-In Inversion, ResNet")
-print(f"  {difference(recorded, 'recognized(pii+bn@resnet) - recognized(pii@resnet)')}")
+    rows = [(knob, f"{value:g}", ", ".join(f"{other:g}" for other in tried[knob])) for knob, value in first["chosen"].items()]
+    display(table(rows, ("knob", "chosen", "tried"), caption=f"{called}: {len(first['trials'])} trials"))
+differences(recorded, {
+    "cross-entropy and jitter over TV + ℓ₂": "recognized(ce+jitter@resnet) - recognized(tv+l2@resnet)",
+    "cross-entropy and jitter over DeepInversion": "recognized(ce+jitter@resnet) - recognized(deep@resnet)",
+    "what BatchNorm statistics add to Plug-In Inversion": "recognized(pii+bn@resnet) - recognized(pii@resnet)",
+}, caption="differences in V, ResNet")
 
 # %% [markdown]
 # Penalties do not fall behind where they were not tuned. The trials say why: of DeepInversion's term and of TV and ℓ₂ on their
@@ -504,7 +508,7 @@ print(f"  {difference(recorded, 'recognized(pii+bn@resnet) - recognized(pii@resn
 # %% tags=["hide-input"]
 figures.twins_figure(
     recorded, {"pii@resnet": "ResNet", "pii@robust": "robust ResNet", "ce@resnet": "ResNet, cross-entropy alone",
-               "ce@robust": "robust ResNet, cross-entropy alone", "real": "real scenes"}, label="Figure 4.14",
+               "ce@robust": "robust ResNet, cross-entropy alone", "real": "real scenes"}, label="Figure 4.15",
     caption="What each of the two verifiers names rightly, and how far the drawings are from real scenes, with 95% intervals (KID as "
     "above, in the features of the ordinary verifier).",
 )
@@ -522,7 +526,7 @@ figures.twins_figure(
 # %% tags=["hide-input"]
 claims_table("inversion")
 
-# %% tags=["nbval-check-output", "hide-input"]
+# %% tags=["nbval-check-output", "hide-cell"]
 for line in claims_table("inversion").verdict_lines():
     print(line)
 
@@ -534,7 +538,7 @@ for line in claims_table("inversion").verdict_lines():
 # trained on scenes as they are hardly or not. Those draw stripes, and no verifier of ours was trained as they were, so one cannot
 # tell whether stripes are all that they know or only all that they do not share.
 #
-# *More than jitter.* Not for want of copies (Figure 4.11); perhaps for want of steps, for the one seed with the published steps
+# *More than jitter.* Not for want of copies (Figure 4.12); perhaps for want of steps, for the one seed with the published steps
 # may have done better. And this world may be too kind to jitter: one outline on 64 × 64 pixels fits many places, and an object of ImageNet
 # does not.
 #
@@ -566,7 +570,7 @@ for line in claims_table("inversion").verdict_lines():
 # Copies differ in color alone: scatter from colors falls with $1/\sqrt e$, scatter from the roll, which all copies share, does
 # not. More and smaller steps average over rolls too. Adam may take some of that back: it divides a pixel's gradient by its recent
 # size, and where that is mostly scatter, what all steps agree on moves the pixel little. Which of the two wins has to be
-# measured: compare Figure 4.11 with the published steps in the ledger.
+# measured: compare Figure 4.12 with the published steps in the ledger.
 # :::
 #
 # **2. A network that knows only gray.** What does ColorShift do for a network that was trained on gray images, given three equal channels?
@@ -584,7 +588,7 @@ for line in claims_table("inversion").verdict_lines():
 # :class: dropdown
 # Adversarial patterns transfer, best between networks that are alike, so noise can be named rightly. The share of energy in high
 # frequencies asks no network and would still be that of noise. An adversarially trained verifier may be fooled less, but it is
-# fooled too (Figure 4.14). The distance in features is no help if they are the fooled verifier's own: a pattern that changes its
+# fooled too (Figure 4.15). The distance in features is no help if they are the fooled verifier's own: a pattern that changes its
 # answer has moved them.
 # :::
 #

@@ -27,6 +27,7 @@
 
 # %%
 from thesis_kit import evaluation, training
+from thesis_kit.show.reports import attacks_table
 
 source = tk.zoo.load("resnet-scenes-a-pgd7", device=session.device)
 target = tk.data.load("scenes.v1-b", session.seed, size=32, n_train=2000, n_validation=200, n_test=400).to(session.device)
@@ -46,7 +47,7 @@ model = training.linear_head(source, few, n_classes=8, penalty=penalty)
 
 # %%
 attack = evaluation.reference_attack(8 / 255)
-print(evaluation.robust_accuracy(model, target.test, attack))
+attacks_table(evaluation.robust_accuracy(model, target.test, attack))
 
 # %% [markdown]
 # ## Is it the features?
@@ -58,7 +59,7 @@ print(evaluation.robust_accuracy(model, target.test, attack))
 natural = tk.zoo.load("resnet-scenes-a-natural", device=session.device)
 penalty = training.choose_penalty(natural, few, target.validation, n_classes=8, penalties=PENALTIES)
 control = training.linear_head(natural, few, n_classes=8, penalty=penalty)
-print(evaluation.robust_accuracy(control, target.test, attack))
+attacks_table(evaluation.robust_accuracy(control, target.test, attack))
 
 # %% tags=["nbval-check-output"]
 inherited, plain = (evaluation.robust_accuracy(m, target.test, attack).robust_accuracy for m in (model, control))

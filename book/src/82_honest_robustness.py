@@ -27,12 +27,13 @@
 
 # %%
 from thesis_kit import evaluation
+from thesis_kit.show.reports import attacks_table, masking_tables
 
 model = tk.zoo.load("cnn-digits-squeezed", device=session.device)
 twin = tk.zoo.load("cnn-digits-natural", device=session.device)
 test = session.splits("defenses").test[:200]
 report = evaluation.masking_report(model, test, eps=0.15, twin=twin)
-print(report)
+masking_tables(report)
 
 # %% [markdown]
 # At the top stand the attacks, each tried on all images, with 95% intervals and what it cost. Then what was looked for, whether it was
@@ -80,7 +81,7 @@ class Rounded(torch.nn.Module):
 natural = tk.zoo.load("cnn-digits-natural", device=session.device)
 hiding = Rounded(natural)
 pgd20 = evaluation.reference_attack(0.15)
-print(evaluation.robust_accuracy(hiding, test, pgd20))
+attacks_table(evaluation.robust_accuracy(hiding, test, pgd20))
 
 # %%
 report = evaluation.masking_report(hiding, test, eps=0.15, twin=natural)

@@ -30,6 +30,7 @@
 # %%
 from thesis_kit import evaluation, inversion, synthesis
 from thesis_kit.chapters.inversion import figures
+from thesis_kit.show.tables import table
 
 about = tk.zoo.entry("vit-scenes64")
 network = tk.zoo.load("vit-scenes64").network  # a plain model of timm's, as you may have trained it
@@ -106,10 +107,12 @@ shown = {
     "random weights": control.images.to(session.device),
     "real scenes": torch.cat([test.x[test.y == label][:1] for label in wanted]),
 }
+rows = []
 for name, images in shown.items():
     share = evaluation.recognized(verifiers, images, y).mean().item()
     fine = evaluation.high_frequency_share(images).mean().item()
-    print(f"{name:16} V = {share:4.0%}   high frequencies {fine:4.0%}")
+    rows.append((name, f"{share:.0%}", f"{fine:.0%}"))
+table(rows, ("images", "V", "high frequencies"))
 
 # %% tags=["hide-input"]
 figures.picture_grid(

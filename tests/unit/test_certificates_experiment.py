@@ -224,10 +224,10 @@ def test_figures_say_in_words_what_they_show(result, draw, said):
 
 
 def test_lines_give_share_and_radius_with_intervals(result):
-    head, line = figures.radii_lines(result, {"shadow@0.25": "Shadow"}).split("\n")
+    head, line = figures.radii_table(result, {"shadow@0.25": "Shadow"}).text.split("\n")
     share, radius = (result.mean(measure, "shadow@0.25").value for measure in ("forged", "radius"))
     assert "mean radius" in head
-    assert f"{100 * share:5.1f}%" in line
+    assert f"{100 * share:.1f}%" in line
     assert f"{radius:.3f} [" in line
 
 

@@ -448,8 +448,8 @@ def test_the_sweep_says_the_best_mean_over_seeds(result):
 
 
 def test_lines_give_medians_over_all_images(result):
-    head, *lines = figures.gap_lines(result, ["natural", "lsq+noise"]).split("\n")
-    assert head.split() == ["gap", "slope", "tangent", "found"]
+    head, *lines = figures.gap_table(result, ["natural", "lsq+noise"]).text.split("\n")
+    assert head.split() == ["training", "gap", "slope", "tangent", "found"]
     assert [line[:19].strip() for line in lines] == ["ordinary training", "squeezing + noise"]
     for arm, line in zip(("natural", "lsq+noise"), lines, strict=True):
         columns = [np.concatenate(list(result.per_image(name, arm).values())) for name in

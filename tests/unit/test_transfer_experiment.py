@@ -159,7 +159,7 @@ def test_the_figures_draw_what_is_recorded(result, records):
     for route, (name, *_) in figures.ROUTES.items():
         for n in TINY.per_class:
             said(few, f"{name}, {n} a class", f"{route}@{n}")
-    _, *lines = figures.accuracy_lines(result, heads).splitlines()
+    _, *lines = figures.accuracy_table(result, heads).text.splitlines()
     for line, (arm, name) in zip(lines, heads.items(), strict=True):
         shares = (f"{100 * np.mean(records[arm]['outcomes'][measure]):.1f}%" for measure in ("N", "R"))
         assert [word for word in line.split() if word.endswith("%")] == list(shares)

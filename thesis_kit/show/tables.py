@@ -19,7 +19,7 @@ Cells = Sequence[object]
 
 def table(
     rows: Sequence[Cells] | Mapping[str, object], columns: Sequence[str] = (), *, caption: str = "",
-    bold: int | None = None,
+    bold: int | None = None, prose: bool = False,
 ) -> Shown:  # fmt: skip
     """A table of a chapter, shown by a notebook cell that ends in it; ``print`` it for aligned text.
 
@@ -30,6 +30,7 @@ def table(
             unnamed: "".
         caption: a line above the table, such as what is counted.
         bold: index of a row that stands out.
+        prose: whether cells hold sentences; a phone then shows them from the left, under their row's name.
 
     Raises:
         ValueError: there are no rows, or rows and columns differ in length.
@@ -40,7 +41,7 @@ def table(
     widths = {len(line) for line in [*lines, *([list(columns)] if columns else [])]}
     if not lines or len(widths) != 1:
         raise ValueError(f"a table needs rows of one length, its head included, got lengths {sorted(widths)}")
-    return Shown(_html(lines, list(columns), caption, bold), as_text(lines, columns, caption))
+    return Shown(_html(lines, list(columns), caption, bold, prose), as_text(lines, columns, caption))
 
 
 def _several(value: object) -> bool:
@@ -74,10 +75,10 @@ def _right(lines: Sequence[Sequence[str]]) -> list[bool]:
     return [place > 0 and is_number for place, is_number in enumerate(numeric)]
 
 
-def _html(lines: list[list[str]], columns: list[str], caption: str, bold: int | None) -> str:
+def _html(lines: list[list[str]], columns: list[str], caption: str, bold: int | None, prose: bool) -> str:
     everything = [*lines, *([columns] if columns else [])]
     letters = sum(max(_longest_word(line[place]) for line in everything) for place in range(len(lines[0])))
-    kind = "tk-table" if letters + 2 * len(lines[0]) <= _FITS else "tk-table tk-stacks"
+    kind = "tk-table" if letters + 2 * len(lines[0]) <= _FITS else "tk-table tk-stacks" + " tk-prose" * prose
     right = _right(lines)
     head = "".join(_cell("th", name, side, scope="col") for name, side in zip(columns, right, strict=bool(columns)))
     body = "".join(

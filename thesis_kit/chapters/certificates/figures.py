@@ -15,6 +15,7 @@ from thesis_kit.ledger.results import Result
 from thesis_kit.show.figures import COLORS, Shown, canvas, card, present, style
 from thesis_kit.show.pictures import bars, grid, pixels, rows_of_pictures, tile, words
 from thesis_kit.show.players import Slider, slider
+from thesis_kit.show.tables import table
 
 SERIES = (("blue", "o"), ("orange", "s"), ("green", "^"), ("vermilion", "D"), ("purple", "v"))
 _VOTES = 200  # noisy copies whose answers a picture shows
@@ -201,15 +202,14 @@ def bounds_figure(recorded: Result, arms: Mapping[str, str], *, label: str, capt
     return present(figure, label=label, caption=caption, alt=f"Share of images verified. {'; '.join(said)}.")
 
 
-def radii_lines(recorded: Result, arms: Mapping[str, str], *, share: str = "forged") -> str:
-    """Share certified and mean radius of several arms with their intervals, a line an arm."""
-    width = max(map(len, arms.values()))
-    lines = [f"{'':<{width}}  {'  certified':<24}  mean radius"]
+def radii_table(recorded: Result, arms: Mapping[str, str], *, share: str = "forged") -> Shown:
+    """Share certified and mean radius of several arms with their intervals, a row an arm."""
+    rows = []
     for arm, name in arms.items():
         part, radius = recorded.mean(share, arm), recorded.mean("radius", arm)
-        said = f"{100 * part.value:5.1f}% [{100 * part.low:.1f}, {100 * part.high:.1f}]"
-        lines.append(f"{name:<{width}}  {said:<24}  {radius.value:.3f} [{radius.low:.3f}, {radius.high:.3f}]")
-    return "\n".join(lines)
+        said = f"{100 * part.value:.1f}% [{100 * part.low:.1f}, {100 * part.high:.1f}]"
+        rows.append((name, said, f"{radius.value:.3f} [{radius.low:.3f}, {radius.high:.3f}]"))
+    return table(rows, ("images", "certified", "mean radius"))
 
 
 def share_at_cap(recorded: Result, arm: str, sigma: float) -> float:

@@ -22,6 +22,7 @@ from thesis_kit.show.figures import COLORS, Shown, canvas, folded, present, styl
 from thesis_kit.show.library import Figure
 from thesis_kit.show.pictures import pixels, rows_of_pictures, tile
 from thesis_kit.show.players import Slider, slider
+from thesis_kit.show.tables import table
 
 NAMES = {
     "natural": "Natural",
@@ -113,17 +114,17 @@ def recorded_points(recorded: Result, arms: Iterable[str], measure: str = "R") -
     return points
 
 
-def cost_lines(
+def cost_table(
     reports: Mapping[str, training.TrainingReport], methods: Mapping[str, training.Natural], part: Part, batch_size: int
-) -> str:
-    """What runs cost, a line a run: passes an update, updates an epoch, epochs, and passes in all."""
-    lines = [f"{'':8}{'passes/update':>15}{'updates/epoch':>15}{'epochs':>8}{'updates':>9}{'passes':>8}"]
+) -> Shown:
+    """What runs cost, a row a run: passes an update, updates an epoch, epochs, and passes in all."""
+    rows = []
     minibatches = -(-len(part) // batch_size)
     for name, report in reports.items():
         passes, epoch = report.passes.backward, minibatches * methods[name].replays
-        counts = f"{passes / report.updates:>15g}{epoch:>15}{report.updates / epoch:>8.4g}"
-        lines.append(f"{name:8}{counts}{report.updates:>9,}{passes:>8,}")
-    return "\n".join(lines)
+        counts = (f"{passes / report.updates:g}", str(epoch), f"{report.updates / epoch:.4g}")
+        rows.append((name, *counts, f"{report.updates:,}", f"{passes:,}"))
+    return table(rows, ("run", "passes an update", "updates an epoch", "epochs", "updates", "passes"))
 
 
 def settings_card(live: Any, recorded: Any, splits: Splits, model: nn.Module) -> Shown:

@@ -11,6 +11,7 @@ import numpy as np
 
 from thesis_kit.ledger.results import Result
 from thesis_kit.show.figures import COLORS, Shown, canvas, present, style
+from thesis_kit.show.tables import table
 
 _SERIES = {
     "N": ("clean images", COLORS["gray"], "s"),
@@ -52,15 +53,14 @@ def _said(recorded: Result, arm: str) -> str:
     return f"clean {clean:.0f}%, robust {robust:.0f}%"
 
 
-def accuracy_lines(recorded: Result, arms: Mapping[str, str]) -> str:
-    """Clean and robust accuracy of several models with their intervals, a line a model; ``arms`` maps arm to name."""
-    width = max(map(len, arms.values()))
-    lines = [f"{'':<{width}}  {'  clean images':<20}  {'  under PGD-20'}"]
+def accuracy_table(recorded: Result, arms: Mapping[str, str]) -> Shown:
+    """Clean and robust accuracy of several models with their intervals, a row a model; ``arms`` maps arm to name."""
+    rows = []
     for arm, name in arms.items():
         found = (recorded.mean(measure, arm) for measure in ("N", "R"))
-        clean, robust = (f"{100 * f.value:5.1f}% [{100 * f.low:.1f}, {100 * f.high:.1f}]" for f in found)
-        lines.append(f"{name:<{width}}  {clean:<20}  {robust}")
-    return "\n".join(lines)
+        clean, robust = (f"{100 * f.value:.1f}% [{100 * f.low:.1f}, {100 * f.high:.1f}]" for f in found)
+        rows.append((name, clean, robust))
+    return table(rows, ("network", "clean images", "under PGD-20"))
 
 
 def depth_figure(recorded: Result, depths: Mapping[str, int], *, label: str, caption: str) -> Shown:

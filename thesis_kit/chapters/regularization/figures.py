@@ -13,6 +13,7 @@ from thesis_kit.ledger.statistics import items_interval
 from thesis_kit.show.figures import COLORS, Shown, canvas, present, style
 from thesis_kit.show.library import Figure
 from thesis_kit.show.players import Slider, slider
+from thesis_kit.show.tables import table
 
 NAMES = {
     "natural": "ordinary training",
@@ -226,13 +227,12 @@ def scales_figure(recorded: Result, arms: Sequence[str], *, label: str, caption:
     return present(figure, label=label, caption=caption, alt=f"Accuracy against the logits' scale. {'; '.join(said)}.")
 
 
-def gap_lines(recorded: Result, arms: Sequence[str]) -> str:
-    """Medians over all test images, a line an arm: logit gap, gradient gap, their ratio, and what an attack found.
+def gap_table(recorded: Result, arms: Sequence[str]) -> Shown:
+    """Medians over all test images, a row an arm: logit gap, gradient gap, their ratio, and what an attack found.
 
     Where the attack had not crossed the border at the largest radius tried, that is "beyond".
     """
-    width = max(len(NAMES[arm]) for arm in arms)
-    lines = [f"{'':<{width}}    gap  slope  tangent   found"]  # narrow, for phones
+    rows = []
     for arm in arms:
         columns = {
             name: np.concatenate(list(recorded.per_image(name, arm).values()))
@@ -240,5 +240,5 @@ def gap_lines(recorded: Result, arms: Sequence[str]) -> str:
         }
         logit, slope, tangent, found = (float(np.median(column)) for column in columns.values())
         border = f"{found:.3f}" if found < 1 else "beyond"  # recorded as 1, for no pixel can move further
-        lines.append(f"{NAMES[arm]:<{width}}  {logit:5.2f}  {np.exp(slope):5.1f}  {tangent:7.3f}  {border:>6}")
-    return "\n".join(lines)
+        rows.append((NAMES[arm], f"{logit:.2f}", f"{np.exp(slope):.1f}", f"{tangent:.3f}", border))
+    return table(rows, ("training", "gap", "slope", "tangent", "found"))
