@@ -329,8 +329,8 @@ for layer in ("layer3.0.act1", "input of layer3.0.act1"):
 # ```
 #
 # takes a member of the [zoo](zoo.md), whose classes have names, or any name that timm knows, uses the GPU where there is one, and writes a
-# contact sheet. (A network of your own needs the call in Python.) The images of a class stand side by side. Next to `shapes.png` lies
-# `shapes.json`:
+# contact sheet. For weights of your own give `--weights mine.safetensors --arch resnet18` in place of `--model`. The images of a class
+# stand side by side. Next to `shapes.png` lies `shapes.json`:
 #
 # | key | what it holds |
 # |---|---|
