@@ -45,7 +45,7 @@ book: $(INSTALLED)  ## build the site into _build/html (its notebooks are render
 
 test: $(INSTALLED)  ## ruff, every test in two processes, then every notebook run again
 	$(PY) -m ruff check .
-	$(THREADS) $(PY) -m pytest -n 2 --dist loadscope
+	$(THREADS) $(PY) -m pytest -n 2 --dist worksteal --durations=25
 	@shopt -s nullglob; notebooks=(book/*.ipynb); \
 	if [ $${#notebooks[@]} -gt 0 ]; then \
 	  $(THREADS) TK_PROGRESS=0 $(PY) -m pytest -p no:cacheprovider -n 2 --dist loadscope \
