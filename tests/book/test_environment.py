@@ -101,7 +101,7 @@ def test_a_missing_package_is_looked_for_in_the_extra_that_brings_it():
 def test_what_the_core_asks_for_is_light():
     """Someone who attacks a model of her own installs no drawing, no widgets and no data sets."""
     names = {pin_requirements.normalized(r.name) for r in DEPENDENCIES}
-    assert names == {"torch", "numpy", "scipy", "safetensors", "jaxtyping", "rich", "typer", "pyyaml"}
+    assert names == {"torch", "numpy", "scipy", "safetensors", "jaxtyping", "filelock", "rich", "typer", "pyyaml"}
 
 
 @pytest.mark.parametrize("name", sorted(PINS.keys() & {"torch", "torchvision", "torchaudio", "sphinx", "myst-nb"}))
