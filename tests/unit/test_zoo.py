@@ -434,6 +434,18 @@ def test_a_member_may_start_from_another(folder, recipes):
         make("digits-next", folder=folder)
 
 
+def test_in_a_folder_of_ones_own_a_member_may_start_from_the_packages(folder, recipes, tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "FOLDER", folder)
+    first = zoo.entry(NAME).sha256
+    recipes["digits-next"] = replace(TINY, start=NAME, updates=1, lr=0.0, weight_decay=0.0, method="natural",
+                                     method_options={})  # fmt: skip
+    mine = tmp_path / "mine"
+    assert make("digits-next", folder=mine).training["start"] == first
+    assert zoo.names(folder=mine) == ["digits-next"]
+    assert "digits-next" not in zoo.names()
+    assert problems("digits-next", folder=mine) == []
+
+
 def test_a_member_may_have_another_as_its_teacher(folder, recipes):
     recipes["digits-taught"] = replace(
         TINY, architecture="deit_tiny_distilled_patch16_224", method="hard-distillation", updates=1,

@@ -150,7 +150,7 @@ def audit(
 
 def _outdated(about: Entry, folder: str | os.PathLike | None) -> list[str]:
     recipe = RECIPES[about.name]
-    settings, known = recipe.settings(), zoo.names(folder=folder)
+    settings = recipe.settings()
     changed = [key for key in {**settings, **about.recipe} if settings.get(key) != about.recipe.get(key)]
     found = {
         f"was trained by another recipe ({', '.join(changed)} changed)": bool(changed),
@@ -158,9 +158,16 @@ def _outdated(about: Entry, folder: str | os.PathLike | None) -> list[str]:
         "has its weights in the wrong place": about.file != _file(about.name, recipe),
     }
     for role, name in recipe.rests_on.items():
-        same = name in known and zoo.entry(name, folder=folder).sha256 == about.training.get(role)
+        place = _home(name, folder)
+        same = name in zoo.names(folder=place) and zoo.entry(name, folder=place).sha256 == about.training.get(role)
         found[f"was trained with other weights of its {role} {name}"] = not changed and not same
     return [what for what, is_so in found.items() if is_so]
+
+
+def _home(name: str, folder: str | os.PathLike | None) -> str | os.PathLike | None:
+    """Where a member lies that another one rests on: in the same folder, or else among the package's own."""
+    own = name not in zoo.names(folder=folder) and name in zoo.names()
+    return None if own else folder
 
 
 def _is_current(name: str, folder: Path) -> bool:
@@ -207,7 +214,7 @@ def _plan(name: str, recipe: Recipe, folder: Path, device: str | torch.device | 
         train=_curriculum(recipe, splits),
         class_names=source.class_names,
         data_hashes=hashes,
-        origins={role: zoo.entry(one, folder=folder).sha256 for role, one in recipe.rests_on.items()},
+        origins={role: zoo.entry(one, folder=_home(one, folder)).sha256 for role, one in recipe.rests_on.items()},
         folder=folder,
     )
 
@@ -249,15 +256,17 @@ def _network(plan: _Plan) -> Classifier:
     sizes = {"n_classes": len(plan.class_names), "in_channels": plan.image_shape[0]}
     network = build(recipe.architecture, seed=recipe.seed, **sizes, **recipe.options)
     if recipe.start is not None:
-        first = zoo.entry(recipe.start, folder=plan.folder)
-        network = zoo.with_weights(network, zoo.stored_weights(first, folder=plan.folder), recipe.start)
+        home = _home(recipe.start, plan.folder)
+        first = zoo.entry(recipe.start, folder=home)
+        network = zoo.with_weights(network, zoo.stored_weights(first, folder=home), recipe.start)
     return network.to(plan.device)
 
 
 def _fit(plan: _Plan, network: Classifier, *, updates: int, **knobs: Any) -> TrainingReport:
     recipe, method = plan.recipe, plan.recipe.make_method()
     if "teacher" in recipe.rests_on:
-        method.teacher = zoo.load(recipe.rests_on["teacher"], device=plan.device, folder=plan.folder)
+        teacher = recipe.rests_on["teacher"]
+        method.teacher = zoo.load(teacher, device=plan.device, folder=_home(teacher, plan.folder))
     return training.train(
         network, plan.train, method, terms=recipe.make_terms(), updates=updates,
         batch_size=recipe.batch_size, lr=recipe.lr, schedule=recipe.schedule, momentum=recipe.momentum,
