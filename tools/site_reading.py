@@ -1,6 +1,6 @@
 """A Sphinx extension for who reads the site and runs nothing: code that is not the point waits behind one quiet word.
 
-The setup cell shows what it comes to, without the lines that only Colab needs. What scrolls sideways can be reached by
+The setup cell shows what it comes to, without the lines that only a new machine needs. What scrolls sideways can be reached by
 the keyboard, and formulas, which need no menu, cannot.
 """
 
@@ -11,18 +11,18 @@ import re
 from docutils import nodes
 from myst_nb.sphinx_ import HideCodeCellNode
 
-GUARD = re.compile(r"import sys\n\nif \"google\.colab\" in sys\.modules:\n(?:    .*\n|\n(?=    ))+\n?")
+GUARD = re.compile(r"try:\n    (import thesis_kit as tk\n)except ImportError:\n(?:    .*\n)+")
 SCROLLS = re.compile(r'<div class="(math notranslate nohighlight|highlight)"')
 
 
 def shorten_setup(app, doctree):
-    """The setup cell without its guard for Colab, folded."""
+    """The setup cell without what it does where the package is missing, folded."""
     for cell in doctree.findall(nodes.container):
         if "tag_setup" in cell.get("classes", []):
             cell["hide_mode"] = "input"
             cell["prompt_show"] = cell["prompt_hide"] = "setup"
             for code in cell.findall(nodes.literal_block):
-                short = GUARD.sub("", code.astext())
+                short = GUARD.sub(r"\1", code.astext())
                 code.clear()
                 code += nodes.Text(short)
                 code.rawsource = short  # Pygments colors only what is as it was written

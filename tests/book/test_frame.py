@@ -42,6 +42,14 @@ def test_without_results_every_chapter_is_to_come(tmp_path):
     assert cover.card_block(tmp_path).count("To come.") == 7
 
 
+def test_every_measured_claim_has_its_sign_on_the_cover_and_every_sign_a_row():
+    strip = re.findall(r'<a href="ledger.html#([\w.-]+)" class="tk-sign', page("index"))
+    rows = re.findall(r'<tr role="row" id="([\w.-]+)" [^>]*data-verdict="(\w+)"', page("ledger"))
+    assert strip == [anchor for anchor, verdict in rows if verdict != "NOT_RUN"]
+    waiting = re.findall(r"<span>(\d+) claims? not measured", page("index"))
+    assert sum(map(int, waiting)) == len(rows) - len(strip)
+
+
 def test_only_what_stands_between_the_marks_is_written(tmp_path):
     around = f"before\n{cover.BEGIN}\nold\n{cover.END}\nafter\n"
     written = cover.with_cards(around, tmp_path)

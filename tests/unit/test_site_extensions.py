@@ -9,7 +9,7 @@ import pytest
 from docutils import nodes
 from docutils.utils import new_document
 
-from tools import site_figures, site_reading
+from tools import site_figures, site_meta, site_reading
 from tools.build_notebooks import SETUP
 
 SVG = '<svg viewBox="0 0 4 4"><text>é &lt; 1</text></svg>'
@@ -128,8 +128,39 @@ def test_the_setup_cell_is_shown_without_its_guard(repository):
     document += cell
     site_reading.shorten_setup(None, document)
     shown = cell.astext()
-    assert "colab" not in shown
-    assert "SystemExit" not in shown
-    assert "import sys" not in shown
+    assert "repository" not in shown
+    assert "ImportError" not in shown
+    assert "pip" not in shown
     assert shown.endswith("\n\nimport thesis_kit as tk\n\nsession = tk.setup(PROFILE)")
     assert cell["hide_mode"] == "input"
+
+
+@pytest.mark.parametrize(
+    ("paragraphs", "said"),
+    [
+        (["One sentence\nover two lines."], "One sentence over two lines."),
+        (["The question?", "An answer of some length."], "The question? An answer of some length."),
+        (["A sentence that ends here. " * 4 + "And another that goes on and on, word after word after word" * 3],
+         ("A sentence that ends here. " * 4).strip()),
+        (["word " * 100], "word " * 40 + "…"),
+    ],
+)  # fmt: skip
+def test_a_page_is_described_by_its_first_sentences(paragraphs, said):
+    document = new_document("page")
+    for text in paragraphs:
+        document += nodes.paragraph("", text)
+    assert site_meta.described(document) == said
+    assert len(said) <= site_meta.LETTERS + 2
+
+
+@pytest.mark.parametrize("base", ["", "https://book.example/"])
+def test_only_a_site_that_knows_its_address_names_a_picture(base):
+    app = SimpleNamespace(config=SimpleNamespace(html_baseurl=base, html_title='The "book"'))
+    context = {"title": "A <em>page</em>"}
+    document = page(text="What it says.")
+    site_meta.add_meta(app, "a/page", "page.html", context, document)
+    assert '<meta name="description" content="What it says.">' in context["metatags"]
+    assert '<meta property="og:title" content="A page">' in context["metatags"]
+    assert 'content="The &quot;book&quot;"' in context["metatags"]
+    assert ("og:image" in context["metatags"]) == bool(base)
+    assert ('content="https://book.example/a/page.html"' in context["metatags"]) == bool(base)

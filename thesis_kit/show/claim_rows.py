@@ -151,6 +151,12 @@ def _recorded(result: Result) -> str:
     return f"{result.document['recorded']} on {result.document['machine']['processor']}; {result.code_status()}"
 
 
+def anchor(judged: Judged) -> str:
+    """The id of a claim's row in the ledger."""
+    headline = judged.arena == judged.claim.arena
+    return f"claim-{judged.claim.id}" + ("" if headline else f"-{judged.arena}")
+
+
 # --- as HTML
 
 

@@ -6,14 +6,19 @@ and changes with them. A chapter without recorded results is named as one to com
 
 from __future__ import annotations
 
+import html
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from thesis_kit.ledger.claims import catalog
+from thesis_kit.ledger.judging import Judged, judge_chapter
 from thesis_kit.ledger.results import Result, available, load_result
+from thesis_kit.ledger.statistics import Verdict
+from thesis_kit.show import diagrams
+from thesis_kit.show.claim_rows import SIGNS, anchor
 
 QUESTIONS = {
     "defenses": "Can a network be robust without paying for it, in computing or in data?",
@@ -29,6 +34,12 @@ PAGES = {
     "certificates": "02_certificates",
     "regularization": "03_regularization",
     "inversion": "04_inversion",
+}
+PICTURES = {
+    "defenses": diagrams.free,
+    "certificates": diagrams.shadow,
+    "regularization": diagrams.squeezing,
+    "inversion": diagrams.inversion,
 }
 BEGIN, END = "<!-- cards: begin -->", "<!-- cards: end -->"
 
@@ -59,14 +70,44 @@ def _card(name: str, number: int, title: str, recorded: Mapping[str, Result]) ->
 
 
 def card_block(folder: str | os.PathLike | None = None) -> str:
-    """The cards as MyST between two marks, to stand in the cover page."""
+    """The picture of the book and the cards as MyST between two marks, to stand in the cover page."""
     lines = [BEGIN, "<!-- Written by `thesis-kit claims cover --write` from the recorded results; do not edit. -->", ""]
+    lines += ["```{raw} html", f'<div class="tk-cover">{diagrams.thesis().html}</div>', "```", ""]
     lines += ["::::{grid} 1 1 2 2", ":gutter: 3", ""]
-    for card in cards(folder):
+    for name, card in zip(_order(), cards(folder), strict=True):
         lines += [f":::{{grid-item-card}} {card.number}. {card.title}"]
         lines += [f":link: {card.page}", ":link-type: doc"] * bool(card.page)
-        lines += ["", f"*{card.question}*", "", card.finding or "To come.", ":::", ""]
+        lines += ["", *_raw(f'<div class="tk-card-picture">{PICTURES[name]().html}</div>' if card.finding else "")]
+        lines += [f"*{card.question}*", "", card.finding or "To come.", ""]
+        lines += [*_raw(verdict_strip(judge_chapter(name, folder))), ":::", ""]
     return "\n".join([*lines, "::::", END])
+
+
+def _order() -> list[str]:
+    chapters = catalog().chapters
+    return sorted(chapters, key=lambda name: chapters[name].number)
+
+
+def _raw(text: str) -> list[str]:
+    return ["```{raw} html", text, "```", ""] if text else []
+
+
+def verdict_strip(judged: Iterable[Judged]) -> str:
+    """A chapter's verdicts as a row of signs, each a link to its row of the ledger; what is planned is counted."""
+    judged = list(judged)
+    waiting = sum(one.verdict is Verdict.NOT_RUN for one in judged)
+    signs = "".join(
+        f'<a href="ledger.html#{anchor(one)}" class="tk-sign tk-{one.verdict.name.lower()}" title="{_told(one)}" '
+        f'aria-label="{_told(one)}">{SIGNS[one.verdict]}</a>'
+        for one in judged
+        if one.verdict is not Verdict.NOT_RUN
+    )
+    counted = f"<span>{waiting} claim{'s' * (waiting != 1)} not measured yet</span>" * bool(waiting)
+    return f'<div class="tk-strip">{signs}{counted}</div>'
+
+
+def _told(judged: Judged) -> str:
+    return html.escape(f"{judged.verdict.value} ({judged.arena}): {judged.claim.statement}", quote=True)
 
 
 def with_cards(page: str, folder: str | os.PathLike | None = None) -> str:

@@ -1,10 +1,12 @@
 """What each method does, as a drawing: the one picture that carries a chapter's idea before any number.
 
 The drawings hold no measurement. Lengths of bars are chosen to be seen; what was measured stands in the figures.
+Without a label a drawing comes alone, as the SVG that a page takes.
 """
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +16,56 @@ from thesis_kit.show.figures import drawn
 from thesis_kit.show.shown import Shown
 
 
-def free(label: str, *, replays: int = 8, steps: int = 7) -> Shown:
+def _shown(height: float, parts: Sequence[str], label: str | None, caption: str, alt: str) -> Shown:
+    svg = drawing(height, parts)
+    if label is not None:
+        return drawn(svg, label=label, caption=caption, alt=alt)
+    return Shown(svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt, quote=True)}" ', 1), alt)
+
+
+def thesis() -> Shown:
+    """The two halves of the thesis in one picture: what may turn a network's answer, and what it shows when asked."""
+    parts = [words(4, 16, "How easily is it fooled?", anchor="start", bold=True)]
+    parts += [_canvas(32, 58, 0, 0), words(68, 63, "+", size=18), _speckled(104, 58), arrow([(136, 58), (160, 58)])]
+    parts += [box(164, 36, 72, 44, "network"), arrow([(236, 58), (262, 58)])]
+    parts += [
+        words(268, 54, "“star”", anchor="start", color="vermilion", bold=True),
+        words(268, 72, "and sure of it", anchor="start"),
+    ]
+    parts += [
+        line([(4, 104), (336, 104)], color="grid"),
+        words(4, 128, "What has it learned?", anchor="start", bold=True),
+    ]
+    parts += [
+        words(52, 166, "“draw a disk”", bold=True),
+        words(52, 184, "and its gradient"),
+        arrow([(108, 168), (160, 168)]),
+    ]
+    parts += [box(164, 146, 72, 44, "network"), arrow([(236, 168), (262, 168)]), _drawn_disk(298, 168)]
+    alt = (
+        "Above, a picture of a disk and a small change enter a network, which answers star and is sure of it. Below, a "
+        "network is asked to draw a disk and does."
+    )
+    return _shown(202, parts, None, "", alt)
+
+
+def _speckled(x: float, y: float) -> str:
+    """A change too small to be noticed: pale grains."""
+    random = np.random.default_rng(1)
+    grains = [circle(x + gx, y + gy, 1.1, fill="ink", opacity=0.3) for gx, gy in random.uniform(-25, 25, (70, 2))]
+    return "".join([box(x - 27, y - 27, 54, 54, fill="paper", edge="rule"), *grains])
+
+
+def _drawn_disk(x: float, y: float) -> str:
+    """A disk as a network might draw it: rings that do not quite meet, on an uneven ground."""
+    random = np.random.default_rng(2)
+    parts = [box(x - 27, y - 27, 54, 54, fill="grid", edge="rule")]
+    for gx, gy in random.normal(0, 6.5, (130, 2)).clip(-13, 13):
+        parts.append(circle(x + gx, y + gy, 3, fill="vermilion", opacity=0.35))
+    return "".join(parts)
+
+
+def free(label: str | None = None, *, replays: int = 8, steps: int = 7) -> Shown:
     """What Free adversarial training reuses: one backward pass moves the weights and the image."""
     parts = [*_key(18)]
     rows = (("ordinary training", "w" * (steps + 1)), (f"PGD-{steps}", "x" * steps + "w"), ("Free", "b" * replays))
@@ -28,7 +79,7 @@ def free(label: str, *, replays: int = 8, steps: int = 7) -> Shown:
         f"What {steps + 1} passes buy. A pass runs the network forward and backward once. PGD-{steps} spends {steps} "
         "of them on the attack before the weights move once; Free takes both gradients from every pass."
     )
-    return drawn(drawing(266, parts), label=label, caption=caption, alt=alt)
+    return _shown(266, parts, label, caption, alt)
 
 
 def _key(y: float) -> list[str]:
@@ -57,7 +108,7 @@ def _passes(y: float, name: str, passes: str) -> list[str]:
     return parts
 
 
-def smoothing(label: str, *, seed: int = 0) -> Shown:
+def smoothing(label: str | None = None, *, seed: int = 0) -> Shown:
     """What randomized smoothing votes on: noisy copies of one image, each named by the network."""
     random = np.random.default_rng(seed)
     parts = [words(45, 16, "image"), _disk(45, 62), words(140, 16, "noisy copies")]
@@ -81,7 +132,7 @@ def smoothing(label: str, *, seed: int = 0) -> Shown:
         "first a radius within which no change of the image can turn the vote."
     )
     caption = "What randomized smoothing votes on: the network never judges the image itself, only noisy copies of it."
-    return drawn(drawing(286, parts), label=label, caption=caption, alt=alt)
+    return _shown(286, parts, label, caption, alt)
 
 
 def _disk(x: float, y: float, *, noise: np.random.Generator | None = None, side: float = 60) -> str:
@@ -98,7 +149,7 @@ def _bar(x: float, y: float, length: float, color: str) -> list[str]:
     return [box(x, y - 7, length, 13, fill=color, edge=color, round_by=1)]
 
 
-def intervals(label: str) -> Shown:
+def intervals(label: str | None = None) -> Shown:
     """What an interval bound carries through a network: a lowest and a highest value for every number."""
     names = ("pixels", "after a layer", "after another", "logits")
     spread = ((9, 9, 9, 9), (14, 20, 16, 18), (26, 34, 22, 30))
@@ -124,10 +175,10 @@ def intervals(label: str) -> Shown:
     caption = (
         "What an interval bound carries: not values but the range that each can take while pixels move by at most ε."
     )
-    return drawn(drawing(228, parts), label=label, caption=caption, alt=alt)
+    return _shown(228, parts, label, caption, alt)
 
 
-def shadow(label: str) -> Shown:
+def shadow(label: str | None = None) -> Shown:
     """What the Shadow attack adds: something large, smooth and nearly colorless."""
     side, y = 82, 32
     parts = [_defs()]
@@ -150,7 +201,7 @@ def shadow(label: str) -> Shown:
         "What Shadow adds. An attack inside the radius cannot succeed, for the certificate is sound; so it leaves the "
         "radius and stays natural to the eye instead."
     )
-    return drawn(drawing(240, parts), label=label, caption=caption, alt=alt)
+    return _shown(240, parts, label, caption, alt)
 
 
 def _defs() -> str:
@@ -171,7 +222,7 @@ def _shaded(x: float, y: float, side: float, kind: int) -> str:
     return "".join(parts)
 
 
-def squeezing(label: str) -> Shown:
+def squeezing(label: str | None = None) -> Shown:
     """What squeezing squeezes: all logits, so the lead of the right class and the slope of the loss with it."""
     parts = []
     for x, name, scale in ((10, "ordinary training", 1.0), (182, "squeezed", 0.3)):
@@ -188,7 +239,7 @@ def squeezing(label: str) -> Shown:
         "What squeezing squeezes. A small logit gap looks weak and a small slope looks strong; robustness is the one "
         "divided by the other."
     )
-    return drawn(drawing(196, parts), label=label, caption=caption, alt=alt)
+    return _shown(196, parts, label, caption, alt)
 
 
 def _logits(x: float, y: float, scale: float) -> list[str]:
@@ -209,7 +260,7 @@ def _logits(x: float, y: float, scale: float) -> list[str]:
     return parts
 
 
-def inversion(label: str) -> Shown:
+def inversion(label: str | None = None) -> Shown:
     """What Plug-In Inversion does between two steps, and between two stages."""
     parts = [words(WIDTH / 2, 16, "every step", bold=True)]
     names = ((38, "image"), (118, "rolled"), (204, "copies,\nrecolored"))
@@ -237,7 +288,7 @@ def inversion(label: str) -> Shown:
         "What Plug-In Inversion does between two steps and between two stages. The loss stays the plain cross-entropy; "
         "only what the network is shown changes."
     )
-    return drawn(drawing(330, parts), label=label, caption=caption, alt=alt)
+    return _shown(330, parts, label, caption, alt)
 
 
 def _canvas(x: float, y: float, dx: float, dy: float, *, tint: str = "grid", side: float = 54) -> str:

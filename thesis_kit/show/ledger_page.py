@@ -18,6 +18,7 @@ from thesis_kit.ledger.statistics import SMALL_MARGIN, Verdict
 from thesis_kit.show.claim_rows import (
     MEANINGS,
     SIGNS,
+    anchor,
     as_html,
     definitions,
     folded_rows,
@@ -102,7 +103,7 @@ def _multiplicity(everything: list[Judged]) -> str:
     """How many contrasts the page judges, and which decided rows would not be decided at 99%."""
     measured = contrasts(everything)
     near = [one for one, found in measured if one.verdict in (Verdict.HOLDS, Verdict.FAILS) and fragile(found)]
-    named = dict.fromkeys(f'<a href="#{_anchor(one)}">{one.claim.id}</a> ({one.arena})' for one in near)
+    named = dict.fromkeys(f'<a href="#{anchor(one)}">{one.claim.id}</a> ({one.arena})' for one in near)
     lean = f" Lean least on these rows, where an interval of 99% would reach the threshold: {', '.join(named)}."
     return (
         f"The page judges {len(measured)} contrasts, each by a 95% interval of its own, and nothing is corrected for "
@@ -117,11 +118,6 @@ def _definitions(table: Mapping[str, str]) -> str:
 def _recordings(everything: Iterable[Judged]) -> str:
     results = {one.result.name: one.result for one in everything if one.result is not None}
     return "\n".join(f"- {result.provenance()}." for result in results.values())
-
-
-def _anchor(judged: Judged) -> str:
-    headline = judged.arena == judged.claim.arena
-    return f"claim-{judged.claim.id}" + ("" if headline else f"-{judged.arena}")
 
 
 # --- the table
@@ -184,7 +180,7 @@ def _row(place: int, judged: Judged) -> str:
     told = "".join(f'<td role="cell" data-label="{name}">{inner}</td>' for name, inner in cells.items() if inner)
     told = told if cells["measured"] else told.replace('data-label="verdict"', 'colspan="2" data-label="verdict"')
     fold = f"<details><summary>{title}</summary>{_details(judged)}</details>"
-    return f'<tr role="row" id="{_anchor(judged)}" {marks}><th scope="row" role="rowheader">{fold}</th>{told}</tr>'
+    return f'<tr role="row" id="{anchor(judged)}" {marks}><th scope="row" role="rowheader">{fold}</th>{told}</tr>'
 
 
 def _details(judged: Judged) -> str:
