@@ -1,7 +1,7 @@
 """A Sphinx extension for who reads the site and runs nothing: code that is not the point waits behind one quiet word.
 
-The setup cell shows what it comes to, without the lines that only a new machine needs. What scrolls sideways can be reached by
-the keyboard, and formulas, which need no menu, cannot.
+The setup cell shows what it comes to, without the lines that only a new machine needs. What scrolls sideways can be
+reached by the keyboard, and formulas, which need no menu, cannot.
 """
 
 from __future__ import annotations
