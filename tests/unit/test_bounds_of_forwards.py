@@ -11,6 +11,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
+from thesis_kit import models
 from thesis_kit.certification import (
     Box,
     UnsupportedLayer,
@@ -234,7 +235,7 @@ def test_a_maximum_that_is_decided_is_exact():
 
 
 def test_gradients_are_those_of_the_bounds():
-    model, (x, y) = network(NETWORKS["arithmetic"]).eval(), data(2)
+    model, (x, y) = network(NETWORKS["arithmetic"]).eval(), data(1)
     x = (0.2 + 0.6 * x).requires_grad_()
     parameters = [p for p in model.parameters() if not isinstance(p, nn.UninitializedParameter)][:4]
     for bound in (ibp_margins, crown_ibp_margins):
@@ -242,6 +243,27 @@ def test_gradients_are_those_of_the_bounds():
         assert torch.autograd.gradcheck(
             lambda *_, bound=bound: bound(model, x, y, 0.05), inputs, eps=1e-5, atol=1e-4, rtol=1e-3, fast_mode=True
         )
+
+
+@pytest.mark.parametrize("normalizes", [True, False])
+def test_a_classifier_inside_a_forward_may_write_into_what_is_read_again(normalizes):
+    class Around(nn.Module):
+        def __init__(self):
+            super().__init__()
+            network = nn.Sequential(nn.Tanh() if normalizes else nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(36, 3))
+            self.inner = models.Classifier(network, **({"mean": [0.5], "std": [0.2]} if normalizes else {}))
+            self.last = nn.Linear(36, 3)
+
+        def forward(self, x):
+            x = x - 0.5
+            return self.inner(x) + self.last(x.flatten(1))
+
+    model, (x, y) = Around().double(), data(3)
+    if normalizes:
+        assert crown_ibp_margins(model, x, y, 0.1).shape == (3, 3)
+    else:
+        with pytest.raises(UnsupportedLayer, match="inner, Classifier, which writes in place into a value"):
+            ibp_margins(model, x, y, 0.1)
 
 
 def test_networks_of_torchvision_have_bounds():
@@ -288,6 +310,17 @@ def overwritten(net, x):
     return y
 
 
+def seen_through(net, x):
+    y = nn.Flatten(2)(x)
+    x.relu_()
+    return y
+
+
+def kept(net, x):
+    net.offset.add_(x[:, :, :1, :1].mean(2, keepdim=True))
+    return x + net.offset
+
+
 def branching(net, x):
     return x if x.relu() else -x
 
@@ -314,6 +347,8 @@ REFUSED = {
     "precision": (lambda net, x: x.half().double(), r"half \(to another precision"),
     "different shapes": (lambda net, x: x + x.mean(1, keepdim=True), "add .of different shapes"),
     "in place": (overwritten, r"relu, ReLU\(inplace=True\), which writes in place into a value that is used again"),
+    "in place, seen through a layer": (seen_through, "writes in place into a value that is used again"),
+    "in place, a constant": (kept, r"calls \.add_ \(into a constant"),
     "in place, method": (lambda net, x: x.mul_(2) + x.add_(1) + x, "writes in place into a value that is used"),
     "branch": (branching, "whose forward torch.fx cannot trace .*control flow"),
     "count": (counted, "the model: its layers compute logits that are"),

@@ -379,6 +379,28 @@ def test_a_random_model_is_refused_and_the_random_state_stays():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_what_runs_the_same_layers_has_the_same_bounds():
+    model, (x, y) = nn.Sequential(*network().network[:3], nn.Flatten(), nn.Linear(72, 3)).double().eval(), data()
+    wrapped = {
+        "compiled": torch.compile(model, backend="eager"), "parallel": nn.DataParallel(model),
+        "called by a function": lambda x: model(x),
+    }  # fmt: skip
+    compiled = copy.deepcopy(model)
+    compiled.compile(backend="eager")
+    for other in (*list(wrapped.values())[:2], compiled):
+        for bound in BOUNDS:
+            assert torch.equal(bound(other, x, y, 0.03), bound(model, x, y, 0.03))
+    model[4].register_forward_hook(negating)
+    for other in wrapped.values():
+        with pytest.raises(UnsupportedLayer, match="a forward hook"):
+            ibp_margins(other, x, y, 0.03)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = torch.jit.trace(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), x.float())
+    with pytest.raises(UnsupportedLayer, match=r"which torch\.jit has compiled"):
+        ibp_margins(scripted, x, y, 0.03)
+
+
 def test_nothing_is_verified_that_a_hook_turns_around():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))

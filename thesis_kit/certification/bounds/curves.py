@@ -7,8 +7,8 @@ sign at known points). The line below is that of the negated function.
 
 What makes a line sound is not how its slope was chosen but its offset: with G(z) = f(z) − a·z the line a·z + b lies
 above f if b ≥ G everywhere. On convex parts G is at most what it is at the ends. On a concave part [p, q] it lies below
-each of its tangents, so with a tangent point t it is at most G(t) + max(0, G'(t))(q − t) + max(0, −G'(t))(t − p), and
-that is added up for t = p, q and the middle, of which the least counts. Lines are computed in double precision.
+each of its tangents, so for every t it is at most G(t) + max(0, G'(t))(q − t) + max(0, −G'(t))(t − p); the least of
+that counts for t = p, t = q and where the line touches. Lines are computed in double precision.
 """
 
 from __future__ import annotations

@@ -148,6 +148,14 @@ class _Reader(fx.Tracer):
         of_torch = type(m).__module__.startswith("torch.nn.modules")
         return not isinstance(m, nn.Sequential) and (self.tracer.knows(m) or of_torch)
 
+    def path_of_module(self, mod: nn.Module) -> str:
+        """A module's path in the trace; one that is no part of the model is called by its class."""
+        try:
+            return super().path_of_module(mod)
+        except NameError:
+            known = (name for name, module in self.modules.items() if module is mod)
+            return next(known, f"inner.{type(mod).__name__}_{len(self.modules)}")
+
     def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
         """Every module that is called must be what it seems."""
         name = self.path_of_module(m)
@@ -187,8 +195,8 @@ class _Reader(fx.Tracer):
         module, path = self.modules[node.target], self._path(node.target)
         if len(args) != 1 or kwargs or not self.values.traced(args[0]):
             raise UnsupportedLayer(f"no bounds are known for {named(module, path)}, called on more than one input")
-        number = self.tracer.trace(module, path, args[0].number)
-        return self.values.made(number, args[0], inplace=bool(getattr(module, "inplace", False)))
+        number, (writes, shares) = self.tracer.trace(module, path, args[0].number), self.tracer.touches(module)
+        return self.values.made(number, args[0], inplace=writes, shares=shares)
 
     def _path(self, name: str) -> str:
         """A module's path in the whole model from its path in the trace."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,11 +45,11 @@ class Values:
         self._memories += 1
         return Value(number, self._memories)
 
-    def made(self, number: int, source: Value, *, inplace: bool = False) -> Value:
-        """What was made from a source: in its memory if in place, or if nothing was done to it."""
+    def made(self, number: int, source: Value, *, inplace: bool = False, shares: bool = False) -> Value:
+        """What was made from a source: in its memory if in place, if it shares that, or if nothing was done to it."""
         if inplace:
             self.written = source.memory
-        return Value(number, source.memory) if inplace or number == source.number else self.new(number)
+        return Value(number, source.memory) if inplace or shares or number == source.number else self.new(number)
 
     def apply(self, operation: Operation | None, *sources: Value, inplace: bool = False) -> Value:
         """The value of an operation."""
@@ -335,9 +334,15 @@ def _asked(name: str) -> Callable:
     return lambda values, input, *given, **named: getattr(values.probe(input), name)(*given, **named)
 
 
-def _in_place(names: Sequence[str]) -> dict[str, Callable]:
-    """The methods that end in an underscore."""
-    return {f"{name}_": partial(_BOTH[name], inplace=True) for name in names}
+def _writing(function: Callable) -> Callable:
+    """The same in place, which must be that of a value: constants stay what they are."""
+
+    def apply(values: Values, input: object, *given: object, **named: object) -> Value:
+        if not values.traced(input):
+            raise Unbounded("into a constant")
+        return function(values, input, *given, inplace=True, **named)
+
+    return apply
 
 
 def _negative(values: Values, input: Value, *, inplace: bool = False) -> Value:
@@ -365,19 +370,22 @@ METHODS: dict[str, Callable] = {
     **_BOTH, "view": _view, "contiguous": _same, "to": _cast, "float": _to(torch.float32), "double": _to(torch.float64),
     "half": _to(torch.float16), "bfloat16": _to(torch.bfloat16),
     "size": _asked("size"), "dim": _asked("dim"), "numel": _asked("numel"),
-    **_in_place(("relu", "sigmoid", "tanh", "abs", "clamp", "add", "sub", "mul", "div", "neg")),
+    **{
+        f"{name}_": _writing(_BOTH[name])
+        for name in ("relu", "sigmoid", "tanh", "abs", "clamp", "add", "sub", "mul", "div", "neg")
+    },
 }  # fmt: skip
 
 FUNCTIONS: dict[Callable, Callable] = {
     **{getattr(torch, name): made for name, made in _BOTH.items() if hasattr(torch, name)},
     **{
-        getattr(operator, f"{prefix}{name}"): partial(made, inplace=True) if prefix else made
+        getattr(operator, f"{prefix}{name}"): _writing(made) if prefix else made
         for prefix in ("", "i")
         for name, made in (("add", _add), ("sub", _subtract), ("mul", _multiply), ("truediv", _divide))
     },
     operator.neg: _negative, operator.abs: _ABS, abs: _ABS, operator.matmul: _matmul, operator.getitem: _item,
     getattr: _attribute, torch.cat: _concatenate, torch.concat: _concatenate, torch.concatenate: _concatenate,
-    F.relu: _RELU, F.relu_: partial(_RELU, inplace=True), torch.relu_: partial(_RELU, inplace=True),
+    F.relu: _RELU, F.relu_: _writing(_RELU), torch.relu_: _writing(_RELU),
     F.leaky_relu: _activation(layers.leaky_relu, negative_slope=0.01), F.prelu: _prelu,
     F.relu6: _activation(lambda: layers.clip(0.0, 6.0)), F.hardsigmoid: _activation(layers.hardsigmoid),
     F.hardtanh: _activation(lambda low, high: layers.clip(float(low), float(high)), min_val=-1.0, max_val=1.0),

@@ -9,7 +9,8 @@ The bounds are those of the function that the network computes in evaluation mod
 are neither read nor changed: BatchNorm is the affine map of its running statistics and dropout does nothing. A model
 whose function cannot be told from its layers (hooks, patched methods) is refused, and every call compares the layers
 with the model itself at the images and a few more points of their boxes. Bounds have gradients with respect to
-parameters and images, come in the precision of the images, and hold up to rounding in that precision.
+parameters and images, come in the precision of the images, and hold up to rounding in that precision or the model's,
+whichever is coarser.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.nn.utils.prune import BasePruningMethod
@@ -49,12 +50,17 @@ def check_plain(module: nn.Module, path: str) -> None:
     Raises:
         UnsupportedLayer: it has hooks that may change what it computes, or methods of its own.
     """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise UnsupportedLayer(
+            f"no bounds are known for {path or 'the model'}, which torch.jit has compiled: bound the model that it was "
+            "made from"
+        )
     check_hooks(module, path)
-    for name in vars(module):
-        if callable(getattr(type(module), name, None)):
-            _refuse(module, path, f"a {name} of its own")
+    for name, own in vars(module).items():
+        if callable(own) and callable(getattr(type(module), name, None)):
+            _refuse(module, path, f"a method {name} of its own")
     if any("__call__" in vars(cls) for cls in type(module).__mro__[: type(module).__mro__.index(nn.Module)]):
-        _refuse(module, path, "a __call__ of its own")
+        _refuse(module, path, "a method __call__ of its own")
 
 
 def check_hooks(module: nn.Module, path: str) -> None:

@@ -98,6 +98,16 @@ class Tracer:
             return _as_built(module)
         return kind_of(module, CONTAINERS) is not None or kind_of(module, LAYERS) is not None
 
+    def touches(self, module: nn.Module) -> tuple[bool, bool]:
+        """Whether a module that is traced as a whole may write into its input, and whether its output may lie there."""
+        container = kind_of(module, CONTAINERS)
+        if container is None:
+            return bool(getattr(module, "inplace", False)), kind_of(module, [nn.Flatten]) is not None
+        if container is PreActivationBlock or (container is Classifier and module.normalizes):
+            return False, False
+        inner = [one for one in module.modules() if one is not module]
+        return any(getattr(one, "inplace", False) or not self.knows(one) for one in inner), True
+
     def refuse(self, module: nn.Module, path: str) -> None:
         """Say that there are no bounds for a module."""
         raise UnsupportedLayer(f"no bounds are known for {named(module, path)}: supported are {SUPPORTED}")
