@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 
@@ -62,6 +63,47 @@ def test_a_shadow_attack_keeps_records_and_pictures(tmp_path):
 def test_a_timm_model_is_certified_too():
     said = call("certify", "resnet10t", *ON, "--images", 1, "--n", 20, "--n0", 10).output
     assert "1 images" in said
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """Weights of one's own: a zoo member's, altered a little."""
+    altered = zoo.load(MEMBER)
+    with torch.no_grad():
+        next(altered.parameters()).mul_(1.01)
+    torch.save(altered.network.state_dict(), tmp_path / "mine.pt")
+    return altered, tmp_path / "mine.pt"
+
+
+@pytest.mark.parametrize("named", [["--arch", MEMBER], [MEMBER]])
+def test_own_weights_are_certified(mine, named, tmp_path):
+    model, weights = mine
+    path = tmp_path / "run.jsonl"
+    knobs = ["--images", 2, "--n", 200, "--out", path]
+    call("certify", *named, "--weights", weights, "--data", "scenes.v1-a", "--sigma", "3/25", *knobs)
+    part = data.load("scenes.v1-a", size=32, n_train=1, n_validation=1, n_test=2).test
+    expected = certify(model, part.x, sigma=0.12, n=200)
+    assert [r["radius"] for r in records(path)] == expected.radii.tolist()
+    with pytest.raises(ValueError, match="other settings or items"):  # as the member's own weights would be
+        call("certify", MEMBER, *ON, *knobs)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--weights", "mine.pt"], "the weights alone are no model: say with --arch what network they are for"),
+        (["--arch", MEMBER], "--arch and --n-classes say what --weights FILE holds"),
+        ([MEMBER, "--n-classes", 3], "--arch and --n-classes say what --weights FILE holds"),
+        (["resnet18", "--arch", MEMBER, "--weights", "mine.pt"], f"the model is resnet18 or {MEMBER}"),
+        (["--arch", "resnet18", "--weights", "mine.pt", "--pretrained"], "--weights and --pretrained are two answers"),
+        (["--arch", "resnet18", "--weights", "mine.pt"], "there is no file mine.pt to take weights from"),
+        (["--arch", "resnet19", "--weights", "mine.pt"], "unknown model 'resnet19': did you mean resnet1"),
+    ],
+)
+def test_weights_that_are_not_fully_named_are_refused_in_a_sentence(words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(said)):
+        call("certify", *words, *ON)
 
 
 @pytest.mark.bad_input
