@@ -23,6 +23,7 @@ LAYERS = [
     {"training"},
     {"attacks"},
     {"certification"},
+    {"recording"},
     {"models"},
     {"data"},
     {"asking", "checks", "connection", "extras", "randomness", "files", "identity", "passes", "progress", "similarity",

@@ -18,9 +18,9 @@ from thesis_kit.checks import NonFiniteOutput, UnknownName
 from thesis_kit.files.tensors import read_tensors
 from thesis_kit.models import Classifier
 from thesis_kit.randomness import ImageRandom
+from thesis_kit.recording.watching import Watcher
 from thesis_kit.synthesis import Adam, ColorShift, Ensemble, Fourier, Jitter, Moment, Phases, Pixels, Stage, synthesize
 from thesis_kit.synthesis.augmentations import augment
-from thesis_kit.synthesis.watching import Watcher
 
 STAGES = [Stage(8, 4), Stage(12, 4, border=2)]
 AUGMENTATIONS = [Jitter(2), Ensemble(3), ColorShift(0.5, 0.5)]

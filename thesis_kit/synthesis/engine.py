@@ -31,11 +31,11 @@ from thesis_kit.identity import fingerprint, tensor_hash
 from thesis_kit.passes import Passes
 from thesis_kit.progress import Bar, track
 from thesis_kit.randomness import ImageRandom, mix_seed
+from thesis_kit.recording.watching import Watcher
 from thesis_kit.synthesis.augmentations import Augmentation, Ensemble, Moment, augment
 from thesis_kit.synthesis.objectives import Objective, whole_numbers
 from thesis_kit.synthesis.parametrizations import Parametrization, Pixels, Size
 from thesis_kit.synthesis.store import State, Store
-from thesis_kit.synthesis.watching import Watcher
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SCHEDULES = ("cosine", "constant")

@@ -21,8 +21,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from thesis_kit.asking import plain
 from thesis_kit.checks import choose
+from thesis_kit.recording.watching import IMAGES, LOGITS
 
-LOGITS, IMAGES = "logits", "images"
 Seen = Mapping[str, Tensor]
 Read = Callable[[Seen, Tensor], Tensor]
 

@@ -1,0 +1,179 @@
+"""The sites of a network, told by its structure: which there are, where one listens for them, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from torch import nn
+
+from thesis_kit.models import anatomy
+from thesis_kit.models.seen import inside
+from thesis_kit.recording import structure
+from thesis_kit.recording.sites import ATTENDED, Site, Sites
+
+_BEHIND = {"attention_out": ("drop_path1", "ls1", "ls_1"), "mlp_out": ("drop_path2", "ls2", "ls_2")}
+
+
+def found_in(model: nn.Module) -> Sites:
+    """The sites of a network, told by its structure alone."""
+    network = innermost(model)
+    modules = dict(network.named_modules())
+    return Sites(_found(network, modules), network, modules)
+
+
+def innermost(model: nn.Module) -> nn.Module:
+    """The network in a ``Classifier``, a compiled model or a ``DataParallel``."""
+    while (part := inside(model)) is not None:
+        model = part
+    return model
+
+
+def _found(network: nn.Module, modules: structure.Modules) -> list[Site]:
+    """All sites in the order of the modules."""
+    mlps = structure.perceptrons(modules)
+    attending = structure.attentions(modules, mlps)
+    parts = structure.blocks_of([name for name in modules if name in mlps or name in attending], modules)
+    convolving = structure.convolutional(modules, [*mlps, *attending])
+    found, lists = [], set()
+    for name in modules:
+        if name in parts:
+            holder = structure.parent_of(structure.parent_of(name))
+            if structure.in_list(name, modules) and holder not in lists:
+                lists.add(holder)
+                found += _tokens(name, holder, parts[name], mlps, modules)
+            found += _of_block(name, parts[name], mlps, modules)
+        elif name in convolving:
+            found += _of_convolutions(name, convolving[name], modules)
+    if not parts and not any(convolving.values()):
+        leaves = [name for name, module in modules.items() if name and not next(module.children(), None)]
+        found = [_site(name, "layer", name, "output", _form(modules[name]), name, modules) for name in leaves]
+    return found + _features(network, modules)
+
+
+def _site(
+    name: str, kind: str, module: str, at: str, form: str, block: str, modules: structure.Modules, **known: object
+) -> Site:
+    """A site with what its block and the network around it say of the order of things."""
+    around, where = modules[block], {}
+    if form != "maps" and structure.in_list(block, modules):
+        where = {"prefix": structure.prefix_tokens(block, modules), "grid": structure.grid_of(block, modules)}
+    order = {"batch_first": structure.batch_first(around)}
+    if form == "tokens":
+        order["channels_last"] = structure.channels_last(around)
+    return Site(name, kind, module, at, form, block=block, **{**where, **order, **known})
+
+
+def _tokens(
+    block: str, holder: str, parts: list[str], mlps: Mapping[str, str], modules: structure.Modules
+) -> list[Site]:
+    """What the first block of a list is given, if it is tokens; the name is that of what holds the list."""
+    if not structure.channels_last(modules[block]):
+        return []
+    name, width = f"{holder}.tokens".lstrip("."), _width(parts, mlps, modules)
+    return [replace(_site(name, "tokens", block, "input", "tokens", block, modules, width=width), block="")]
+
+
+def _width(parts: list[str], mlps: Mapping[str, str], modules: structure.Modules) -> int | None:
+    """How wide the stream is, as the last perceptron that mixes channels or the attention's own numbers say."""
+    for part in reversed(parts):
+        if part in mlps:
+            layer = modules[mlps[part]]
+            return getattr(layer, "out_features", None) or getattr(layer, "out_channels", None)
+    width = getattr(modules[parts[0]], "embed_dim", None)
+    return width if isinstance(width, int) else None
+
+
+def _of_block(block: str, parts: list[str], mlps: Mapping[str, str], modules: structure.Modules) -> Iterator[Site]:
+    """Sites of a block with attentions or perceptrons."""
+    width = _width(parts, mlps, modules)
+    for part in parts:
+        alike = [other for other in parts if (other in mlps) == (part in mlps)]
+        path = _path(part, block, alike)
+        make = _of_mlp if part in mlps else _of_attention
+        yield from make(path, part, block, mlps, modules, width)
+    if structure.is_whole(block, parts, modules):
+        form = "tokens" if structure.channels_last(modules[block]) else "maps"
+        yield _site(f"{block}.residual", "residual", block, "output", form, block, modules, width=width)
+
+
+def _path(part: str, block: str, alike: list[str]) -> str:
+    """What the sites of a part are named after: its block, and as much of its own name as tells it from others."""
+    pieces = part.split(".")
+    for length in range(len(block.split(".")) if block else 0, len(pieces)):
+        path = ".".join(pieces[:length])
+        if sum(structure.lies_in(other, path) for other in alike) == 1:
+            return path
+    return part
+
+
+def _of_mlp(
+    path: str, part: str, block: str, mlps: Mapping[str, str], modules: structure.Modules, width: int | None
+) -> Iterator[Site]:
+    second = modules[mlps[part]]
+    linear = isinstance(second, nn.Linear)
+    hidden = second.in_features if linear else second.in_channels
+    over_tokens = linear and ("token" in part.rpartition(".")[2] or width not in (None, second.out_features))
+    form, known = "tokens" if linear else "maps", {"channels_last": linear}
+    where = {"prefix": 0, "grid": None} if over_tokens else {}
+    name = f"{path}.hidden".lstrip(".")
+    yield _site(name, "hidden", mlps[part], "input", form, block, modules, width=hidden, **known, **where)
+    if over_tokens:
+        return
+    alone = part != block and not structure.convolves(modules[part])
+    behind = _behind("mlp_out", block, part if alone else mlps[part], modules)
+    name = f"{path}.mlp_out".lstrip(".")
+    yield _site(name, "mlp_out", behind, "output", form, block, modules, width=width, **known)
+
+
+def _of_attention(
+    path: str, part: str, block: str, mlps: Mapping[str, str], modules: structure.Modules, width: int | None
+) -> Iterator[Site]:
+    module = modules[part]
+    heads, refusal = structure.heads_of(module), ""
+    if "Window" in type(module).__name__:
+        refusal = (
+            f"The attention of {type(module).__name__} works in windows, so that its q, k, v and maps belong to no "
+            "token of an input: take the sites residual, hidden or attention_out."
+        )
+    for kind in ATTENDED:
+        form = "attention" if kind == "attention_map" else "heads"
+        name = f"{path}.{kind}".lstrip(".")
+        yield _site(name, kind, part, kind, form, block, modules, heads=heads, refusal=refusal)
+    behind = _behind("attention_out", block, part, modules)
+    if refusal and behind == part:
+        return
+    name = f"{path}.attention_out".lstrip(".")
+    yield _site(name, "attention_out", behind, "output", "tokens", block, modules, width=width)
+
+
+def _behind(kind: str, block: str, part: str, modules: structure.Modules) -> str:
+    """The last module that a branch goes through before it is added: a layer scale or a stochastic depth."""
+    names = [f"{block}.{name}".lstrip(".") for name in _BEHIND[kind]]
+    return next((name for name in names if name in modules), part)
+
+
+def _of_convolutions(block: str, last: str | None, modules: structure.Modules) -> Iterator[Site]:
+    """Sites of a block of convolutions, or of a single layer with one."""
+    if last is None:
+        yield _site(f"{block}.out", "layer", block, "output", "maps", block, modules)
+        return
+    hidden = modules[last].in_channels
+    yield _site(f"{block}.hidden", "hidden", last, "input", "maps", block, modules, width=hidden)
+    kind = "block" if "dense" in type(modules[block]).__name__.lower() else "residual"  # a dense block appends
+    yield _site(f"{block}.{kind}", kind, block, "output", "maps", block, modules, width=modules[last].out_channels)
+
+
+def _features(network: nn.Module, modules: structure.Modules) -> list[Site]:
+    """What the classifier is given, where the network has one linear layer as such."""
+    try:
+        head = anatomy.head(network)
+    except ValueError:
+        return []
+    place = next(name for name, module in modules.items() if module is head)
+    return [Site("penultimate", "penultimate", place, "input", "vectors", width=head.in_features)]
+
+
+def _form(module: nn.Module) -> str:
+    """Whether a layer without parts gives vectors or maps."""
+    return "vectors" if isinstance(module, nn.Linear | nn.Flatten) else "maps"

@@ -1,0 +1,180 @@
+"""Named places in a network, with what stands there and in which order: the residual stream, hidden units, q, k, v, …
+
+``sites(model)`` finds them in networks as they come, by structure, so that one scheme of
+names serves timm's and torchvision's transformers and convolutional networks, open_clip's towers, torchaudio's
+encoders, Whisper-like ones and the book's own. Hidden units are the input of a perceptron's second layer, which is
+right for GLU and for activations that are functions; q, k and v are as they meet, after their norms and rotations.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from thesis_kit.checks import choose
+
+ATTENDED = ("q", "k", "v", "attention_map")
+_WHAT = {
+    "tokens": "what the first block is given",
+    "residual": "the residual stream behind the block",
+    "hidden": "hidden units of the MLP: the input of its second layer",
+    "maps": "hidden maps of the block: the input of its last convolution",
+    "q": "queries by head, as they meet the keys",
+    "k": "keys by head, as they meet the queries",
+    "v": "values by head",
+    "attention_map": "attention map by head; each row adds up to 1",
+    "attention_out": "what the attention gives, as it is added to the stream",
+    "mlp_out": "what the MLP gives, as it is added to the stream",
+    "block": "what the block gives",
+    "layer": "what the layer gives",
+    "penultimate": "what the classifier is given",
+}
+_NUMBER = re.compile(r"(\d+)(?=\D*$)")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in a network.
+
+    What is recorded there has the inputs first and is arranged as ``form`` says: "tokens" (n, t, d), "maps" (n, c, …)
+    with the channels second, "heads" (n, heads, t, d) or "attention" (n, heads, t, t); tokens that lie as a map in the
+    network, as in Swin Transformers, come as maps (n, d, h, w).
+
+    ``name``, ``kind`` and ``what`` are for people; ``module`` is the module that is listened to, at its "output", its
+    "input", or at one of "q", "k", "v", "attention_map" (``at``). ``prefix`` tokens, class tokens and registers, stand
+    before the patches, whose ``grid`` is that of the size the network was made for. ``shape`` is known, and how often a
+    pass comes by (``calls``, 0 for never), where sites were listed with an input. A ``refusal`` says why a place that
+    has a name cannot be recorded.
+    """
+
+    name: str
+    kind: str
+    module: str
+    at: str
+    form: str
+    width: int | None = None
+    heads: int | None = None
+    prefix: int = 0
+    grid: tuple[int, int] | None = None
+    batch_first: bool = True
+    channels_last: bool = False
+    block: str = ""
+    shape: tuple[int, ...] | None = None
+    calls: int | None = None
+    refusal: str = ""
+
+    @property
+    def what(self) -> str:
+        """What stands there, in words."""
+        return _WHAT["maps" if self.kind == "hidden" and self.form == "maps" else self.kind]
+
+    @property
+    def shape_text(self) -> str:
+        """The shape that is recorded, with n inputs, t tokens and what else is not known as a letter."""
+        if self.shape is not None:
+            return f"(n, {', '.join(map(str, self.shape[1:]))})"
+        width, heads = self.width or "d", self.heads or "heads"
+        return {
+            "tokens": f"(n, t, {width})", "maps": f"(n, {width if self.width else 'c'}, …)",
+            "vectors": f"(n, {width})", "heads": f"(n, {heads}, t, d)", "attention": f"(n, {heads}, t, t)",
+        }[self.form]  # fmt: skip
+
+    def patches(self, values: Tensor) -> Tensor:
+        """Of what was recorded here, without the class tokens and registers: (n, t − prefix, d), by head likewise."""
+        self._check_tokens(values)
+        axis = 1 if self.form == "tokens" else 2
+        return values.narrow(axis, self.prefix, values.shape[axis] - self.prefix)
+
+    def maps(self, values: Tensor) -> Tensor:
+        """Of what was recorded here, the patches as maps (n, d, rows, columns).
+
+        Raises:
+            ValueError: they form no grid that is known.
+        """
+        if values.ndim == 4 and self.form in ("tokens", "maps"):
+            return values
+        patches = self.patches(values)
+        if self.form != "tokens":
+            raise ValueError(f"{self.name} is by head: take the values of a head first, or the site of the stream")
+        count = patches.shape[1]
+        rows, columns = self.grid or (0, 0)
+        if rows * columns != count:
+            rows = columns = round(count**0.5)
+        if rows * columns != count:
+            raise ValueError(
+                f"the {count} patches of {self.name} are neither the {self.grid} that the network was made for nor a "
+                "square: reshape site.patches(values) to the rows and columns of your input"
+            )
+        return patches.transpose(1, 2).unflatten(2, (rows, columns))
+
+    def _check_tokens(self, values: Tensor) -> None:
+        if self.form not in ("tokens", "heads") or (self.form == "tokens" and values.ndim != 3):
+            raise ValueError(f"{self.name} holds no tokens in a row but {self.form} of shape {tuple(values.shape)}")
+
+
+class Sites(Mapping[str, Site]):
+    """The sites of a network by name, in the order of depth; ``print`` shows them as a table."""
+
+    def __init__(self, found: Iterable[Site], network: nn.Module, modules: Mapping[str, nn.Module]):
+        found = list(found)
+        self.network, self.modules = network, modules
+        taken = {site.name for site in found if site.kind != "layer"} & set(modules)
+        found = [replace(s, name=f"{s.name}.site") if s.name in taken else s for s in found]
+        self.refused = {site.name: site for site in found if site.refusal}
+        self._found = {site.name: site for site in found if not site.refusal}
+
+    def __getitem__(self, name: str) -> Site:
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def of_kind(self, kind: str) -> list[Site]:
+        """Those of one kind, such as "hidden", in the order of depth.
+
+        Raises:
+            UnknownName: the network has none of the kind.
+        """
+        choose(kind, dict.fromkeys(site.kind for site in self.values()), "kind of site")
+        return [site for site in self.values() if site.kind == kind]
+
+    def __str__(self) -> str:
+        rows = [("name", "kind", "shape", "what it is"), *_collapsed(list(self.values()))]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = ["  ".join([*(t.ljust(w) for t, w in zip(row, widths, strict=False)), row[3]]).rstrip() for row in rows]
+        notes = ["", "Besides, every layer of model.named_modules() by its name, and its input as “input of” it."]
+        notes += sorted({site.refusal for site in self.refused.values()})
+        return "\n".join([f"sites of {type(self.network).__name__}", *lines, *notes])
+
+    __repr__ = __str__
+
+
+def _collapsed(found: list[Site]) -> list[tuple[str, str, str, str]]:
+    """Rows for people: sites that differ by the number of their block alone share one."""
+    rows: dict[tuple, list[str]] = {}
+    for site in found:
+        often = {None: "", 0: "; not reached by this input", 1: ""}.get(site.calls, f"; {site.calls} times in a pass")
+        number = _NUMBER.search(site.block)
+        start, end = number.span() if number else (0, 0)
+        tail = site.block[end:] + site.name[len(site.block) :]
+        key = (site.block[:start], tail, site.kind, site.shape_text, site.what + often)
+        rows.setdefault(key if number else (site.name, "", *key[2:]), []).append(number[0] if number else "")
+    return [
+        (f"{head}{_range(numbers)}{tail}", kind, shape, what)
+        for (head, tail, kind, shape, what), numbers in rows.items()
+    ]
+
+
+def _range(numbers: list[str]) -> str:
+    if len(numbers) == 1:
+        return numbers[0]
+    whole = [int(number) for number in numbers]
+    if whole == list(range(whole[0], whole[0] + len(whole))):
+        return f"{{{whole[0]}…{whole[-1]}}}"
+    return "{" + ",".join(numbers) + "}"

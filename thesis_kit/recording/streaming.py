@@ -1,0 +1,195 @@
+"""Recording a data set: batch after batch goes by, positions are pooled, and what is kept has a bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from thesis_kit.asking import Model, as_module, parameters, plain
+from thesis_kit.checks import NonFiniteOutput, check_count, choose
+from thesis_kit.data.forms import as_tensor, in_memory, is_dataset
+from thesis_kit.data.parts import Stream
+from thesis_kit.recording.batches import Names, Run, check_inputs, named, recorder
+from thesis_kit.recording.reducers import Moments, Reducer, Rows, Top, TopExamples
+from thesis_kit.recording.sites import Site
+
+Pool = str | Callable[[Tensor], Tensor]
+_REDUCERS = {"moments": Moments, "rows": Rows}
+_FORMS = "a tensor or array (n, …), a Part, a pair (inputs, labels), a map-style Dataset, or minibatches"
+
+
+def stream(
+    model: Model,
+    data: object,
+    sites: Names,
+    *,
+    reduce: str | Callable[[], Reducer] = "moments",
+    pool: Pool = "mean",
+    batch_size: int = 64,
+    run: Run | None = None,
+) -> dict[str, object]:
+    """Show a data set to a network batch by batch, and keep what a reducer keeps of each site: name -> result.
+
+    No more than a batch of what stands at the sites is held at a time, and no more of the data than that, unless they
+    lie in memory already.
+
+    Args:
+        model, sites, run: as for ``record``.
+        data: inputs, with labels or without, which are not looked at: a tensor or array (n, …), a ``Part``, a pair
+            (inputs, labels), a map-style ``Dataset``, or minibatches such as a ``DataLoader`` gives.
+        reduce: "moments" (``Statistics``), "rows" (all pooled values, (n, u)), or what makes a reducer, such as
+            ``lambda: Top(20)``. Each site has one of its own.
+        pool: how the positions of an input become one number a unit: "mean" or "max" over patches, without class
+            tokens and registers; "class" for the first token; or a function (n, …) -> (n, u) of what ``record`` gives.
+            Units are the channels, of q, k and v those of one head behind another, of an attention map the heads.
+        batch_size: inputs a pass, which changes results by rounding alone.
+
+    Raises:
+        UnknownName, ValueError, TypeError: as ``record``; there are no inputs; values that are not finite.
+    """
+    make = choose(reduce, _REDUCERS, "way to reduce") if isinstance(reduce, str) else reduce
+    names = named(sites)
+    kept = {name: make() for name in names}
+    for values, positions in _recorded(model, data, names, batch_size, run):
+        for name, (value, site) in values.items():
+            kept[name].add(_pooled(value, site, name, pool), positions)
+    return {name: reducer.result() for name, reducer in kept.items()}
+
+
+def top_examples(
+    model: Model,
+    data: object,
+    site: str | Site,
+    k: int = 20,
+    *,
+    units: Sequence[int] | Tensor | None = None,
+    pool: Pool = "mean",
+    patterns: bool = False,
+    batch_size: int = 64,
+    run: Run | None = None,
+) -> TopExamples:
+    """The k inputs that excite each unit of a site most, by their positions in the data; of equal ones the earlier.
+
+    Args:
+        model, run: as for ``record``. data, pool, batch_size: as for ``stream``.
+        site: one name. k: at most as many as there are inputs.
+        units: those that are asked for; None for all.
+        patterns: keep each unit at every patch of its strongest inputs, as maps (u, k, rows, columns) where the patches
+            form a grid, else (u, k, patches).
+
+    Raises:
+        UnknownName, ValueError, TypeError: as ``stream``; units that the site does not have; fewer inputs than k.
+    """
+    (name,), top = named(site), Top(k)
+    chosen = None if units is None else torch.as_tensor(units)
+    for values, positions in _recorded(model, data, [name], batch_size, run):
+        value, place = values[name]
+        pooled = _pooled(value, place, name, pool)
+        if chosen is None:
+            chosen = torch.arange(pooled.shape[1])
+        chosen = _checked_units(chosen, pooled, name).to(pooled.device)
+        seen = _spread(value, place)[:, chosen] if patterns else None
+        top.add(pooled[:, chosen], positions.to(pooled.device), seen)
+    return replace(top.result(), units=chosen)
+
+
+def _recorded(
+    model: Model, data: object, names: Sequence[str], batch_size: int, run: Run | None
+) -> Iterator[tuple[dict[str, tuple[Tensor, Site | None]], Tensor]]:
+    """What stands at some sites, with the sites, and the positions of the inputs, batch by batch."""
+    model = as_module(model)
+    check_count(batch_size, what="batch_size")
+    device = next((parameter.device for parameter in parameters(model)), None)
+    first = 0
+    with recorder(model, names, run=run) as watcher:
+        for x in inputs(data, batch_size, device):
+            check_inputs(model, x)
+            seen = watcher(plain(x))
+            positions = torch.arange(first, first + len(x))
+            yield {name: (seen[name], watcher.site(name)) for name in names}, positions
+            first += len(x)
+    if first == 0:
+        raise ValueError("there are no inputs to record: the data are empty")
+
+
+def inputs(data: object, size: int, device: torch.device | None = None) -> Iterator[Tensor]:
+    """The inputs of ``data`` in order, ``size`` at a time at most, on a device where one is given."""
+    if isinstance(data, Stream):
+        raise TypeError(f"a stream has no end: take stream.minibatch(0, n), or {_FORMS}")
+    if isinstance(data, Tensor | np.ndarray):
+        minibatches: Iterable = [data]
+    elif (held := None if _are_minibatches(data) else in_memory(data)) is not None:
+        minibatches = [held.x]
+    elif isinstance(data, str | Mapping) or not (is_dataset(data) or isinstance(data, Iterable)):
+        raise TypeError(f"inputs come as {_FORMS}, got {type(data).__name__}")
+    else:
+        minibatches = DataLoader(data, batch_size=size) if is_dataset(data) else data
+    for minibatch in minibatches:
+        x = as_tensor(minibatch[0] if isinstance(minibatch, tuple | list) and len(minibatch) else minibatch)
+        x = getattr(x, "x", x)
+        if not isinstance(x, Tensor):
+            raise TypeError(f"the inputs of a minibatch must be a tensor or an array, got {type(x).__name__}")
+        for some in x.split(size) if len(x) else ():
+            yield some if device is None else some.to(device)
+
+
+def _are_minibatches(data: object) -> bool:
+    """Whether a list of two tensors, which is a pair of inputs and labels elsewhere, can only be two minibatches."""
+    if not isinstance(data, list) or len(data) != 2 or not all(isinstance(x, Tensor | np.ndarray) for x in data):
+        return False
+    return not (len(data[0]) == len(data[1]) and data[1].ndim <= 1 < data[0].ndim)
+
+
+def _pooled(value: Tensor, site: Site | None, name: str, pool: Pool) -> Tensor:
+    """(n, …) -> (n, u), finite."""
+    if callable(pool):
+        pooled = pool(value)
+    elif choose(pool, ("mean", "max", "class"), "way to pool") == "class":
+        pooled = _class_token(value, site, name)
+    else:
+        spread = _spread(value, site).flatten(2)
+        pooled = spread.mean(dim=2) if pool == "mean" else spread.amax(dim=2)
+    if pooled.ndim != 2 or len(pooled) != len(value):
+        raise ValueError(f"pool must give one row an input, ({len(value)}, u), of {name}, got {tuple(pooled.shape)}")
+    if not torch.isfinite(pooled).all():
+        raise NonFiniteOutput(f"{name} gives NaN or infinity: check the model's weights, precision and inputs")
+    return pooled
+
+
+def _spread(value: Tensor, site: Site | None) -> Tensor:
+    """Units before positions, (n, u, …), without class tokens and registers, as maps where the patches form a grid."""
+    if value.ndim == 2:
+        return value[:, :, None]
+    form = site.form if site is not None else ("tokens" if value.ndim == 3 else "maps")
+    if form == "tokens" and value.ndim == 3:
+        if site is None:
+            return value.transpose(1, 2)
+        if site.grid is not None and _fits(site, value.shape[1] - site.prefix):
+            return site.maps(value)
+        return site.patches(value).transpose(1, 2)
+    if form == "heads":
+        return site.patches(value).transpose(2, 3).flatten(1, 2)  # (n, heads · d, t)
+    return value
+
+
+def _fits(site: Site, patches: int) -> bool:
+    return site.grid[0] * site.grid[1] == patches
+
+
+def _class_token(value: Tensor, site: Site | None, name: str) -> Tensor:
+    if site is None or site.prefix == 0 or site.form not in ("tokens", "heads"):
+        raise ValueError(f"{name} has no class token: pool it by “mean” or “max”")
+    return value[:, 0] if site.form == "tokens" else value[:, :, 0].flatten(1)
+
+
+def _checked_units(units: Tensor, pooled: Tensor, name: str) -> Tensor:
+    count = pooled.shape[1]
+    whole = units.ndim == 1 and not units.is_floating_point() and units.numel()
+    if not whole or units.min() < 0 or units.max() >= count:
+        raise ValueError(f"units of {name} must be numbers in [0, {count - 1}], at least one, got {units.tolist()}")
+    return units
