@@ -65,7 +65,8 @@ def sites(model: Model, x: Tensor | None = None, *, run: Run | None = None) -> S
         run: as for ``record``.
 
     Returns:
-        Sites by name, in the order of depth. Blocks carry the names of the network's own modules: "blocks.3.hidden".
+        Sites by name, in the order of depth. Blocks carry the names of the network's own modules, as in
+        "blocks.3.hidden".
     """
     model = as_module(model)
     listed = found_in(model)
