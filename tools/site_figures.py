@@ -2,7 +2,8 @@
 
 An SVG that a notebook carries as an image becomes part of the page, so that its text can be read and its colors follow
 the theme. Every figure gets an anchor made of its number, and every mention of a figure, in the text or in a caption,
-becomes a link to it. A mention of a figure that no page has is a warning, and so fails the build.
+becomes a link to it. A mention of a figure that no page has is a warning, and so fails the build. Rows of the ledger,
+which are HTML, are targets that other pages can link to.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ MENTION = re.compile(rf"\bFigures?\s{NUMBER}(?:(?:, | and |, and | to |–){NUMB
 LABEL = rf"(?:(?!</figure>).)*?<strong>Figure ({NUMBER})\.</strong>"
 FIGURE = re.compile(rf'<figure class="tk-figure"(?={LABEL})', re.DOTALL)
 IMAGE = re.compile(r'<img class="(tk-\w+)" src="data:image/svg\+xml;base64,([\w+/=]+)" alt="([^"]*)"[^>]*>')
+TARGET = re.compile(r'<tr role="row" id="(claim-[\w.-]+)"')
 WORDS = re.compile(r"(<[^>]*>)")
 QUIET = (nodes.reference, nodes.title, nodes.literal, nodes.literal_block, nodes.raw)
 
@@ -51,6 +53,15 @@ def collect(app, doctree):
                     LOG.warning("Figure %s is there twice: number it anew", number, location=docname)
             text = FIGURE.sub(lambda found: f'<figure id="{anchor(found[1])}" class="tk-figure"', text)
             rewrite(raw, text)
+
+
+def name_targets(app, doctree):
+    """Let pages link to rows of the ledger by their ids, as to any other target."""
+    labels = app.env.get_domain("std")
+    for raw in doctree.findall(nodes.raw):
+        for name in TARGET.findall(raw.astext()):
+            labels.anonlabels[name] = (app.env.docname, name)
+            labels.labels[name] = (app.env.docname, name, name)
 
 
 def rewrite(node, text: str) -> None:
@@ -134,5 +145,6 @@ def setup(app):
     app.connect("env-purge-doc", forget)
     app.connect("env-merge-info", merge)
     app.connect("doctree-read", collect)
+    app.connect("doctree-read", name_targets)
     app.connect("doctree-resolved", link)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": 1}
