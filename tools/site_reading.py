@@ -12,6 +12,8 @@ from docutils import nodes
 from myst_nb.sphinx_ import HideCodeCellNode
 
 GUARD = re.compile(r"try:\n    (import thesis_kit as tk\n)except ImportError:\n(?:    .*\n)+")
+# Sphinx writes a signature of several lines as a list of definitions without terms.
+SIGNATURE = re.compile(r'<dl>\s*((?:<dd><em class="sig-param">.*?</dd>\s*)+)</dl>', re.DOTALL)
 SCROLLS = re.compile(r'<div class="(math notranslate nohighlight|highlight)"')
 
 
@@ -45,8 +47,15 @@ def reachable(app, pagename, templatename, context, doctree):
         body = SCROLLS.sub(
             lambda found: f'{found[0]} tabindex="0" role="group" aria-label="{names[found[1]]}"', context["body"]
         )
+        body = SIGNATURE.sub(as_lines, body)
         # docutils calls references a list, and none of them a member of it
         context["body"] = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+
+
+def as_lines(found: re.Match) -> str:
+    """A signature's parameters, each on a line of its own."""
+    lines = found[1].replace("<dd>", '<span class="tk-line">').replace("</dd>", "</span>")
+    return f'<span class="tk-lines">{lines}</span>'
 
 
 def still_formulas(app, config):

@@ -56,6 +56,9 @@ def test_only_what_stands_between_the_marks_is_written(tmp_path):
     assert written.startswith(f"before\n{cover.BEGIN}\n")
     assert written.endswith(f"{cover.END}\nafter\n")
     assert "old" not in written
+    pictured = cover.with_cards("\n".join(cover.PICTURE) + around, tmp_path)
+    assert pictured.count("<svg") == written.count("<svg") + 1
+    assert cover.with_cards(pictured, tmp_path) == pictured
     assert cover.with_cards(written, tmp_path) == written
     for without in (around.replace(cover.END, ""), around + cover.BEGIN):
         with pytest.raises(ValueError, match="once each: put them where the cards belong"):

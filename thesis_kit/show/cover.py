@@ -42,6 +42,7 @@ PICTURES = {
     "inversion": diagrams.inversion,
 }
 BEGIN, END = "<!-- cards: begin -->", "<!-- cards: end -->"
+PICTURE = "<!-- picture: begin -->", "<!-- picture: end -->"
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,8 @@ def _card(name: str, number: int, title: str, recorded: Mapping[str, Result]) ->
 
 
 def card_block(folder: str | os.PathLike | None = None) -> str:
-    """The picture of the book and the cards as MyST between two marks, to stand in the cover page."""
+    """The cards as MyST between two marks, to stand in the cover page."""
     lines = [BEGIN, "<!-- Written by `thesis-kit claims cover --write` from the recorded results; do not edit. -->", ""]
-    lines += ["```{raw} html", f'<div class="tk-cover">{diagrams.thesis().html}</div>', "```", ""]
     lines += ["::::{grid} 1 1 2 2", ":gutter: 3", ""]
     for name, card in zip(_order(), cards(folder), strict=True):
         lines += [f":::{{grid-item-card}} {card.number}. {card.title}"]
@@ -111,7 +111,9 @@ def _told(judged: Judged) -> str:
 
 
 def with_cards(page: str, folder: str | os.PathLike | None = None) -> str:
-    """The cover page with its cards as the results say now; what stands outside the two marks is kept.
+    """The cover page with its cards as the results say now, and its picture where the page has marks for one.
+
+    What stands outside the marks is kept.
 
     Raises:
         ValueError: the page lacks one of the marks; one sentence.
@@ -119,7 +121,13 @@ def with_cards(page: str, folder: str | os.PathLike | None = None) -> str:
     if page.count(BEGIN) != 1 or page.count(END) != 1:
         raise ValueError(f"the cover page should hold {BEGIN} and {END} once each: put them where the cards belong")
     before, _, rest = page.partition(BEGIN)
-    return before + card_block(folder) + rest.partition(END)[2]
+    page = before + card_block(folder) + rest.partition(END)[2]
+    first, last = PICTURE
+    if first not in page:
+        return page
+    before, _, rest = page.partition(first)
+    shown = _raw(f'<div class="tk-cover">{diagrams.thesis().html}</div>')
+    return before + "\n".join([first, "", *shown, last]) + rest.partition(last)[2]
 
 
 def _percent(result: Result, measure: str, arm: str) -> str:

@@ -30,7 +30,7 @@ def thesis() -> Shown:
     parts += [box(164, 36, 72, 44, "network"), arrow([(236, 58), (262, 58)])]
     parts += [
         words(268, 54, "“star”", anchor="start", color="vermilion", bold=True),
-        words(268, 72, "and sure of it", anchor="start"),
+        words(268, 72, "and sure", anchor="start"),
     ]
     parts += [
         line([(4, 104), (336, 104)], color="grid"),
@@ -43,7 +43,7 @@ def thesis() -> Shown:
     ]
     parts += [box(164, 146, 72, 44, "network"), arrow([(236, 168), (262, 168)]), _drawn_disk(298, 168)]
     alt = (
-        "Above, a picture of a disk and a small change enter a network, which answers star and is sure of it. Below, a "
+        "Above, a picture of a disk and a small change enter a network, which answers star and is sure. Below, a "
         "network is asked to draw a disk and does."
     )
     return _shown(202, parts, None, "", alt)
