@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +19,17 @@ from torch import Tensor, nn
 Model = nn.Module | Callable[[Tensor], Tensor]
 
 
-def ask(model: Model, x: Tensor) -> Tensor:
+def ask(model: Model, x: Tensor, *others: Tensor) -> Any:
     """The model's answer to a private copy of ``x``, which it may overwrite; gradients reach ``x`` through the copy.
+
+    ``others``, such as token ids, are copied as they are.
 
     The copy has the precision of the model's first parameter, and an answer in a narrower precision than ``x`` is
     widened to it, so that float64 images meet a float32 model, and float32 images a bfloat16 one.
     """
     dtype = next((p.dtype for p in parameters(model) if p.is_floating_point()), x.dtype)
     with _unwarned(model):
-        answer = model(x.to(dtype, copy=True))
+        answer = model(x.to(dtype, copy=True), *(other.clone() for other in others))
     if not isinstance(answer, Tensor) or not answer.is_floating_point():
         return answer  # whoever reads it says what is wrong with it
     return answer.to(torch.promote_types(answer.dtype, x.dtype))

@@ -34,6 +34,8 @@ class Counter:
         self.passes = passes
 
     def __call__(self, module: nn.Module, inputs: tuple, output: object) -> None:
+        if isinstance(output, tuple | list) and output:
+            output = output[0]  # of an image–text model: the images' features
         if not isinstance(output, torch.Tensor):
             return  # of no tensor, whoever reads it complains
         self.passes.forward += 1

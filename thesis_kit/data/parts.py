@@ -8,17 +8,34 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 
+@runtime_checkable
+class Targets(Protocol):
+    """What inputs are to be answered with: class labels (n,), token ids (n, t), or what else is counted, indexed and
+    moved as a tensor is, such as ``training.Transcripts``."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any) -> Any: ...
+
+    def to(self, device: Any) -> Any:
+        """The same on another device."""
+
+
 @dataclass(frozen=True)
 class Part:
-    """Images held in memory: ``x`` (n, c, h, w) in [0, 1], ``y`` (n,) int64, ``ids`` (n,) int64."""
+    """Inputs held in memory with their targets: for a classifier ``x`` (n, c, h, w) in [0, 1] and ``y`` (n,) int64.
+
+    ``ids`` (n,) int64 tell the inputs apart.
+    """
 
     x: Tensor
-    y: Tensor
+    y: Targets
     ids: Tensor
 
     def __len__(self) -> int:

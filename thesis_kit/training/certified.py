@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from thesis_kit.certification.bounds import BOUNDS_OF_STEPS, Interval, steps_of
 from thesis_kit.checks import check_eps, choose
-from thesis_kit.training.methods import Natural
+from thesis_kit.training.method import Classification
 from thesis_kit.training.run import Run
 
 _MIDDLE = 0.25  # of the smoothed ramp: a quartic before, a line after
@@ -42,7 +42,7 @@ RAMPS = {"linear": linear_ramp, "smoothed": smoothed_ramp}
 
 
 @dataclass
-class CrownIBP(Natural):
+class CrownIBP(Classification):
     """CROWN-IBP training. Its bounds go around the model's own forward pass: the pass counter does not see them.
 
     Bounds are those of the network in evaluation mode, so BatchNorm takes part with its running statistics; the

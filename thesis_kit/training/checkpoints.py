@@ -28,7 +28,7 @@ from thesis_kit.training.minibatches import Data
 from thesis_kit.training.run import public_settings, term_name
 
 if TYPE_CHECKING:
-    from thesis_kit.training.methods import Natural
+    from thesis_kit.training.method import Method
     from thesis_kit.training.run import Run
 
 _LOOKED_AT = 32  # items of a data set of one's own that are hashed
@@ -36,7 +36,7 @@ _LEFT: WeakKeyDictionary[nn.Module, dict[str, tuple[str, str]]] = WeakKeyDiction
 
 
 def identity(
-    model: nn.Module, data: Data, method: Natural, terms: Iterable[Callable], augment: Callable | None, path: str | Path
+    model: nn.Module, data: Data, method: Method, terms: Iterable[Callable], augment: Callable | None, path: str | Path
 ) -> dict[str, Any]:
     """What a run depends on beside the numbers it was given; to be asked before the first update.
 
@@ -52,7 +52,7 @@ def identity(
         "trained": digest(training),
         "data": _data_hash(data),
         "augment": None if augment is None else term_name(augment),
-        "version": getattr(method, "version", 1),
+        "version": method.version,
         "parts": digest([_held(part) for part in (method, augment, *terms)]),
         "device": device,
         "threads": torch.get_num_threads() if device == "cpu" else None,
@@ -95,7 +95,10 @@ def _data_hash(data: Data) -> str:
     return digest(_told(data))
 
 
-def _told(data: Dataset) -> Any:
+def _told(data: Dataset | Iterable) -> Any:
+    if not hasattr(data, "__getitem__"):  # a loader, known by what it loads and how it cuts that
+        inner, size = getattr(data, "dataset", None), getattr(data, "batch_size", None)
+        return [type(data).__qualname__, size, None if inner is None else _told(inner)]
     if isinstance(data, TensorDataset):
         return [tell(tensor) for tensor in data.tensors]
     if isinstance(data, Subset):
@@ -132,7 +135,7 @@ def _as_if_unread() -> Iterator[None]:
             random.setstate(python), np.random.set_state(numpy)
 
 
-def state_of(run: Run, method: Natural, report: Any) -> dict[str, Any]:
+def state_of(run: Run, method: Method, report: Any) -> dict[str, Any]:
     """Everything that going on needs."""
     return {
         "done": run.done,
@@ -144,7 +147,7 @@ def state_of(run: Run, method: Natural, report: Any) -> dict[str, Any]:
     }
 
 
-def take_up(state: dict[str, Any], run: Run, method: Natural, report_type: type) -> Any:
+def take_up(state: dict[str, Any], run: Run, method: Method, report_type: type) -> Any:
     """Bring ``run`` and ``method`` to where the checkpoint left them; return the report so far.
 
     Raises:

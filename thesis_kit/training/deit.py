@@ -19,14 +19,14 @@ from thesis_kit.checks import check_logits, check_same_device
 from thesis_kit.identity import fingerprint
 from thesis_kit.models import zoo
 from thesis_kit.models.classifier import Classifier
-from thesis_kit.training.methods import Natural
+from thesis_kit.training.method import Classification
 from thesis_kit.training.run import Run
 
 _HEADS = ("head", "head_dist")  # timm's names
 
 
 @dataclass
-class HardDistillation(Natural):
+class HardDistillation(Classification):
     """½ cross-entropy of the class head with labels + ½ of the other head with the teacher's. One pass an update.
 
     The model is one of timm's distilled transformers ("deit_tiny_distilled_patch16_224"), as ``models.build`` wraps it.

@@ -28,13 +28,13 @@ from thesis_kit.data.forms import Labelled
 from thesis_kit.models import anatomy
 from thesis_kit.passes import count_passes
 from thesis_kit.training.loop import TrainingReport, train
-from thesis_kit.training.methods import Natural
+from thesis_kit.training.method import Classification
 from thesis_kit.training.precision import resolve_precision
 from thesis_kit.training.run import Run
 from thesis_kit.training.transfer import check_target, source_features
 
 
-class LwF(Natural):
+class LwF(Classification):
     """Cross-entropy + ``strength`` · ‖z(x) − z₀(x)‖₁ / E‖z₀‖₁, both averaged over the minibatch. One pass an update.
 
     Args:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thesis_kit.training.methods import Natural
+from thesis_kit.training.method import Classification
 from thesis_kit.training.run import Run
 
 
 @dataclass
-class Gaussian(Natural):
+class Gaussian(Classification):
     """Training on x + N(0, σ²), fresh for every update and not clipped to the pixel range. One pass an update.
 
     Args:

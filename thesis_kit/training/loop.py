@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,17 +20,15 @@ from thesis_kit.asking import Model, as_module, gradients
 from thesis_kit.checks import (
     NonFiniteOutput,
     check_count,
-    check_images,
-    check_labels,
-    check_same_device,
     choose,
 )
+from thesis_kit.data.parts import Targets
 from thesis_kit.files.checkpoints import Checkpoint
-from thesis_kit.models.seen import check_has_classes
 from thesis_kit.passes import Passes, count_passes
 from thesis_kit.progress import track
 from thesis_kit.randomness import ImageRandom, mix_seed
 from thesis_kit.training.checkpoints import identity, leaving, state_of, take_up
+from thesis_kit.training.method import Classification, Method
 from thesis_kit.training.methods import Natural
 from thesis_kit.training.minibatches import Data, identify, minibatches, stored
 from thesis_kit.training.modes import as_found, freeze, room_for_one, set_modes
@@ -57,7 +56,7 @@ class TrainingReport:
 def train(
     model: Model,
     data: Data,
-    method: Natural | None = None,
+    method: Method | None = None,
     *,
     terms: Iterable[Term] = (),
     updates: int,
@@ -86,7 +85,9 @@ def train(
         data: a ``Part`` or a pair (x, y) of tensors or arrays in memory (moved to the model's device), a ``Stream``
             that renders minibatch after minibatch, a map-style ``Dataset`` of (image, label), or minibatches (x, y, …)
             that can be read again and again, such as a ``DataLoader``, which brings batch size and order of its own.
-        method: ``Natural()``, ``PGD(eps)``, ``fgsm_rs(eps)``, ``n_fgsm(eps)``, ``Free(eps, replays)``; natural if None.
+        method: a ``Method`` such as ``Natural()``, ``PGD(eps)``, ``fgsm_rs(eps)``, ``n_fgsm(eps)``,
+            ``Free(eps, replays)``; natural if None. Its ``check`` says what inputs and targets it wants: images and
+            labels for these, token ids for ``Contrastive``, transcripts for ``CTC``.
         terms: regularizers, added to the cross-entropy of whatever images the method descends on: functions
             (model, x, y, logits) -> scalar, such as those of ``training.regularizers``. Attacks ascend without them,
             except for Free's, whose gradient comes from the update's own pass.
@@ -122,7 +123,6 @@ def train(
     check_count(updates, what="updates")
     check_count(batch_size, what="batch_size")
     model, data = as_module(model), stored(data)
-    check_has_classes(model)
     frozen, terms, device = tuple(frozen), tuple(terms), _device(model)
     settings = {"method": f"{type(method).__name__} {public_settings(method)}", "updates": updates,
                 "batch_size": batch_size, "lr": float(lr), "schedule": schedule, "momentum": float(momentum),
@@ -132,7 +132,7 @@ def train(
     with gradients("training", model), as_found(model):
         freeze(frozen)
         set_modes(model, method.training_mode, frozen)
-        run, settings["weights"] = _start(model, settings, terms), _trained(model)
+        run, settings["weights"] = _start(model, method, settings, terms), _trained(model)
         method.restore({})  # an object that served another run starts anew
         if checkpoint is not None:
             settings |= identity(model, data, method, terms, augment, checkpoint)
@@ -146,10 +146,11 @@ def train(
                 for x, y, run.index in served:
                     first = run.done
                     torch.manual_seed(mix_seed(seed, first))  # dropout's, forgotten when the fork ends
-                    _check_minibatch(model, x, y, run.n_classes)
+                    method.check(model, x, y, run)
                     if augment is not None:
                         x = augment(x, run.random(x).fork(1))
-                    with room_for_one(model, x), count_passes(model) as passes:
+                    alone = room_for_one(model, x) if isinstance(method, Classification) else nullcontext()
+                    with alone, count_passes(model) as passes:
                         _serve(method, x, y, run)
                     report.passes, report.updates = report.passes + passes, run.done
                     if _due(probe, probe_every, first, run):
@@ -163,13 +164,7 @@ def train(
     return report
 
 
-def _check_minibatch(model: nn.Module, x: Tensor, y: Tensor, n_classes: int | None) -> None:
-    check_images(x)
-    check_labels(y, len(x), n_classes)
-    check_same_device(model, x)
-
-
-def _serve(method: Natural, x: Tensor, y: Tensor, run: Run) -> None:
+def _serve(method: Method, x: Tensor, y: Targets, run: Run) -> None:
     """The method's updates on one minibatch; if they diverge, say where."""
     try:
         method.minibatch(x, y, run)
@@ -191,23 +186,22 @@ def _trained(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def _start(model: nn.Module, settings: dict, terms: tuple[Term, ...]) -> Run:
+def _start(model: nn.Module, method: Method, settings: dict, terms: tuple[Term, ...]) -> Run:
     """The run before its first update."""
-    return Run(model, _optimizer(model, settings), choose(settings["schedule"], SCHEDULES, "schedule"),
+    return Run(model, _optimizer(model, method, settings), choose(settings["schedule"], SCHEDULES, "schedule"),
                updates=settings["updates"], seed=settings["seed"], precision=settings["precision"],
                terms=terms)  # fmt: skip
 
 
-def _optimizer(model: nn.Module, settings: dict) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, method: Method, settings: dict) -> torch.optim.Optimizer:
     lr, momentum, decay = (settings[name] for name in ("lr", "momentum", "weight_decay"))
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
+    if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("every parameter of the model is frozen: there is nothing to train")
     kind = choose(settings["optimizer"], OPTIMIZERS, "optimizer")
     momentum = {"momentum": momentum} if kind is torch.optim.SGD else {"betas": (momentum, 0.999)}
-    optimizer = kind(parameters, lr=lr, weight_decay=decay, **momentum)
+    optimizer = kind(method.groups(model), lr=lr, weight_decay=decay, **momentum)
     for group in optimizer.param_groups:
-        group["peak"] = lr
+        group["peak"] = group["lr"]
     return optimizer
 
 

@@ -17,33 +17,23 @@ from thesis_kit.asking import KeepMode
 from thesis_kit.attacks.norms import NORMS
 from thesis_kit.attacks.pgd import pgd
 from thesis_kit.checks import check_count, check_eps, choose
+from thesis_kit.training.method import Classification
 
 if TYPE_CHECKING:
     from thesis_kit.training.run import Run
 
 
 @dataclass
-class Natural:
+class Natural(Classification):
     """Training on the images as they are. One pass an update."""
-
-    version = 1  # raised by whoever changes what the method does: checkpoints of another version are refused
-    replays = 1  # updates a minibatch serves
-    training_mode = True  # whether normalization and dropout behave as in training
 
     def minibatch(self, x: Tensor, y: Tensor, run: Run) -> None:
         """Descend on x."""
         run.descend(x, y)
 
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold beside weights and optimizer."""
-        return {}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Take up a checkpoint's state."""
-
 
 @dataclass
-class PGD(Natural):
+class PGD(Classification):
     """Adversarial training with K-step PGD (Madry et al. 2018). K + 1 passes an update.
 
     The attack is made in the precision of the update, and in training mode: on batch statistics, which it moves.
@@ -72,7 +62,7 @@ class PGD(Natural):
 
 
 @dataclass
-class FGSM(Natural):
+class FGSM(Classification):
     """Adversarial training with a single step. Two passes an update.
 
     Starts at x plus uniform noise of size ``start``·ε, steps ``step``·ε along the gradient's sign there, and clips the
@@ -114,7 +104,7 @@ def n_fgsm(eps: float) -> FGSM:
 
 
 @dataclass
-class Free(Natural):
+class Free(Classification):
     """Free adversarial training (Shafahi, Najibi, Ghiasi et al. 2019, Algorithm 1). One pass an update.
 
     Each minibatch is replayed m times. Every replay makes a single backward pass; its weight gradient updates the

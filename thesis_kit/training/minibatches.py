@@ -14,14 +14,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from thesis_kit.checks import check_count
 from thesis_kit.data.forms import FORMS, Pair, in_memory, is_dataset, labelled
-from thesis_kit.data.parts import Part, Stream
+from thesis_kit.data.parts import Part, Stream, Targets
 from thesis_kit.randomness import mix_seed
 
 _ORDER, _ITEM = 1, 3  # which stream of the seed a random number comes from; the loop's own is 2
 
 Data = Part | Pair | Stream | Dataset | Iterable
 Stored = Part | Stream | Dataset | Iterable  # a pair has become a part
-Minibatch = tuple[Tensor, Tensor, Tensor | None]
+Minibatch = tuple[Tensor, Targets, Tensor | None]
 
 
 def stored(data: Data) -> Stored:

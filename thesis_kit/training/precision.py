@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -48,15 +49,15 @@ class InPrecision(nn.Module):
         super().__init__()
         self.model, self.dtype, self.scale = model, dtype, scale
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Tensor:
-        """Logits (n, k) in float32, or whatever else the model returns."""
+    def forward(self, x: Float[Tensor, "n ..."], *others: Tensor) -> Any:
+        """Logits (n, k) in float32, or whatever else the model returns for the images and what comes with them."""
         factor = self.scale() / max(len(x), 1) if self.scale else 1.0  # as for the mean of the images' losses
         if factor != 1 and x.requires_grad:
             x = x.view_as(x)  # a hook on the caller's own tensor would outlive this call
             most = torch.finfo(self.dtype).max
             x.register_hook(lambda gradient: gradient.nan_to_num(0.0, most, -most) / factor)
         with torch.autocast(x.device.type, self.dtype):
-            logits = ask(self.model, x)
+            logits = ask(self.model, x, *others)
         if not isinstance(logits, Tensor):
             return logits  # whoever reads it says what is wrong with it
         logits = logits.float()

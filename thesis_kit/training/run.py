@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +31,9 @@ class Run:
         precision: "float32", "float16" or "bfloat16".
         terms: what the loss has beside cross-entropy: functions (model, x, y, logits) -> scalar.
 
-    ``model`` is the network itself, and ``attacked`` what an attack is given: the same weights, its passes in the
-    precision of the updates. ``index`` (n,) says where the minibatch's images stand in stored data; None in a stream.
+    ``model`` is the network itself, ``passing`` the same weights with their passes in the precision of the updates, and
+    ``attacked`` what an attack is given, whose gradients at the images are in that precision too. ``index`` (n,) says
+    where the minibatch's images stand in stored data; None in a stream and for a loader.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, rate: Callable, *, updates: int, seed: int,
@@ -43,7 +45,7 @@ class Run:
         device, dtype = next(model.parameters()).device.type, PRECISIONS[precision]
         self.scaler = torch.amp.GradScaler(device, enabled=precision == "float16")
         scale = self.scaler.get_scale if self.scaler.is_enabled() else None
-        self._descended = InPrecision(model, dtype) if dtype else model  # its loss is scaled in ``descend``
+        self.passing = InPrecision(model, dtype) if dtype else model  # its loss is scaled in ``descend``
         self.attacked = InPrecision(model, dtype, scale) if dtype else model
 
     @property
@@ -60,11 +62,11 @@ class Run:
         logits = self._logits(x, y)
         value = F.cross_entropy(logits, y)
         for term in self._terms:
-            value = value + _evaluated(term, self._descended, x, y, logits)
+            value = value + _evaluated(term, self.passing, x, y, logits)
         return value
 
     def _logits(self, x: Tensor, y: Tensor) -> Tensor:
-        logits = ask(self._descended, x)
+        logits = ask(self.passing, x)
         if self.n_classes is None:
             check_logits(logits, len(x))
             check_labels(y, len(x), logits.shape[1])
@@ -79,12 +81,12 @@ class Run:
         return gradient.nan_to_num_()
 
     def descend(
-        self, x: Tensor, y: Tensor, *, loss: Callable[[Tensor, Tensor], Tensor] | None = None, at_input: bool = False
+        self, x: Tensor, y: Any, *, loss: Callable[[Tensor, Any], Tensor] | None = None, at_input: bool = False
     ) -> Tensor | None:
         """One weight update on (x, y) by one backward pass.
 
         Args:
-            x: images. y: labels.
+            x: inputs. y: targets.
             loss: what to descend on, (x, y) -> scalar, by one forward pass; ``Run.loss`` unless given.
             at_input: return the loss's gradient at x as well, up to a positive factor, from the same backward pass.
         """

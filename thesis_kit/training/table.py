@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from thesis_kit.training.certified import IBP, CrownIBP
+from thesis_kit.training.contrastive import Contrastive
+from thesis_kit.training.ctc import CTC
 from thesis_kit.training.deit import HardDistillation
 from thesis_kit.training.gaussian import Gaussian
 from thesis_kit.training.methods import PGD, Free, Natural, fgsm, fgsm_rs, n_fgsm
@@ -27,6 +29,8 @@ METHODS = {
     "ibp": IBP,
     "crown-ibp": CrownIBP,
     "hard-distillation": HardDistillation,
+    "contrastive": Contrastive,
+    "ctc": CTC,
 }
 
 TERMS = {
