@@ -156,6 +156,53 @@ def test_a_figure_grows_at_a_tap_and_closes_by_the_keyboard(visits, driver):
     assert driver.find_elements(By.CSS_SELECTOR, "dialog.tk-large") == []
 
 
+def chosen(driver) -> list[str]:
+    """The ids of the rows of the ledger that are in sight, in their order."""
+    rows = "return [...document.querySelectorAll('.tk-claims tbody tr')].filter(row => !row.hidden).map(row => row.id)"
+    return driver.execute_script(rows)
+
+
+def attributes(driver, name: str) -> list[str]:
+    script = "return arguments[0].map(id => document.getElementById(id).dataset[arguments[1]])"
+    return driver.execute_script(script, chosen(driver), name)
+
+
+@each_width
+def test_the_ledger_filters_and_sorts_by_the_keyboard(visits, driver, width):
+    visits.open("ledger.html", width)
+    everything = chosen(driver)
+    verdict = driver.find_element(By.NAME, "verdict")
+    verdict.send_keys(Keys.ARROW_DOWN)
+    assert set(attributes(driver, "verdict")) == {verdict.get_property("value")} == {"HOLDS"}
+    chapter = driver.find_element(By.NAME, "chapter")
+    chapter.send_keys("2")
+    assert set(attributes(driver, "chapter")) == {"2"}
+    assert driver.find_element(By.CSS_SELECTOR, ".tk-filters output").text.startswith(f"{len(chosen(driver))} of ")
+    driver.find_element(By.CSS_SELECTOR, ".tk-filters button").send_keys(Keys.ENTER)
+    driver.find_element(By.NAME, "words").send_keys("catastrophic")
+    assert "claim-fast-collapse" in chosen(driver)
+    assert len(chosen(driver)) < len(everything) / 5
+    driver.find_element(By.CSS_SELECTOR, ".tk-filters button").send_keys(Keys.ENTER)
+    driver.find_element(By.NAME, "sort").send_keys(Keys.ARROW_DOWN)
+    ranks = attributes(driver, "verdict")
+    assert ranks == sorted(ranks, key=["HOLDS", "IN_DIRECTION", "FAILS", "INCONCLUSIVE", "NOT_RUN"].index)
+    assert sorted(chosen(driver)) == sorted(everything)
+
+
+def test_a_link_to_a_claim_opens_it(visits, driver):
+    visits.open("ledger.html#claim-fast-collapse", "phone")
+    opened = "return [...document.querySelectorAll('.tk-claims details[open]')].map(one => one.closest('tr').id)"
+    assert driver.execute_script(opened) == ["claim-fast-collapse"]
+    top = "return document.getElementById('claim-fast-collapse').getBoundingClientRect().top"
+    assert 0 <= driver.execute_script(top) < 400
+
+
+def test_the_ledger_works_from_a_file(driver, site):
+    driver.get((site / "ledger.html").as_uri())
+    driver.find_element(By.NAME, "chapter").send_keys("3")
+    assert set(attributes(driver, "chapter")) == {"3"}
+
+
 def test_launch_buttons_appear_only_when_published(visits, driver):
     published = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
     for name in CHAPTERS or ["index"]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from docutils import nodes
 
 from tests.unit.test_figures import NASTY, Elements
+from thesis_kit.show.shown import html_id
 from thesis_kit.show.tables import table
 
 ROWS = [("Free, m = 8", "79.4%", "1,000"), ("PGD-7", "84.0%", "8,000")]
@@ -58,3 +60,8 @@ def test_a_row_can_stand_out():
 def test_rows_of_different_lengths_are_refused(rows, columns):
     with pytest.raises(ValueError, match="a table needs rows of one length, its head included"):
         table(rows, columns)
+
+
+@pytest.mark.parametrize("name", ["claim-radius-0.12", "zoo-cnn-digits-crown-ibp-0.1", "A b"])
+def test_ids_are_spelled_as_docutils_spells_them(name):
+    assert html_id(name) == nodes.make_id(name)

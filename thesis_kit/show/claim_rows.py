@@ -19,6 +19,7 @@ from thesis_kit.ledger.judging import Finding, Judged
 from thesis_kit.ledger.results import Result
 from thesis_kit.ledger.statistics import Verdict
 from thesis_kit.show.interval_bar import small_bar
+from thesis_kit.show.shown import html_id
 
 SIGNS = {
     Verdict.HOLDS: "✓",
@@ -154,7 +155,7 @@ def _recorded(result: Result) -> str:
 def anchor(judged: Judged) -> str:
     """The id of a claim's row in the ledger."""
     headline = judged.arena == judged.claim.arena
-    return f"claim-{judged.claim.id}" + ("" if headline else f"-{judged.arena}")
+    return html_id(f"claim-{judged.claim.id}" + ("" if headline else f"-{judged.arena}"))
 
 
 # --- as HTML

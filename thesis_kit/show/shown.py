@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -17,6 +18,11 @@ class Shown:
 
     def __repr__(self) -> str:
         return self.text
+
+
+def html_id(name: str) -> str:
+    """A name as the id of an element, spelled as docutils spells the ids of a page: "radius-0.12" is "radius-0-12"."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def require_words(**texts: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thesis_kit.models import zoo
 from thesis_kit.models.zoo import Entry
+from thesis_kit.show.shown import html_id
 from thesis_kit.zookeeping.wording import percent, radius_text, score_text, size_text
 
 _HEAD = """# The zoo
@@ -43,15 +45,32 @@ def zoo_page(folder: str | os.PathLike | None = None) -> str:
     held = sum(member.bytes for member in members if member.shipped)
     shipped = sum(member.shipped for member in members)
     count = f"{shipped} network{'s' * (shipped != 1)} in {size_text(held)}"
-    rows = ["", "| name | trained on | test accuracy | file |", "|---|---|---|---|", *map(_row, members), ""]
+    rows = ["", "```{raw} html", members_table(members), "```", ""]
     return "\n".join([_HEAD + _HOW.format(name=members[0].name), f"The package holds {count}.", *rows,
                       *map(_section, members)])  # fmt: skip
 
 
-def _row(member: Entry) -> str:
+def members_table(members: Sequence[Entry]) -> str:
+    """HTML of a row a member, linked to its section; on a phone the cells of a row stand under each other."""
+    names = ("trained on", "test accuracy", "file")
+    head = "".join(f'<th scope="col" role="columnheader">{name}</th>' for name in ("name", *names))
+    rows = "\n".join(_row(member, names) for member in members)
+    return (
+        f'<table class="tk-table tk-stacks" role="table"><thead role="rowgroup"><tr role="row">{head}</tr></thead>\n'
+        f'<tbody role="rowgroup">\n{rows}\n</tbody></table>'
+    )
+
+
+def _row(member: Entry, names: Sequence[str]) -> str:
     scores = "; ".join(f"{name} {percent(score.value)}" for name, score in member.scores.items())
     where = size_text(member.bytes) if member.shipped else "not shipped"
-    return f"| [`{member.name}`](#zoo-{member.name}) | {member.data} | {scores} | {where} |"
+    place = html_id(f"zoo-{member.name}")
+    name = f'<a href="#{place}"><code>{html.escape(member.name)}</code></a>'
+    cells = "".join(
+        f'<td role="cell" data-label="{name}">{html.escape(text)}</td>'
+        for name, text in zip(names, (member.data, scores, where), strict=True)
+    )
+    return f'<tr role="row"><th scope="row" role="rowheader">{name}</th>{cells}</tr>'
 
 
 def _section(member: Entry) -> str:
