@@ -248,6 +248,20 @@ def test_a_double_image_meets_a_single_model_and_tokens_stay_whole():
     torch.testing.assert_close(found.float().sum(dim=-1), torch.ones(3, 2, 7), atol=2e-2, rtol=0)
 
 
+def test_a_model_may_answer_anything():
+    class Answers(Encoder):
+        def forward(self, x):
+            return {"scores": super().forward(x), "more": None}
+
+    torch.manual_seed(0)
+    model, x = Answers(), spectra()
+    found = recording.record(model, x, ["conv1", "head"])
+    torch.testing.assert_close(found["head"], encoder()(x).detach())
+    listed = recording.sites(model, x)
+    assert listed["blocks.2.residual"].shape == (1, 7, 8)
+    assert recording.stream(model, x, "blocks.2.residual")["blocks.2.residual"].count == 3
+
+
 def test_masked_and_causal_attention_is_masked_in_the_map():
     class Causal(nn.Module):
         def __init__(self, mask):

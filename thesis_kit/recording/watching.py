@@ -141,7 +141,7 @@ class Watcher:
         """The site that a name stands for; None where it is a layer's."""
         return self._taps[name].site if name in self._taps else None
 
-    def _answer(self, x: Tensor) -> Tensor:
+    def _answer(self, x: Tensor) -> object:
         """What the model, or what is run in its place, says to the inputs."""
         with ExitStack() as stack:
             if self._attending is not None:
