@@ -14,11 +14,12 @@ LAB := .venv/.lab
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 REPO ?=
 JOBS ?=
+KILLS ?= 20
 ONLY ?=
 ARENA ?=
 NAME ?=
 
-.PHONY: help book test notebooks results zoo lab bench clean
+.PHONY: help book test faults notebooks results zoo lab bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +52,9 @@ test: $(INSTALLED)  ## ruff, every test in two processes, then every notebook ru
 	  $(THREADS) TK_PROGRESS=0 $(PY) -m pytest -p no:cacheprovider -n 2 --dist loadscope \
 	    --nbval-lax --nbval-cell-timeout=300 --nbval-current-env "$${notebooks[@]}"; \
 	fi
+
+faults: $(INSTALLED)  ## kill, fill, flip and interrupt every writer, many times: minutes (KILLS=20 of each)
+	TK_FAULTS=$(KILLS) $(THREADS) $(PY) -m pytest tests/faults
 
 notebooks: $(INSTALLED)  ## book/src/*.py -> book/*.ipynb, run in profile small (REPO=owner/name stamps where it is published)
 	$(THREADS) $(PY) tools/build_notebooks.py $(if $(REPO),--repo "$(REPO)") $(ONLY)

@@ -50,7 +50,7 @@ class Checkpoint:
         self._pack = pack or (lambda state: state)
         self._state: Any = None  # at the place that was reached last
         self._copy: Any = None  # memory for it
-        self._told, self._is_written = "", False
+        self._told, self._is_written, self._is_finished = "", False, False
         self._written_at = time.monotonic()
 
     @contextlib.contextmanager
@@ -80,6 +80,8 @@ class Checkpoint:
             except (KeyboardInterrupt, SystemExit) as stop:
                 self._keep(stop)
                 raise
+            if self._state is not None and not self.path.exists():  # somebody has removed it meanwhile
+                self._write(self._is_finished)
 
     def reached(self, state: Any, told: str, *, finished: bool = False, changing: bool = True) -> None:
         """The run stands at a place that it could go on from.
@@ -96,6 +98,7 @@ class Checkpoint:
         if changing:
             self._copy = _copied(state, self._copy)  # interrupted here, ``state`` itself is still what it was
             self._state = self._copy
+        self._is_finished = finished
         if finished or time.monotonic() - self._written_at >= self._every:
             self._write(finished)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 _POLL = 0.02  # seconds between two looks at a lock that somebody has
+_TRIES = 5  # more, where a lock was given back while it was looked at
 _LONGEST = 150  # bytes of a name that leave room for what is put around it
 _held: set[tuple[Path, int, int]] = set()  # (file, process, thread): a forked child holds nothing
 
@@ -59,27 +60,54 @@ def holds(path: Path) -> bool:
 @contextlib.contextmanager
 def alone(path: Path, wait: bool | float) -> Iterator[None]:
     """Have the lock of one file for the length of the block; ``writing.only_writer`` is what to call."""
-    busy = f"another run is writing {path.name}, or left a process behind that is: wait until it has finished"
-    if holds(path):  # to wait for oneself would take long
-        raise Busy(busy)
     me, name = (path, os.getpid(), threading.get_ident()), beside(path, "lock")
     lock = FileLock(name, timeout=-1 if wait is True else float(wait), poll_interval=_POLL)
+    if holds(path):  # to wait for oneself would take long
+        raise Busy(_busy(path))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _check_replaceable(path)
-        lock.acquire()
-    except Timeout:
-        raise Busy(busy) from None
-    except OSError as error:
-        raise WriteFailed(cannot(path, error)) from error
-    _held.add(me)
-    try:
+        _take(lock, name, path)
+        _held.add(me)
         yield
     finally:
-        _held.discard(me)
+        try:
+            _give_back(lock, name, me)
+        except KeyboardInterrupt:  # which may come here as anywhere
+            _give_back(lock, name, me)
+            raise
+
+
+def _take(lock: FileLock, name: Path, path: Path) -> None:
+    try:
+        for last in [False] * _TRIES + [True]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _check_replaceable(path)
+            try:
+                lock.acquire()
+                return
+            except (Timeout, FileNotFoundError):
+                if last or name.exists():
+                    raise
+                # somebody has just given the lock back, or removed the folder
+    except Timeout:
+        raise Busy(_busy(path)) from None
+    except OSError as error:
+        raise WriteFailed(cannot(path, error)) from error
+    except KeyboardInterrupt:
+        with contextlib.suppress(Timeout, OSError):
+            lock.acquire(timeout=0)  # its file may be there, and is nobody's: so it goes with the lock
+        raise
+
+
+def _give_back(lock: FileLock, name: Path, me: tuple[Path, int, int]) -> None:
+    _held.discard(me)
+    if lock.is_locked:
         with contextlib.suppress(OSError):
             name.unlink()  # while it is still locked: whoever waits for it then sees that it is gone, and makes another
         lock.release()
+
+
+def _busy(path: Path) -> str:
+    return f"another run is writing {path.name}, or left a process behind that is: wait until it has finished"
 
 
 def _check_replaceable(path: Path) -> None:

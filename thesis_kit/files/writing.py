@@ -90,8 +90,12 @@ def _write_through(path: Path, data: bytes) -> None:
 def _replace(path: Path, data: bytes) -> None:
     part = _temporary(path)
     try:
-        _write(part, data, like=path)
-        os.replace(part, path)
+        try:
+            _write(part, data, like=path)
+            os.replace(part, path)
+        except FileNotFoundError:  # somebody has removed the folder meanwhile
+            _write(part, data, like=path)
+            os.replace(part, path)
     except OSError as error:
         raise WriteFailed(cannot(path, error)) from error
     finally:
@@ -168,7 +172,7 @@ def _tidy(path: Path) -> None:
         _resume(plan)
     _remove(plan.with_name(f"{plan.name}.part"))
     stem = beside(path, "").name
-    with os.scandir(path.parent) as entries:
+    with contextlib.suppress(FileNotFoundError), os.scandir(path.parent) as entries:
         for entry in entries:
             if entry.name.startswith(stem) and _PART.fullmatch(entry.name[len(stem) :]):
                 _remove(Path(entry.path))
