@@ -9,7 +9,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from thesis_kit.show.svg import COLORS, GRID, INK, PALE, PAPER, RULE
+from thesis_kit.show.palette import COLORS, GRID, INK, PALE, PAPER, RULE
 
 WIDTH = 340
 _SIZE = 12

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from thesis_kit.show import svg
 from thesis_kit.show.library import Axis, Figure, Image, mpl
 from thesis_kit.show.narrow import narrowed, raise_text
+from thesis_kit.show.palette import COLORS, GRID, INK
 from thesis_kit.show.pictures import image_uri
 from thesis_kit.show.shown import Shown, require_words
-from thesis_kit.show.svg import COLORS, GRID, INK
 
 __all__ = ["COLORS", "Shown", "canvas", "card", "drawn", "folded", "picture", "present", "require_words", "style"]
 

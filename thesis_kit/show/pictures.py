@@ -15,7 +15,7 @@ from torch import Tensor
 
 from thesis_kit.ledger.thumbnails import to_pil_image
 from thesis_kit.show.library import Image
-from thesis_kit.show.svg import COLORS
+from thesis_kit.show.palette import COLORS
 
 _TILE = "display:block;width:100%;aspect-ratio:{ratio:g};margin:0;border-radius:0;padding:0;image-rendering:pixelated"
 _MAPS = ("gray", "ink", "signed")
