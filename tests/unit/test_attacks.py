@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from thesis_kit.attacks import apgd, apgd_targeted, cross_entropy, fab_targeted, fgsm, margin, pgd, square
+from thesis_kit.attacks.square import _side
 from thesis_kit.checks import NonFiniteOutput, UnknownName
 from thesis_kit.passes import count_passes
 from thesis_kit.randomness import ImageRandom
@@ -304,6 +305,28 @@ def test_targeted_apgd_tries_the_likeliest_wrong_classes(k, n_targets, tried):
     assert spent.forward == 1 + tried * 5
 
 
+@pytest.mark.parametrize(("norm", "usual"), [("linf", 60), ("l2", 10_000)])
+def test_squares_shrink_on_the_schedule_of_the_horizon(norm, usual):
+    model = network((1, 12, 12))
+    x, y = images(model, 6, (1, 12, 12))
+    attack = partial(square, model, x, y, eps=1e-3, norm=norm, queries=60)
+    found = {horizon: attack(horizon=horizon, generator=seeded()) for horizon in (None, 60, 10_000)}
+    assert torch.equal(found[None], found[usual])
+    assert not torch.equal(found[60], found[10_000])
+
+
+@pytest.mark.parametrize("horizon", [10_000, 1000, 300])
+def test_a_squares_share_is_halved_as_the_paper_has_it(horizon):
+    """10, 50, 200 … of 10,000 queries: the first query after each finds a square of half the share."""
+    x = torch.zeros(1, 1, 200, 200)
+    sides = [_side(query, horizon, 0.8, x) for query in range(1, horizon + 1)]
+    changes = [query for query in range(2, horizon + 1) if sides[query - 1] != sides[query - 2]]
+    paper = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000]
+    halved = sorted({halving * horizon // 10_000 + 1 for halving in paper} - {1})
+    assert changes == halved
+    assert sides[-1] == round((0.8 / 2**9 * 200 * 200) ** 0.5)
+
+
 def test_square_needs_no_gradient():
     model = network()
     x, y = images(model)
@@ -475,6 +498,10 @@ def _no_queries(x, y):
     return {"queries": 0}, ValueError, "queries must be a whole number of at least 1, got 0"
 
 
+def _no_horizon(x, y):
+    return {"horizon": 0}, ValueError, "horizon must be a whole number of at least 1, got 0"
+
+
 def _square_of_nothing(x, y):
     return {"p_init": 0.0}, ValueError, r"p_init must lie in \(0, 1\].* got 0.0"
 
@@ -488,7 +515,7 @@ FOR_KNOB = {
     "loss": [_loss_misspelled, _loss_nan, _loss_averaged],
     "target": [_target_true, _target_float, _target_unknown],
     "steps": [_steps_negative], "restarts": [_restarts_zero], "step_size": [_step_size_negative],
-    "n_targets": [_no_targets], "queries": [_no_queries], "p_init": [_square_of_nothing],
+    "n_targets": [_no_targets], "queries": [_no_queries], "horizon": [_no_horizon], "p_init": [_square_of_nothing],
 }  # fmt: skip
 BAD = [(name, bad) for name in ATTACKS for bad in FOR_ALL]
 BAD += [(name, bad) for name in ATTACKS for knob, some in FOR_KNOB.items() for bad in some if takes(name, knob)]
