@@ -15,7 +15,7 @@ from PIL import Image
 
 from thesis_kit.show.figures import COLORS, canvas, card, picture, present, style
 from thesis_kit.show.pictures import image_uri
-from thesis_kit.show.players import slider
+from thesis_kit.show.players import in_script, slider
 
 NASTY = 'a < b & "c" </script><b>'
 
@@ -202,6 +202,13 @@ def test_all_pictures_are_there_before_any_script_runs_and_one_is_seen():
     assert elements.all("output")[0]["aria-live"] == "polite"
     assert f"radius 0.1: {NASTY}" in "".join(elements.text)
     assert elements.open == []
+
+
+@pytest.mark.parametrize("text", ["<!--<script>", "</script>", "]]>", "&lt;", "{name}", '"\\'])
+def test_no_text_in_a_script_ends_it_or_begins_another(text):
+    written = in_script([text])
+    assert not set("<>&") & set(written)
+    assert json.loads(written) == [text]
 
 
 def test_the_script_finds_its_own_figure_and_knows_every_text():

@@ -197,6 +197,9 @@ def certify(
 ) -> Certificates | None:  # fmt: skip
     """Certify images: CERTIFY of Cohen et al. 2019, for each image.
 
+    Several threads on a processor that other processes keep busy can take a hundred times as long: set
+    OMP_WAIT_POLICY=PASSIVE before Python starts, as the command line does, or ``torch.set_num_threads(1)``.
+
     Args:
         model: pixels to logits, deterministic in evaluation mode. It is given images with noise, outside [0, 1] too.
         x: images with pixels in [0, 1].

@@ -340,7 +340,8 @@ def _packed(bits: Any, n: int, name: str) -> str:
 def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of fresh processes with one thread each, which never outlives the block, nor the parent's death."""
     before = set(multiprocessing.active_children())
-    with environment(OMP_NUM_THREADS=THREADS, MKL_NUM_THREADS=THREADS, OPENBLAS_NUM_THREADS=THREADS):
+    threads = {f"{name}_NUM_THREADS": THREADS for name in ("OMP", "MKL", "OPENBLAS")}
+    with environment(**threads, OMP_WAIT_POLICY="PASSIVE", KMP_BLOCKTIME=0):  # who waits leaves the core to the others
         pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_prepare_worker)
         try:
             yield pool

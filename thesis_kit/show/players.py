@@ -109,9 +109,14 @@ def slider(
         f'style="width:100%;height:2em;accent-color:#0072B2"><output aria-live="polite" style="display:block;'
         f'min-height:3em">{html.escape(texts[start])}</output>'
     )
-    script = "<script>" + _SCRIPT.format(name=key, texts=json.dumps(texts).replace("</", "<\\/")) + "</script>"
+    script = "<script>" + _SCRIPT.format(name=key, texts=in_script(texts)) + "</script>"
     inner = f'<div id="{key}">{frames}{control}</div>{script}'
     return Slider(card(inner, label=label, caption=caption), f"{label}. {caption}", render, tuple(values), start)
+
+
+def in_script(value: object) -> str:
+    """JSON that stands inside a <script> element: nothing in it can end the element or begin a comment."""
+    return json.dumps(value).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _frame(seen: Figure | str, key: str, alt: str) -> str:
