@@ -215,7 +215,7 @@ def test_the_configuration_is_the_record_profile_as_json_can_hold_it():
 
 def test_every_arm_gets_the_same_trials_and_updates():
     for make in ARMS.values():
-        assert isinstance(make(0.1), training.Natural)
+        assert isinstance(make(0.1), training.Method)
     assert ARMS["free-8"](0.1) == ARMS["free-8 twice"](0.1) == training.Free(0.1, replays=8)
     assert ARMS["pgd-7"](0.1) == training.PGD(0.1, steps=7)
     assert defenses.TWICE_THE_UPDATES == ("free-8 twice",)

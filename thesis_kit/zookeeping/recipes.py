@@ -108,7 +108,7 @@ class Recipe:
         found = {"start": self.start, "teacher": self.method_options.get("teacher")}
         return {role: name for role, name in found.items() if name is not None}
 
-    def make_method(self) -> Natural:
+    def make_method(self) -> Method:
         """The training method with its knobs, new."""
         make = choose(self.method, METHODS, "training method")
         try:

@@ -41,7 +41,7 @@ from thesis_kit.randomness import mix_seed
 from thesis_kit.similarity import ssim
 from thesis_kit.training.augmentation import shade
 
-NETWORKS: dict[str, Callable[[float], training.Natural]] = {
+NETWORKS: dict[str, Callable[[float], training.Method]] = {
     "ibp": training.IBP,
     "crown-ibp": training.CrownIBP,
 }
@@ -127,7 +127,7 @@ class World:
         return model
 
     def _trained(
-        self, name: str, method: training.Natural, seed: int, *, architecture: str | None = None,
+        self, name: str, method: training.Method, seed: int, *, architecture: str | None = None,
         options: Mapping | None = None, updates: int | None = None, lr: float | None = None, **knobs: object,
     ) -> tuple[Classifier, dict[str, int]]:  # fmt: skip
         s = self.settings

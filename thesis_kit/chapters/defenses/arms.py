@@ -106,7 +106,7 @@ def _trial(arm: str, seed: int, lr: float, settings: Defenses, train: Part, vali
 
 
 def fit(
-    method: training.Natural, seed: int, settings: Defenses, train: Part, *, lr: float, updates: int, **knobs: object
+    method: training.Method, seed: int, settings: Defenses, train: Part, *, lr: float, updates: int, **knobs: object
 ) -> tuple[Classifier, training.TrainingReport]:
     """The chapter's network, trained by ``method`` from the seed's initial weights."""
     model = build(settings.model, seed=seed, **settings.model_options).to(train.x.device)

@@ -115,7 +115,7 @@ def recorded_points(recorded: Result, arms: Iterable[str], measure: str = "R") -
 
 
 def cost_table(
-    reports: Mapping[str, training.TrainingReport], methods: Mapping[str, training.Natural], part: Part, batch_size: int
+    reports: Mapping[str, training.TrainingReport], methods: Mapping[str, training.Method], part: Part, batch_size: int
 ) -> Shown:
     """What runs cost, a row a run: passes an update, updates an epoch, epochs, and passes in all."""
     rows = []

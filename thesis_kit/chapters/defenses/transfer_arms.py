@@ -37,7 +37,7 @@ from thesis_kit.models import Classifier, anatomy, build
 from thesis_kit.passes import Passes, count_passes
 from thesis_kit.randomness import mix_seed
 
-SOURCES: dict[str, Callable[[float], training.Natural]] = {
+SOURCES: dict[str, Callable[[float], training.Method]] = {
     "natural": lambda eps: training.Natural(),
     "free-8": lambda eps: training.Free(eps, replays=8),
     "pgd-7": lambda eps: training.PGD(eps, steps=7),

@@ -95,7 +95,7 @@ def _grid(**values: tuple[float, ...]) -> Iterator[dict[str, float]]:
     return (dict(zip(values, point, strict=True)) for point in product(*values.values()))
 
 
-def method_of(setting: Mapping[str, float], eps: float) -> tuple[training.Natural, list]:
+def method_of(setting: Mapping[str, float], eps: float) -> tuple[training.Method, list]:
     """How to train with a setting: the method, and the terms beside cross-entropy."""
     if "step_size" in setting:
         method = training.PGD(eps, steps=7, step_size=setting["step_size"] * eps)
