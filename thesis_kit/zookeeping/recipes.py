@@ -15,7 +15,7 @@ from typing import Any
 from thesis_kit.attacks.norms import NORMS
 from thesis_kit.checks import check_count, check_eps, choose
 from thesis_kit.files import canonical
-from thesis_kit.training import METHODS, TERMS, Natural
+from thesis_kit.training import METHODS, TERMS, Method
 from thesis_kit.training.augmentation import AUGMENTATIONS
 from thesis_kit.training.precision import PRECISIONS
 from thesis_kit.training.run import Term
