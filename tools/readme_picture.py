@@ -14,7 +14,7 @@ def main() -> None:
     """Write book/_static/cost.png."""
     recorded = load_result("defenses.digits")
     figure = draw_cost(recorded_points(recorded, NAMES))
-    figure.savefig(PICTURE, dpi=110, metadata={"results": recorded.document["sha256"]})
+    figure.savefig(PICTURE, dpi=110, metadata={"results": recorded.sha256})
 
 
 if __name__ == "__main__":

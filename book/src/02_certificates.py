@@ -271,7 +271,7 @@ Markdown(f"*{recorded.provenance()}.*")
 # around natural and around forged images, and asked an independent vote of 10,000 samples whether a label had fallen.
 
 # %% tags=["hide-input", "nbval-check-output"]
-for arm in certificates_runs.INSIDE:
+for arm in certificates_runs.INSIDE_ARMS:
     kept = [outcome for outcomes in recorded.outcomes("kept", arm).values() for outcome in outcomes]
     print(f"{arm:15} {len(kept)} certificates attacked, {len(kept) - sum(kept)} broken")
 
@@ -333,7 +333,7 @@ table(capped, ("noise", "natural", "Shadow"), caption="certificates of the large
 ARMS = {"economical": "this chapter's steps and draws", "published": "the published ones", "n=10000": "the images as they are"}
 figures.bars_figure(
     recorded, "radius", ARMS, axis_label="mean certified radius", label="Figure 2.12",
-    caption=f"Mean certified radii of forgeries of {recorded.document['config']['images_few']} images a seed at σ = {P.sigma:g}, recorded, "
+    caption=f"Mean certified radii of forgeries of {recorded.settings('published')['images_few']} images a seed at σ = {P.sigma:g}, recorded, "
     "with 95% intervals: made with the steps and draws of this chapter, and with the published ones. Below, the images themselves.",
 )
 

@@ -264,7 +264,7 @@ Markdown(f"*{recorded.provenance()}.*")
 # %% tags=["hide-input"]
 ALL = {**NAMES, "deit": "distilled ViT", "resnet-plain": "ResNet, plain", "vit-plain": "ViT, plain",
        "mixer-plain": "MLP-Mixer, plain"}
-SHOWN = {place: DISTRIBUTIONS["scenes.v1"].classes[place] for place in recorded.document["config"]["pictured"]}
+SHOWN = {place: DISTRIBUTIONS["scenes.v1"].classes[place] for place in recorded.settings("ce@resnet")["shown"]}
 figures.recorded_grid(
     recorded, {f"pii@{name}": called for name, called in ALL.items()} | {"real": "real scenes"}, SHOWN, label="Figure 4.7",
     caption="Four classes as nine networks draw them by one setting, with real scenes in the last row. V is the share of all recorded "

@@ -89,7 +89,7 @@ def test_extras_are_those_of_the_project_and_bring_what_is_said():
 @pytest.mark.skipif("defenses.digits" not in available(), reason="chapter 1 has no recorded results yet")
 def test_the_picture_was_drawn_from_the_recorded_results():
     with Image.open(PICTURE) as image:
-        assert image.text["results"] == load_result("defenses.digits").document["sha256"], "run tools/readme_picture.py"
+        assert image.text["results"] == load_result("defenses.digits").sha256, "run tools/readme_picture.py"
 
 
 def test_paths_and_targets_exist():

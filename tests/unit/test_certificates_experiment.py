@@ -1,72 +1,63 @@
-"""Chapter 2's recorded runs in miniature: what an arm records, which images it shares with others, what is kept."""
+"""Chapter 2's arms in miniature: which images they share, how forgeries are made and kept, what figures say."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from types import MappingProxyType
 
 import pytest
 import torch
 
+from tests.worlds.miniatures import TINY_CERTIFICATES as TINY
+from tests.worlds.miniatures import plainly
 from thesis_kit import training
-from thesis_kit.attacks import ShadowConstants
-from thesis_kit.certification import ABSTAIN, Budget
-from thesis_kit.chapters import find
-from thesis_kit.chapters.certificates import arms as certificates
+from thesis_kit.certification import ABSTAIN, Budget, certify
 from thesis_kit.chapters.certificates import figures
 from thesis_kit.chapters.certificates.networks import bounded_network, smoothed_network
 from thesis_kit.chapters.certificates.settings import CERTIFICATES
+from thesis_kit.chapters.certificates.world import FORGERY, SELECTION, World
 from thesis_kit.chapters.tasks import Task, class_names
 from thesis_kit.checks import UnknownName
-from thesis_kit.ledger import runner
+from thesis_kit.ledger.arm import pick
 from thesis_kit.ledger.claims import catalog
 from thesis_kit.ledger.judging import judge_claim
-from thesis_kit.ledger.memory import FOLDER_VARIABLE
-from thesis_kit.ledger.results import Result
-from thesis_kit.ledger.statistics import Verdict
+from thesis_kit.ledger.registry import find
 from thesis_kit.models import zoo
 from thesis_kit.session import setup
+from thesis_kit.training.augmentation import shade
 
-FEW = ShadowConstants(steps=3, draws=4)
-TINY = replace(
-    CERTIFICATES["record"],
-    task=replace(
-        CERTIFICATES["record"].task,
-        data_options=MappingProxyType({"size": 16, "n_train": None, "n_validation": 8, "n_test": 40}),
-    ),
-    model_options=MappingProxyType({"width": 4}), updates=60, batch_size=32, n=100, n_choose=60, n_select=60,
-    constants=FEW, final=FEW, noise_steps=2, noise_draws=4, inside_steps=3, inside_restarts=1, sizes=(60, 100),
-    sigmas=(0.12, 0.25), block=20, images=4, images_all=6, images_few=2,
-    interval_options=MappingProxyType({"width": 4, "size": 16}), interval_updates=8, interval_images=5,
-    interval_constants=FEW, interval_eps=(2 / 255,), seeds=(0, 1),
-)  # fmt: skip
+NAME = "certificates.scenes"
 PAIRED = ("natural@0.25", "shadow@0.25", "plain", "l2", "draws", "one", "one-long", "one-renewed")
 FEW_ARMS = ("published", "economical", "n=60", "n=100")
 
 
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory):
-    """The experiment with tiny settings and a folder of its own for shared work."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("runs")))
-        patch.setattr(certificates, "CERTIFICATES", {"record": TINY})
-        patch.setattr(certificates, "PUBLISHED", {"scripts": ShadowConstants(steps=5, draws=6)})
-        yield certificates._experiment()
+@pytest.fixture
+def result(miniature):
+    return miniature(NAME)
 
 
-@pytest.fixture(scope="module")
-def records(experiment):
-    return {(arm, seed): experiment.run(arm, seed, experiment.config) for arm, seed in experiment.cells}
+@pytest.fixture
+def records(result):
+    return plainly(result)
+
+
+@pytest.fixture
+def experiment(around):
+    """The experiment with tiny settings, among what its arms have made already."""
+    with around(NAME) as found:
+        yield found
+
+
+def world(seed=0, **own):
+    return World(seed, pick(TINY, *dict.fromkeys((*FORGERY, "noise_steps")), **own))
 
 
 def of(records, arm, seed=0):
     return records[arm, seed]
 
 
-def test_the_recorded_experiment_has_the_arms_of_the_chapters_claims():
-    recorded, chapter = set(find("certificates", "scenes").arms), catalog().chapters["certificates"]
-    assert set(chapter.arms) <= recorded
-    assert recorded - set(chapter.arms) == {"all@0.12", "all@0.25", "all@0.5", "all@1"}  # curves, not claims
+def test_curves_need_arms_that_no_claim_names():
+    named = {arm for claim in catalog().of("certificates") for arm in claim.arms}
+    assert {"all@0.12", "all@0.25", "all@0.5", "all@1"} <= set(find("certificates", "scenes").names) - named
 
 
 def test_arms_that_are_compared_share_their_images(records):
@@ -76,12 +67,7 @@ def test_arms_that_are_compared_share_their_images(records):
     assert len(groups) == 2  # seeds have images of their own
 
 
-def test_a_cell_is_what_the_runner_asks_for(records, experiment):
-    for (arm, seed), cell in records.items():
-        assert (cell["arm"], cell["seed"]) == (arm, seed)
-        for values in (*cell["outcomes"].values(), *cell["values"].values()):
-            assert len(values) == cell["n"]
-        assert set(cell["budget"]["train"]) == {"forward", "backward", "forward_images", "backward_images"}
+def test_what_an_attack_cost_is_counted(records):
     costs = of(records, "draws")["budget"]["Shadow"]
     assert costs["attacked"] == of(records, "draws")["n"]
     assert costs["backward_images"] == costs["attacked"] * TINY.noise_steps * TINY.noise_draws
@@ -95,30 +81,23 @@ def test_a_failed_forgery_has_no_radius(records):
         assert [int(radius > 0) for radius in cell["values"]["radius"]] == cell["outcomes"]["forged"]
 
 
-def test_images_are_attacked_only_if_their_smoothed_label_is_right(experiment, records):
-    world = certificates.World(0, TINY)
-    part, model = world.chosen(0.25), world.smoothed(0.25)
+@pytest.mark.parametrize("sigma", TINY.sigmas)
+def test_images_are_attacked_only_if_their_smoothed_label_is_right(experiment, records, sigma):
+    here = world()
+    part, model = here.chosen(sigma), here.smoothed(sigma)
     assert 0 < len(part) <= TINY.images
-    again = certificates.certify(
-        model, part.x, sigma=0.25, n=TINY.n_choose, seed=world.stream(certificates._SELECTION), ids=part.ids,
-        progress=False,
+    again = certify(
+        model, part.x, sigma=sigma, n=TINY.n_choose, seed=here.stream(SELECTION), ids=part.ids, progress=False
     )  # fmt: skip
     assert torch.equal(again.labels, part.y)
-    inside = of(records, "inside natural")
-    assert inside["n"] == sum(radius > 0 for radius in of(records, "natural@0.25")["values"]["radius"])
-    assert all(inside["outcomes"]["kept"])
+    if sigma == TINY.sigma:
+        inside = of(records, "inside natural")
+        assert inside["n"] == sum(radius > 0 for radius in of(records, "natural@0.25")["values"]["radius"])
+        assert all(inside["outcomes"]["kept"])
 
 
-def test_each_noise_has_images_and_forgeries_of_its_own(experiment, records):
-    world = certificates.World(0, TINY)
-    for sigma in TINY.sigmas:
-        part = world.chosen(sigma)
-        again = certificates.certify(
-            world.smoothed(sigma), part.x, sigma=sigma, n=TINY.n_choose, seed=world.stream(certificates._SELECTION),
-            ids=part.ids, progress=False,
-        )  # fmt: skip
-        assert torch.equal(again.labels, part.y)
-    first, second = (world.forged(sigma).images for sigma in TINY.sigmas)
+def test_each_noise_has_forgeries_of_its_own(experiment):
+    first, second = (world().forged(sigma).images for sigma in TINY.sigmas)
     assert first.shape != second.shape or not torch.equal(first, second)
 
 
@@ -129,49 +108,36 @@ def test_certificates_of_a_larger_budget_begin_with_those_of_a_smaller_one(recor
 
 
 def test_the_forgery_is_made_once_and_remembered(experiment, records, monkeypatch):
-    monkeypatch.setattr(certificates, "spoof", None)
-    made = certificates.World(0, TINY).forged(0.25)
-    again = experiment.run("shadow@0.25", 0, experiment.config)
-    assert {**again, "seconds": 0} == {**of(records, "shadow@0.25"), "seconds": 0}
+    monkeypatch.setattr("thesis_kit.chapters.certificates.world.spoof", None)
+    made, again = world().forged(0.25), experiment.arm("shadow@0.25").run(0)
+    assert again["values"] == of(records, "shadow@0.25")["values"]
     assert again["values"]["norm"] == [round(v, 6) for v in made.norms.tolist()]
-    few = experiment.run("economical", 0, experiment.config)
+    few = experiment.arm("economical").run(0)
     assert few["values"]["radius"] == again["values"]["radius"][: TINY.images_few]
 
 
-def test_the_verifiers_never_saw_noise(experiment, monkeypatch):
+def test_the_verifiers_never_saw_noise(experiment, monkeypatch, tmp_path):
     methods = []
 
     def train(model, data, method, **knobs):
         methods.append((type(method), knobs.get("augment"), knobs["seed"]))
         return training.TrainingReport()
 
-    monkeypatch.setattr(certificates.training, "train", train)
-    world = certificates.World(0, TINY)
-    world.verifier(), world.verifier(shaded=True), world.smoothed(0.25)
+    monkeypatch.setattr(training, "train", train)
+    here = world()
+    here.verifier(), here.verifier(shaded=True), here.smoothed(0.25)
     assert [(method, augment) for method, augment, _ in methods] == [
-        (training.Natural, None), (training.Natural, certificates.shade), (training.Gaussian, None),
+        (training.Natural, None), (training.Natural, shade), (training.Gaussian, None),
     ]  # fmt: skip
     assert methods[0][2] == methods[1][2] != methods[2][2]
 
 
 def test_a_seed_without_images_is_refused():
     with pytest.raises(ValueError, match="seed 2 has no block of 20 test images"):
-        certificates.World(2, TINY)
+        _ = world(2).block
 
 
-@pytest.fixture(scope="module")
-def result(experiment, records):
-    """The records as a result file holds them."""
-    document = runner.empty_document(experiment)
-    document["cells"] = [runner._run_cell(lambda arm, seed, _: records[arm, seed], *cell, {}) for cell in records]
-    return Result(document)
-
-
-def test_every_claim_can_be_judged_from_the_record(experiment, result):
-    for claim in catalog().of("certificates"):
-        if all(arm in experiment.arms for arm in claim.arms):
-            judged = judge_claim(claim, result)
-            assert judged.verdict is not Verdict.NOT_RUN, judged.reason
+def test_smoothness_of_forgeries_is_reported(result):
     assert "not recorded" not in judge_claim(catalog().claims["shadow-smooth"], result).reported.values()
 
 
@@ -189,12 +155,10 @@ def test_small_profiles_networks_come_from_the_zoo():
         bounded_network(session, "crown", 2 / 255)
 
 
-def test_other_profiles_train_theirs(experiment, records):
+def test_other_profiles_train_theirs(experiment, records, monkeypatch):
     session = replace(setup("small", device="cpu", progress=False), profile="record")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("thesis_kit.session.CHAPTERS", {"certificates": {"record": TINY}})
-        model = smoothed_network(session, 0.25)
-    kept = certificates.World(0, TINY).smoothed(0.25)
+    monkeypatch.setattr("thesis_kit.session.tables", lambda: {"certificates": {"record": TINY}})
+    model, kept = smoothed_network(session, 0.25), world().smoothed(0.25)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), kept.parameters(), strict=True))
 
 
@@ -235,7 +199,7 @@ def test_the_slider_shows_votes_and_radius_of_each_network():
     model, n_classes = zoo.load("resnet-scenes-a-noise-0.25"), 8
     names, image = [f"class {k}" for k in range(n_classes)], torch.full((1, 3, 32, 32), 0.5)
     shown = figures.noise_slider({0.12: model, 0.25: model}, image, names, n=60, label="Figure 9", caption="A caption.")
-    found = certificates.certify(model, image, sigma=0.12, n=60, progress=False)[0]
+    found = certify(model, image, sigma=0.12, n=60, progress=False)[0]
     said = "no certificate" if found.abstained else f"{names[found.label]}, certified radius {found.radius:.2f}"
     assert f"σ = 0.12: {said}" in shown.html
     assert shown.render(0.13)[1] == shown.render(0.12)[1]  # a value between two networks is answered by the nearer
@@ -244,7 +208,7 @@ def test_the_slider_shows_votes_and_radius_of_each_network():
 def test_a_triptych_names_labels_and_abstentions():
     model = zoo.load("resnet-scenes-a-noise-0.25")
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    found = certificates.certify(model, x, sigma=0.25, n=60, progress=False)
+    found = certify(model, x, sigma=0.25, n=60, progress=False)
     html = figures.triptych({"random": (x, found)}, list("abcdefgh"), label="Figure 9", caption="A caption.").html
     for one in found:
         assert ("abstains" if one.label == ABSTAIN else f"{'abcdefgh'[one.label]}, radius {one.radius:.2f}") in html

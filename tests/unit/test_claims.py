@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import yaml
 
+from thesis_kit.ledger.cells import arm_file
 from thesis_kit.ledger.claims import catalog, claim_files, read_catalog
 from thesis_kit.ledger.judging import Finding, difference, judge_chapter, judge_claim, measure_contrast
 from thesis_kit.ledger.multiplicity import contrasts, fragile
-from thesis_kit.ledger.results import Result, result_path, write_document
+from thesis_kit.ledger.pinned import Pinned, pin
+from thesis_kit.ledger.registry import titles
+from thesis_kit.ledger.results import Result, load_result
 from thesis_kit.ledger.rules import BadClaims, parse_contrast, parse_expression
 from thesis_kit.ledger.statistics import (
     BY_IMAGES,
@@ -28,6 +31,7 @@ from thesis_kit.show.claim_rows import rows
 
 COMMON, FILES = claim_files()
 DATA = {**yaml.safe_load(COMMON), "chapter": yaml.safe_load(FILES["defenses"])}
+ARMS = {"defenses": titles("defenses")}
 CHAPTER_1 = [
     "free-robust",
     "free-matches-pgd",
@@ -51,6 +55,15 @@ def world(monkeypatch):
     return tiny_experiment
 
 
+def every(cells):
+    return [cell for found in cells.values() for cell in found.values()]
+
+
+def of(cells, planned=None):
+    """A recording of these cells; ``planned`` are the arms as they are."""
+    return Result("defenses.digits", cells, planned or {})
+
+
 # --- the file
 
 
@@ -60,18 +73,18 @@ def test_chapter_1_has_its_claims():
 
 def test_every_arm_of_a_claim_is_an_arm_of_its_experiment():
     """In its own arena all of them; in another one those that the verdict rests on."""
-    from thesis_kit.chapters import find
+    from thesis_kit.ledger.registry import find
 
     for claim in catalog().of("defenses"):
-        assert set(claim.arms) <= set(find("defenses", claim.arena).arms), claim.id
+        assert set(claim.arms) <= set(find("defenses", claim.arena).names), claim.id
         for arena in claim.also:
-            assert {arm for _, arm in claim.terms} <= set(find("defenses", arena).arms), (claim.id, arena)
+            assert {arm for _, arm in claim.terms} <= set(find("defenses", arena).names), (claim.id, arena)
 
 
 def read(data):
     """The catalog of chapter 1 alone, from the data of both files."""
     common = {key: row for key, row in data.items() if key != "chapter"}
-    return read_catalog(yaml.safe_dump(common), {"defenses": yaml.safe_dump(data["chapter"])})
+    return read_catalog(yaml.safe_dump(common), {"defenses": yaml.safe_dump(data["chapter"])}, ARMS)
 
 
 def altered(change):
@@ -111,8 +124,8 @@ def put(key, value):
         (lambda data, row: row["paper"].__setitem__("status", "sure"), "unknown status of claim free-robust 'sure'"),
         (lambda data, row: row["paper"].__setitem__("source", "shafahi"), "unknown source of claim free-robust"),
         (lambda data, row: row.pop("statement"), "claim free-robust lacks statement"),
-        (lambda data, row: data["chapter"]["claims"].append(row), "free-robust stands in defenses/claims.yml"),
-        (lambda data, row: data["chapter"]["claims"].append("free"), "a claim must be a table"),
+        (lambda data, row: data["chapter"]["claims"].append(row), "claim free-robust stands in the files twice"),
+        (lambda data, row: data["chapter"]["claims"].append("a"), "claims of defenses/claims.yml must be a list"),
         (lambda data, row: data.__setitem__("claim", []), "unknown key of common.yml 'claim'"),
         (lambda data, row: data["chapter"].__setitem__("claim", []), "unknown key of defenses/claims.yml 'claim'"),
         (lambda data, row: data["chapter"]["measures"].update(N={}), "N stands in measures of defenses/claims.yml"),
@@ -126,14 +139,89 @@ def test_a_mistake_in_the_file_is_one_sentence(change, sentence):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("id", None, "id of claim None must be text, got None"),
+        ("id", 3, "id of claim 3 must be text, got 3"),
+        ("id", "", "id of claim  must be text"),
+        ("statement", ["a"], "statement of claim free-robust must be text"),
+        ("statement", None, "statement of claim free-robust must be text"),
+        ("arena", None, "arena of claim free-robust must be text"),
+        ("also", "scenes", "also of claim free-robust must be a list of texts, got 'scenes'"),
+        ("also", [None], "also of claim free-robust must be a list of texts"),
+        ("rule", [3], "rule of claim free-robust must be a list of texts"),
+        ("rule", None, "needs a list of at least one contrast"),
+        ("conditions", "passes(free-8) == 1", "conditions of claim free-robust must be a list of texts"),
+        ("conditions", [None], "conditions of claim free-robust must be a list of texts"),
+        ("report", ["R(free-8)"], "report of claim free-robust must be a table of names and texts"),
+        ("report", {"x": None}, "report of claim free-robust must be a table of names and texts"),
+        ("paper", None, "paper of claim free-robust must be a table of keys and values, got NoneType"),
+        ("paper", "a paper", "paper of claim free-robust must be a table of keys and values, got str"),
+        ("late", "yes", "late of claim free-robust must be true or false, got 'yes'"),
+        ("not_run", True, "not_run of claim free-robust must be text"),
+        ("interval", None, "interval of claim free-robust must be text"),
+        ("origin", {}, "origin of claim free-robust must be text"),
+    ],
+)
+def test_a_malformed_row_is_named_by_file_and_line(key, value, said):
+    data = copy.deepcopy(DATA)
+    data["chapter"]["claims"][0][key] = value
+    text = yaml.safe_dump(data["chapter"], sort_keys=False)
+    line = text.splitlines().index("claims:") + 2
+    with pytest.raises(BadClaims) as caught:
+        read(data)
+    assert said in str(caught.value)
+    assert re.match(r"defenses/claims\.yml, line \d+: ", str(caught.value))
+    with pytest.raises(BadClaims, match=rf"defenses/claims\.yml, line {line}: "):
+        read_catalog(COMMON, {"defenses": text}, ARMS)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("number", "one", "number of defenses/claims.yml must be a whole number, got 'one'"),
+        ("title", None, "title of defenses/claims.yml must be text"),
+        ("claims", None, "claims of defenses/claims.yml must be a list of tables"),
+        ("claims", {"a": 1}, "claims of defenses/claims.yml must be a list of tables"),
+        ("sources", ["a"], "sources of defenses/claims.yml must be a table of names and texts"),
+        ("measures", {"x": None}, "measures of defenses/claims.yml must be a table of named tables"),
+    ],
+)
+def test_a_malformed_file_is_named(key, value, said):
+    data = copy.deepcopy(DATA)
+    data["chapter"][key] = value
+    with pytest.raises(BadClaims) as caught:
+        read(data)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace(b"claims:\n", b"claims:\n  - id: [a\n", 1), r"line \d+: this is no YAML \("),
+        (lambda text: text.replace(b"title:", b"title: 'x", 1), r"line \d+: this is no YAML"),
+        (lambda text: text.replace(b"title:", b"\ttitle:", 1), r"line 4: this is no YAML"),
+        (lambda text: b"\n\xff\xfe" + text, r"line 2: this is no UTF-8: save the file as UTF-8"),
+        (lambda text: b"", r" must be a table of keys and values, got NoneType"),
+        (lambda text: b"- a\n- b\n", r" must be a table of keys and values, got list"),
+        (lambda text: b"{[a]: 1}\n", r"this is no YAML|cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_sentence(change, said):
+    with pytest.raises(BadClaims, match=rf"defenses/claims\.yml,? ?{said}") as caught:
+        read_catalog(COMMON, {"defenses": change(FILES["defenses"])}, ARMS)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_key_stands_once():
     """Two numbers beside a claim under one title would show the second as the first."""
-    text = FILES["defenses"]
+    text = FILES["defenses"].decode()
     with pytest.raises(
-        BadClaims, match=rf"'arms' stands in defenses/claims.yml twice, in lines \d+ and {len(text.splitlines()) + 1}"
+        BadClaims, match=rf"'number' stands in defenses/claims.yml twice, in lines \d+ and {len(text.splitlines()) + 1}"
     ):
-        read_catalog(COMMON, {"defenses": f"{text}arms: {{}}\n"})
-    assert read_catalog(COMMON, {"defenses": text})
+        read_catalog(COMMON, {"defenses": f"{text}number: 2\n"}, ARMS)
+    assert read_catalog(COMMON, {"defenses": text}, ARMS)
 
 
 def test_a_rule_of_shares_is_one_share_or_a_difference():
@@ -158,21 +246,21 @@ def test_a_number_an_image_is_compared_image_by_image(world):
     row |= {"rule": ["radius(free-8) - radius(natural) >= 0.005"], "interval": "images"}
     data["chapter"]["claims"] = [row]
     claim = next(iter(read(data).claims.values()))
-    document = world.document({"natural": {"R": 0.5}, "free-8": {"R": 0.5}})
-    for cell in document["cells"]:
+    cells = world.cells({"natural": {"R": 0.5}, "free-8": {"R": 0.5}})
+    for cell in every(cells):
         images = np.random.default_rng(cell["seed"] % 2).uniform(0, 2, cell["n"])
         noise = np.random.default_rng(cell["seed"] + 9).uniform(0, 0.02, cell["n"])
         cell["values"] = {"radius": (images + (noise if cell["arm"] == "free-8" else 0)).tolist()}
-    found = judge_claim(claim, Result(document))
+    found = judge_claim(claim, of(cells))
     assert found.verdict is Verdict.HOLDS
     assert found.findings[0].interval.value == pytest.approx(0.01, abs=0.001)
     assert found.findings[0].interval.half_width < 0.002
     assert found.findings[0].levels["radius", "natural"] == pytest.approx(1.0, abs=0.1)
-    assert Result(document).mean("radius", "natural").half_width > 0.02
-    for cell in document["cells"]:
+    assert of(cells).mean("radius", "natural").half_width > 0.02
+    for cell in every(cells):
         if cell["seed"] == 0:
             cell["n"], cell["values"] = 0, {"radius": []}
-    assert "a seed has no images to compare" in judge_claim(claim, Result(document)).reason
+    assert "a seed has no images to compare" in judge_claim(claim, of(cells)).reason
     data["chapter"]["claims"] = [{**row, "interval": "scalars"}]
     with pytest.raises(BadClaims, match="uses radius, recorded per image number: leave out points and set interval to"):
         read(data)
@@ -200,7 +288,7 @@ def test_a_claim_may_wait_with_a_plan(world):
     chapter["claims"] = [{**row, "plan": ["R of two arms: above zero."], "not_run": "no arms yet"}]
     claim = next(iter(read(data).claims.values()))
     assert (claim.plan, claim.rule, claim.terms, claim.arms) == (("R of two arms: above zero.",), (), [], [])
-    found = judge_claim(claim, Result(world.document({"free-8": {"R": 0.7}})))
+    found = judge_claim(claim, of(world.cells({"free-8": {"R": 0.7}})))
     assert (found.verdict, found.reason) == (Verdict.NOT_RUN, "no arms yet")
     assert ("Planned", ["R of two arms: above zero."]) in rows(found)
     assert "Rule" not in dict(rows(found))
@@ -239,8 +327,8 @@ def claim_with(**changes):
 
 def judged(world, rates, rule, *, n=400, **changes):
     scalars = changes.pop("scalars", None)
-    document = world.document({arm: {"R": rate} for arm, rate in rates.items()}, n=n, scalars=scalars)
-    return judge_claim(claim_with(rule=rule, **changes), Result(document))
+    cells = world.cells({arm: {"R": rate} for arm, rate in rates.items()}, n=n, scalars=scalars)
+    return judge_claim(claim_with(rule=rule, **changes), of(cells))
 
 
 @pytest.mark.parametrize(
@@ -263,7 +351,7 @@ def test_every_verdict_is_reached(world, natural, threshold, verdict):
 
 
 def test_a_contrast_is_paired_image_by_image(world):
-    result = Result(world.document({"free-8": {"R": 0.5}, "natural": {"R": 0.5}}))
+    result = of(world.cells({"free-8": {"R": 0.5}, "natural": {"R": 0.5}}))
     finding = measure_contrast(parse_contrast("R(free-8) - R(natural) >= 0 points", "items", "x"), result)
     assert (finding.interval.low, finding.interval.high) == (0.0, 0.0)  # equal outcomes leave nothing to doubt
     assert (finding.interval.n, finding.interval.seeds) == (400, 4)
@@ -339,15 +427,15 @@ def test_what_is_reported_is_not_judged(world):
 
 
 def test_nothing_is_judged_before_every_seed_is_in(world):
-    document = world.document({"free-8": {"R": 0.7}, "natural": {"R": 0.3}})
-    document["cells"] = [cell for cell in document["cells"] if (cell["arm"], cell["seed"]) != ("natural", 2)]
-    found = judge_claim(claim_with(), Result(document))
+    cells = world.cells({"free-8": {"R": 0.7}, "natural": {"R": 0.3}})
+    planned = {arm.name: arm for arm in world.experiment().arms}
+    del cells["natural"][2]
+    found = judge_claim(claim_with(), of(cells, planned))
     assert (found.verdict, found.reason) == (Verdict.NOT_RUN, "natural has 3 of 4 seeds so far")
     assert judge_claim(claim_with(), None).reason == "nothing is recorded yet"
-    assert judge_claim(claim_with(not_run="no time"), Result(document)).reason == "no time"
-    del document["planned"]["natural"]
-    document["cells"] = [cell for cell in document["cells"] if cell["arm"] != "natural"]
-    assert judge_claim(claim_with(), Result(document)).reason == "natural is not in the recording"
+    assert judge_claim(claim_with(not_run="no time"), of(cells)).reason == "no time"
+    del cells["natural"]
+    assert judge_claim(claim_with(), of(cells)).reason == "natural is not in the recording"
 
 
 def test_a_measure_that_was_not_recorded_is_the_reason(world):
@@ -357,35 +445,71 @@ def test_a_measure_that_was_not_recorded_is_the_reason(world):
 
 
 def test_different_test_images_cannot_be_paired(world):
-    document = world.document({"free-8": {"R": 0.7}, "natural": {"R": 0.3}})
-    document["cells"][0]["group"] = "tiny.v2/fold0"
-    found = judge_claim(claim_with(), Result(document))
+    cells = world.cells({"free-8": {"R": 0.7}, "natural": {"R": 0.3}})
+    cells["free-8"][0]["group"] = "tiny.v2/fold0"
+    found = judge_claim(claim_with(), of(cells))
     assert found.verdict is Verdict.NOT_RUN
     assert "tested different images" in found.reason
 
 
 def test_a_difference_of_numbers_is_told_as_it_is(world):
-    document = world.document({"a": {"R": 0.5}, "b": {"R": 0.5}})
-    for cell in document["cells"]:
+    cells = world.cells({"a": {"R": 0.5}, "b": {"R": 0.5}})
+    for cell in every(cells):
         cell["values"] = {"radius": [0.75 if cell["arm"] == "a" else 0.5 + 0.25 * (cell["seed"] % 2)] * cell["n"]}
-    found = difference(Result(document), "radius(a) - radius(b)", points=False)
+    found = difference(of(cells), "radius(a) - radius(b)", points=False)
     assert re.fullmatch(r"\+0\.12, 95% interval −0\.\d\d to 0\.\d\d", found)  # 0.25 in two of four seeds
 
 
 def test_one_seed_is_never_enough(world):
-    document = world.document({"free-8": {"R": 0.9}, "natural": {"R": 0.1}}, seeds=1)
-    found = judge_claim(claim_with(), Result(document))
+    cells = world.cells({"free-8": {"R": 0.9}, "natural": {"R": 0.1}}, seeds=1)
+    found = judge_claim(claim_with(), of(cells))
     assert (found.verdict, found.reason) == (Verdict.INCONCLUSIVE, "one seed gives no interval")
     said = f"{found.findings[0].interval.value:+.1f} points, no interval from one seed"
-    assert difference(Result(document), "R(free-8) - R(natural)") == said
+    assert difference(of(cells), "R(free-8) - R(natural)") == said
     assert math.isinf(found.findings[0].interval.high)
 
 
-def test_a_chapter_is_judged_from_its_folder(world, tmp_path):
+def test_cells_of_an_arm_that_has_changed_since_are_not_judged(world):
+    cells = world.cells({"free-8": {"R": 0.7}, "natural": {"R": 0.3}})
+    planned = {arm.name: arm for arm in world.experiment(lr=0.1).arms}
+    found = judge_claim(claim_with(), of(cells, planned))
+    assert found.verdict is Verdict.NOT_RUN
+    assert found.reason == "free-8 was recorded with something else than it has now (lr was None, is 0.1)"
+
+
+def test_a_damaged_file_is_the_reason_of_the_claims_that_need_it_alone(world, planned, tmp_path):
+    world.record(tmp_path, {arm: {"N": 0.9, "R": 0.5, "worst": 0.4} for arm in world.RATES})
+    path = arm_file("defenses.digits", "natural", tmp_path)
+    path.write_bytes(path.read_bytes().replace(b'"n": 200', b'"n": 201', 1))
+    found = {one.claim.id: one for one in judge_chapter("defenses", tmp_path)}
+    assert found["free-robust"].reason.startswith("digits/natural.jsonl, line 1: this was altered")
+    assert found["free-strong"].verdict is not Verdict.NOT_RUN
+
+
+def test_a_threshold_edited_after_it_was_fixed_is_noticed(world, planned, tmp_path):
+    rates = {"free-8": {"R": 0.7}, "natural": {"R": 0.3}}
+    world.record(tmp_path, rates)
+    pin(claim_with(), tmp_path, "2026-01-01")
+    kept = Pinned.of(claim_with(), "2026-01-01")
+    assert judge_claim(claim_with(), load_result("defenses.digits", tmp_path), pinned=kept).rule_changed == ""
+    edited = claim_with(rule=["R(free-8) - R(natural) >= 5 points"])
+    found = judge_claim(edited, load_result("defenses.digits", tmp_path), pinned=kept)
+    said = "changed since it was fixed on 2026-01-01; then it was `R(free-8) - R(natural) >= 20 points`"
+    assert found.rule_changed == said
+    assert dict(rows(found))["Rule"][-1] == said
+
+
+@pytest.fixture
+def planned(world, monkeypatch):
+    """The miniature experiment in place of chapter 1's."""
+    monkeypatch.setattr("thesis_kit.ledger.results.experiments", lambda chapter: {"digits": world.experiment()})
+
+
+def test_a_chapter_is_judged_from_its_folder(world, planned, tmp_path):
     assert {one.verdict for one in judge_chapter("defenses", tmp_path)} == {Verdict.NOT_RUN}
     rates = {"natural": {"N": 0.95, "R": 0.3}, "free-8": {"N": 0.9, "R": 0.7}}
     scalars = {arm: {"passes_per_update": 1.0, "train_seconds": 2.0} for arm in rates}
-    write_document(result_path("defenses.digits", tmp_path), world.document(rates, scalars=scalars))
+    world.record(tmp_path, rates, scalars=scalars)
     verdicts = {one.claim.id: one.verdict for one in judge_chapter("defenses", tmp_path)}
     assert verdicts.pop("free-robust") is Verdict.HOLDS
     assert set(verdicts.values()) == {Verdict.NOT_RUN}

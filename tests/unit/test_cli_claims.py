@@ -1,6 +1,7 @@
 """The claims command: what it prints, what it runs, and how it fails."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,15 @@ from typer.testing import CliRunner
 
 from thesis_kit import cli
 from thesis_kit.cli import claims as cli_claims
-from thesis_kit.ledger import claims
+from thesis_kit.ledger import claims, reproducing
+from thesis_kit.ledger import runner as runner_module
+from thesis_kit.ledger.cells import arm_file
 from thesis_kit.ledger.claims import catalog
-from thesis_kit.ledger.results import load_result, result_path, write_document
-from thesis_kit.ledger.runner import run_experiment
+from thesis_kit.ledger.reproduced import read_reproduced
+from thesis_kit.ledger.results import load_result
 
 runner = CliRunner()
+ARMS = {name: claims.titles(name) for name in claims.claim_files()[1]}
 
 
 @pytest.fixture
@@ -25,11 +29,17 @@ def world(monkeypatch):
 
 
 @pytest.fixture
-def folder(world, tmp_path):
+def planned(world, monkeypatch):
+    """The miniature experiment in place of chapter 1's."""
+    monkeypatch.setattr("thesis_kit.ledger.results.experiments", lambda chapter: {"digits": world.experiment()})
+
+
+@pytest.fixture
+def folder(world, planned, tmp_path):
     """Result files in which one claim holds."""
     rates = {"natural": {"N": 0.95, "R": 0.3}, "free-8": {"N": 0.9, "R": 0.7}}
     scalars = {arm: {"passes_per_update": 1.0, "train_seconds": 2.0} for arm in rates}
-    write_document(result_path("defenses.digits", tmp_path), world.document(rates, scalars=scalars))
+    world.record(tmp_path, rates, scalars=scalars)
     return tmp_path
 
 
@@ -94,24 +104,27 @@ def test_cover_gets_its_cards(folder, tmp_path, fails):
 @pytest.fixture
 def tiny(monkeypatch, world):
     """The command's experiments replaced by the miniature one, run without processes."""
-    experiment = world.experiment(seeds=2)
-    monkeypatch.setattr("thesis_kit.chapters.find", lambda chapter, arena: experiment)
+    experiment, execute = world.experiment(seeds=2), runner_module.execute
+    monkeypatch.setattr("thesis_kit.ledger.registry.find", lambda chapter, arena: experiment)
+    monkeypatch.setattr("thesis_kit.ledger.results.experiments", lambda chapter: {"digits": experiment})
 
-    def in_process(experiment, todo, jobs, announce):
-        from thesis_kit.ledger.runner import _run_cell
+    def in_process(todo, jobs, announce, executor=None):
+        with ThreadPoolExecutor(jobs) as pool:
+            yield from execute(todo, jobs, announce, pool)
 
-        for arm, seed in todo:
-            announce(arm)
-            yield _run_cell(experiment.run, arm, seed, experiment.config)
-
-    monkeypatch.setattr("thesis_kit.ledger.runner.execute", in_process)
+    for module in ("runner", "reproducing"):
+        monkeypatch.setattr(f"thesis_kit.ledger.{module}.execute", in_process)
     return experiment
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*.jsonl")}
 
 
 def test_run_says_the_expected_time_then_measures_then_judges(tiny, tmp_path):
     lines = call("run", "free-robust", folder=tmp_path).output.splitlines()
-    assert lines[0] == "free-robust (digits): 0 of 4 runs recorded, 4 to go, about 6 min"
-    assert lines[1] == "  free-8: 2 runs, about 3 min"
+    assert lines[0] == "free-robust (digits): 0 of 4 runs recorded, 4 to go"
+    assert lines[1] == "  free-8: 2 runs, for an unknown time"
     assert lines[2].startswith("  free-8, seed 0: 0 s (1 of 4, about ")
     assert lines[-2].startswith(("  ✓ holds", "  ? inconclusive", "  ↗ holds"))
     shown = f"`thesis-kit claims show free-robust --results {tmp_path}`"
@@ -122,26 +135,45 @@ def test_run_says_the_expected_time_then_measures_then_judges(tiny, tmp_path):
 
 
 def test_results_go_to_a_folder_of_the_users_unless_the_package_is_asked_for(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("thesis_kit.ledger.results.CHAPTERS", tmp_path / "package")
+    monkeypatch.setattr("thesis_kit.ledger.cells.CHAPTERS", tmp_path / "package")
     monkeypatch.chdir(tmp_path)
     assert "recorded in results: " in call("run", "free-robust").output
-    assert [path.name for path in (tmp_path / "results").glob("*.json")] == ["defenses.digits.json"]
+    where = tmp_path / "results" / "defenses"
+    assert sorted(path.name for path in where.rglob("*.jsonl")) == ["free-8.jsonl", "natural.jsonl", "rules.jsonl"]
     assert not (tmp_path / "package").exists()
     assert "recorded in" not in call("run", "free-robust", "--package").output
-    assert (tmp_path / "package" / "defenses" / "results" / "digits.json").exists()
+    assert (tmp_path / "package" / "defenses" / "results" / "digits" / "natural.jsonl").exists()
 
 
-def test_verify_writes_into_the_package_only_if_it_is_asked_to(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("thesis_kit.ledger.results.CHAPTERS", tmp_path)
+def test_a_rule_is_fixed_before_it_is_measured_and_an_edit_is_noticed(tiny, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner_module, "execute", interrupted)
+        runner.invoke(cli.app, ["claims", "run", "free-robust", "--results", str(tmp_path)])
+    common, chapters = claims.claim_files()
+    rule = b"R(free-8) - R(natural) >= 20 points"
+    chapters["defenses"] = chapters["defenses"].replace(rule, b"R(free-8) >= 1 points")
+    edited = claims.read_catalog(common, chapters, ARMS)
+    monkeypatch.setattr("thesis_kit.ledger.claims.catalog", lambda: edited)
+    monkeypatch.setattr("thesis_kit.ledger.judging.catalog", lambda: edited)
+    call("run", "free-robust", folder=tmp_path)
+    assert "then it was R(free-8) - R(natural) >= 20 points" in call("show", "free-robust", folder=tmp_path).output
+
+
+def test_verify_notes_in_the_package_only_if_it_is_asked_to(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("thesis_kit.ledger.cells.CHAPTERS", tmp_path)
     call("run", "free-robust", "--package")
-    path = tmp_path / "defenses" / "results" / "digits.json"
-    before = path.read_bytes()
-    said = call("verify").output
-    assert said.splitlines()[-1] == "  the package's own results stay as they are: --package notes it there"
-    assert "2 runs came out the same" in said
-    assert path.read_bytes() == before
-    assert "stay as they are" not in call("verify", "--package").output
-    assert load_result("defenses.digits").document["verified"]["cells"] == [["natural", 0], ["free-8", 1]]
+    before = contents(tmp_path)
+    said = call("verify").output.splitlines()
+    assert said[-2] == "  2 measured again: 2 the same bit by bit, 0 where their seeds lie"
+    assert said[-1] == "  nothing was noted in the package's own results: --package does that"
+    assert contents(tmp_path) == before
+    assert "nothing was noted" not in call("verify", "--package").output
+    assert [(one.arm, one.seed) for one in read_reproduced("defenses.digits")] == [("natural", 0), ("free-8", 1)]
+    assert {name: text for name, text in contents(tmp_path).items() if name in before} == before
 
 
 def test_restart_starts_each_arm_over_once(tiny, tmp_path):
@@ -150,16 +182,17 @@ def test_restart_starts_each_arm_over_once(tiny, tmp_path):
     assert said.startswith("free-robust (digits): 0 of 4 runs recorded, 4 to go")
     campaign = cli_claims._Campaign(None, 1, True, tmp_path)
     campaign.measure("first", "defenses", "digits", ["natural", "free-8"])
-    before = result_path("defenses.digits", tmp_path).read_bytes()
+    before = contents(tmp_path)
     campaign.measure("second", "defenses", "digits", ["free-8"])
-    assert result_path("defenses.digits", tmp_path).read_bytes() == before
+    assert contents(tmp_path) == before
 
 
 def test_a_claim_without_an_arena_says_why(tiny, tmp_path, monkeypatch):
     common, chapters = claims.claim_files()
     row = "  - id: transfer-inherits\n"
-    chapters["defenses"] = chapters["defenses"].replace(row, f"{row}    not_run: its world is not built yet\n")
-    unmeasured = claims.read_catalog(common, chapters)
+    text = chapters["defenses"].decode()
+    chapters["defenses"] = text.replace(row, f"{row}    not_run: its world is not built yet\n")
+    unmeasured = claims.read_catalog(common, chapters, ARMS)
     monkeypatch.setattr("thesis_kit.ledger.claims.catalog", lambda: unmeasured)
     said = call("run", "transfer-inherits", folder=tmp_path).output
     assert said == "transfer-inherits (scenes): not run: its world is not built yet\n"
@@ -174,25 +207,24 @@ def test_an_arm_that_an_arena_lacks_is_left_out(tiny, tmp_path):
     said = call("run", "free-m-tradeoff", folder=tmp_path).output
     assert "not run: free-2 is not in the recording" in said
     campaign = cli_claims._Campaign(None, 1, False, tmp_path)
-    before = result_path("defenses.digits", tmp_path).read_bytes()
+    before = contents(tmp_path)
     campaign.measure("nothing", "defenses", "digits", ["fgsm-rs"])
-    assert result_path("defenses.digits", tmp_path).read_bytes() == before
+    assert contents(tmp_path) == before
 
 
-def test_verify_says_the_expected_time_then_what_came_out(tiny, tmp_path):
+def test_verify_says_run_by_run_what_came_out(tiny, tmp_path):
     call("run", "free-robust", folder=tmp_path)
     done = call("verify", folder=tmp_path)
     assert (done.exit_code, done.output.splitlines()) == (
         0,
         [
             "defenses.digits",
-            "  2 of 4 recorded runs to measure again, about 0 s",
-            "  natural, seed 0: 0 s, the same (1 of 2, about 0 s left)",
-            "  free-8, seed 1: 0 s, the same (2 of 2)",
-            "  2 runs came out the same, bit by bit: defenses.digits counts as measured by the present code",
+            "  2 recorded runs to measure again",
+            "  natural, seed 0: 0 s, the same, bit by bit (1 of 2)",
+            "  free-8, seed 1: 0 s, the same, bit by bit (2 of 2)",
+            "  2 measured again: 2 the same bit by bit, 0 where their seeds lie",
         ],
     )
-    assert load_result("defenses.digits", tmp_path).document["verified"]["cells"] == [["natural", 0], ["free-8", 1]]
 
 
 @pytest.mark.parametrize(
@@ -207,42 +239,44 @@ def test_verify_says_the_expected_time_then_what_came_out(tiny, tmp_path):
 )
 def test_verify_measures_what_is_asked_for(tiny, tmp_path, words, runs):
     call("run", "free-robust", folder=tmp_path)
-    assert f"  {runs} of 4 recorded runs" in call("verify", *words, folder=tmp_path).output
+    assert f"  {runs} recorded run" in call("verify", *words, folder=tmp_path).output
 
 
-def test_verify_ends_with_exit_code_1_where_anything_differs(tiny, tmp_path, monkeypatch):
+def test_verify_ends_with_exit_code_1_where_anything_lies_outside(tiny, tmp_path, monkeypatch):
     call("run", "free-robust", folder=tmp_path)
-    before = result_path("defenses.digits", tmp_path).read_bytes()
-    monkeypatch.setitem(sys.modules["tiny_experiment"].ARMS, "free-8", 0.1)
+    before = contents(tmp_path)
+    monkeypatch.setattr(reproducing, "prediction_interval", lambda values, level: (min(values), max(values)))
+    monkeypatch.setitem(sys.modules["tiny_experiment"].RATES, "free-8", 0.1)
     done = call("verify", folder=tmp_path)
     assert done.exit_code == 1
-    assert "  free-8, seed 1: outcomes R differs in " in done.output
-    assert "1 of 2 runs came out otherwise and nothing was written" in done.output
-    assert result_path("defenses.digits", tmp_path).read_bytes() == before
+    assert "  free-8, seed 1: 0 s, outside: N is " in done.output
+    assert "2 measured again: 1 the same bit by bit, 0 where their seeds lie" in done.output
+    assert "outside: free-8 (seed 1): find the change that did it" in done.output
+    assert {name: text for name, text in contents(tmp_path).items() if name in before} == before
 
 
 def test_verify_without_a_recording_is_a_sentence(tiny, tmp_path, fails):
     code, said = fails("claims", "verify", "--folder", tmp_path)
     assert (code, said.strip()) == (2, "nothing is recorded there yet: measure with `thesis-kit claims run`")
     code, said = fails("claims", "verify", "free-robust", "--folder", tmp_path)
-    assert (code, "nothing is recorded in defenses.digits.json" in said) == (2, True)
+    assert (code, "unknown recording 'defenses.digits'" in said) == (2, True)
     code, said = fails("claims", "verify", "--all", "--seed", "1", "--folder", tmp_path)
     assert (code, "--all and --seed exclude each other" in said) == (2, True)
 
 
 def test_ctrl_c_is_a_sentence(tiny, tmp_path, fails, monkeypatch):
-    recorded = run_experiment(tiny, folder=tmp_path / "recorded")
+    call("run", "free-robust", folder=tmp_path / "recorded")
 
     def interrupted(*_):
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr("thesis_kit.ledger.runner.execute", interrupted)
+    for module in (runner_module, reproducing):
+        monkeypatch.setattr(module, "execute", interrupted)
     code, said = fails("claims", "run", "free-robust", "--folder", tmp_path)
     assert (code, f"kept in {tmp_path}, and the same command goes on from there" in said) == (130, True)
-    write_document(result_path("defenses.digits", tmp_path), recorded.document)
-    code, said = fails("claims", "verify", "free-robust", "--folder", tmp_path)
-    assert (code, "the result file is as it was" in said) == (130, True)
+    code, said = fails("claims", "verify", "free-robust", "--folder", tmp_path / "recorded")
+    assert (code, "what agreed so far is noted, and no recording was changed" in said) == (130, True)
 
 
 @pytest.mark.parametrize(
@@ -262,11 +296,14 @@ def test_a_wrong_name_is_one_red_sentence(fails, words, sentence):
     assert "Traceback" not in said
 
 
-def test_a_damaged_result_is_one_sentence(folder, fails):
-    path = result_path("defenses.digits", folder)
+def test_a_damaged_result_stops_who_needs_it_and_nobody_else(folder, tiny, fails):
+    path = arm_file("defenses.digits", "natural", folder)
     path.write_bytes(path.read_bytes()[:-100])
-    code, said = fails("claims", "list", "--folder", folder)
-    assert (code, said.startswith("defenses.digits.json is incomplete")) == (2, True)
+    said = call("show", "free-robust", folder=folder).output
+    assert "not run: digits/natural.jsonl, line 4: this is no JSON" in said.replace("\n", " ")
+    code, said = fails("claims", "run", "free-robust", "--folder", folder)
+    assert (code, said.startswith("digits/natural.jsonl, line 4: this is no JSON")) == (2, True)
+    assert call("run", "free-strong", folder=folder).exit_code == 0
 
 
 def test_debug_shows_where_an_error_came_from(monkeypatch):

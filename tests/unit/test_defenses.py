@@ -1,46 +1,33 @@
-"""Chapter 1's recorded runs in miniature: how a fall is measured, and what a cell contains."""
+"""Chapter 1's arms in miniature: how a fall is measured, what a cell has, what is chosen and on which images."""
 
 from __future__ import annotations
-
-import json
-import types
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.worlds.miniatures import experiments, few_digits, plainly
 from thesis_kit import training
-from thesis_kit.chapters import find
 from thesis_kit.chapters.defenses import arms as defenses
-from thesis_kit.chapters.defenses.arms import ARMS, COLLAPSE_ARMS, ENLARGED_ARMS, enlarged, largest_fall, run_cell
-from thesis_kit.chapters.defenses.settings import DEFENSES, Defenses
+from thesis_kit.chapters.defenses.arms import COLLAPSE_ARMS, ENLARGED_ARMS, enlarged, largest_fall, method_of
 from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.data import digits
+from thesis_kit.ledger.registry import find
 
-TINY = Defenses(
-    model_options=types.MappingProxyType({"width": 4}),
-    updates=24,
-    enlarged_updates=24,
-    enlarged_size=10,
-    learning_rates=(0.05, 0.2),
-    queries=4,
-    strong_steps=2,
-    strong_restarts=1,
-)
-CONFIG = {"profile": "tiny"}
+NAME = "defenses.digits"
+ARMS = {arm.name: arm for arm in experiments()[NAME].arms}
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """The tiny profile, on a few digits of the real parts."""
-    monkeypatch.setattr(defenses, "DEFENSES", {"tiny": TINY})
+    """A few digits of the real parts."""
+    monkeypatch.setattr(defenses, "digits", few_digits)
 
-    def few(seed):
-        splits = digits(seed)
-        return type(splits)(splits.train[:300], splits.validation[:30], splits.test[:40])
 
-    monkeypatch.setattr(defenses, "digits", few)
+@pytest.fixture
+def cells(miniature):
+    return {arm: cell for (arm, _), cell in plainly(miniature(NAME)).items()}
 
 
 # How a fall is measured
@@ -72,18 +59,17 @@ def test_the_largest_fall_is_the_plain_maximum(curve, epochs):
 def test_a_collapse_is_a_fall_of_more_than_20_points(tiny, monkeypatch):
     for curve, expected in (([0.60, 0.40], 0.0), ([0.60, 0.39], 1.0)):
         monkeypatch.setattr(defenses, "largest_fall", lambda _, curve=curve: round(curve[0] - curve[1], 9))
-        assert run_cell("fgsm@strong", 0, CONFIG)["scalars"]["collapse"] == expected
+        assert ARMS["fgsm@strong"].run(0)["scalars"]["collapse"] == expected
 
 
 # Cells
 
 
 @pytest.mark.parametrize("arm", ["natural", "free-8", "free-8 twice", "n-fgsm", "pgd-7"])
-def test_a_cell_is_complete_and_counts_its_passes(tiny, arm):
-    cell = run_cell(arm, 6, CONFIG)
-    assert (cell["arm"], cell["seed"], cell["group"], cell["n"]) == (arm, 6, "digits.v1/fold1", 40)
+def test_a_cell_is_complete_and_counts_its_passes(cells, arm):
+    cell = cells[arm]
+    assert (cell["group"], cell["n"]) == ("digits.v1/fold0", 40)
     assert set(cell["outcomes"]) == {"N", "R", "weak", "worst"}
-    assert all(len(outcome) == 40 for outcome in cell["outcomes"].values())
     for name in ("R", "weak", "worst"):  # an image cannot be robust and wrong
         assert all(
             clean or not robust for clean, robust in zip(cell["outcomes"]["N"], cell["outcomes"][name], strict=True)
@@ -96,40 +82,39 @@ def test_a_cell_is_complete_and_counts_its_passes(tiny, arm):
     assert set(cell["budget"]) == {"train", "PGD-20", "PGD-10 weak", "PGD", "PGD margin", "APGD-CE",
                                    "APGD-DLR targeted", "Square"}  # fmt: skip
     assert cell["budget"]["PGD-20"]["backward_images"] == 20 * sum(cell["outcomes"]["N"])
-    assert len(cell["trials"]) == 2
-    json.dumps(cell)
+    assert [trial["lr"] for trial in cell["trials"]] == [0.05, 0.2]
 
 
-def test_a_cell_is_the_same_every_time_but_for_the_clock(tiny):
-    def timeless(cell):
-        return {**cell, "seconds": 0, "scalars": {**cell["scalars"], "train_seconds": 0}}
-
-    assert timeless(run_cell("free-4", 0, CONFIG)) == timeless(run_cell("free-4", 0, CONFIG))
-    assert run_cell("free-4", 0, CONFIG)["outcomes"] != run_cell("free-4", 5, CONFIG)["outcomes"]
+def test_seeds_differ(tiny, cells):
+    assert ARMS["free-4"].run(5)["outcomes"] != cells["free-4"]["outcomes"]
 
 
 def test_the_rate_is_chosen_on_validation_and_the_test_part_is_met_once(tiny, monkeypatch):
-    met, judged, parts = [], defenses.robust_accuracy, defenses.digits(0)
+    met, parts = [], few_digits(0)
 
-    def note(model, data, attacks, **knobs):
-        met.append((len(data), list(attacks)))
-        return judged(model, data, attacks, **knobs)
+    def note(module):
+        judged = module.robust_accuracy
 
-    monkeypatch.setattr(defenses, "robust_accuracy", note)
-    cell = run_cell("free-2", 0, CONFIG)
+        def noting(model, data, attacks, **knobs):
+            met.append((len(data), list(attacks)))
+            return judged(model, data, attacks, **knobs)
+
+        monkeypatch.setattr(module, "robust_accuracy", noting)
+
+    note(defenses), note(defenses.world)
+    cell = ARMS["free-2"].run(0)
     validation, test = len(parts.validation), len(parts.test)
     assert met[:2] == [(validation, ["PGD-20"])] * 2
     assert met[2:] == [(test, ["PGD-20"]), (test, ["PGD-10 weak"]),
                        (test, ["PGD", "PGD margin", "APGD-CE", "APGD-DLR targeted", "Square"])]  # fmt: skip
     best = max(cell["trials"], key=lambda trial: trial["validation"])
     assert cell["chosen"] == {"lr": best["lr"]}
-    assert [trial["lr"] for trial in cell["trials"]] == [0.05, 0.2]
 
 
 def test_natural_training_is_chosen_by_clean_accuracy(tiny, monkeypatch):
     scores = iter([0.3, 0.9])
     monkeypatch.setattr(defenses, "accuracy", lambda model, data: next(scores))
-    cell = run_cell("natural", 0, CONFIG)
+    cell = ARMS["natural"].run(0)
     assert [trial["validation"] for trial in cell["trials"]] == [0.3, 0.9]
     assert cell["chosen"] == {"lr": 0.2}
 
@@ -139,7 +124,7 @@ def test_training_sees_neither_validation_nor_test_images(tiny, monkeypatch):
     monkeypatch.setattr(
         defenses.training, "train", lambda model, data, *a, **k: seen.append(data) or train(model, data, *a, **k)
     )
-    run_cell("free-2", 3, CONFIG)
+    ARMS["free-2"].run(3)
     others = {*digits(3).validation.ids.tolist(), *digits(3).test.ids.tolist()}
     assert all(not others & set(part.ids.tolist()) for part in seen)
     assert len(seen) == 2
@@ -157,17 +142,17 @@ def test_a_rate_that_diverges_loses_and_all_diverging_is_a_sentence(tiny, monkey
         return fitted
 
     monkeypatch.setattr(defenses, "fit", only({0.05}))
-    cell = run_cell("free-2", 0, CONFIG)
+    cell = ARMS["free-2"].run(0)
     assert cell["chosen"] == {"lr": 0.05}
     assert cell["trials"][1] == {"lr": 0.2, "validation": -1.0, "diverged": True}
     monkeypatch.setattr(defenses, "fit", only(set()))
-    with pytest.raises(NonFiniteOutput, match="free-2 diverged at every learning rate: add smaller ones"):
-        run_cell("free-2", 0, CONFIG)
+    with pytest.raises(NonFiniteOutput, match="free training diverged at every learning rate: add smaller ones"):
+        ARMS["free-2"].run(0)
 
 
 @pytest.mark.parametrize("arm", [*COLLAPSE_ARMS, *ENLARGED_ARMS])
-def test_a_single_step_cell_follows_robust_accuracy_through_training(tiny, arm):
-    cell = run_cell(arm, 0, CONFIG)
+def test_a_single_step_cell_follows_robust_accuracy_through_training(cells, arm):
+    cell = cells[arm]
     epochs = [epoch for epoch, _ in cell["curves"]["R"]]
     assert epochs == [1, 2, 3, 4, 5, 6, 7, 8]  # 300 images in minibatches of 128 are three updates an epoch
     robust = [share for _, share in cell["curves"]["R"]]
@@ -177,7 +162,6 @@ def test_a_single_step_cell_follows_robust_accuracy_through_training(tiny, arm):
     assert set(cell["outcomes"]) == {"N", "R", "one step"}
     assert sum(cell["outcomes"]["R"]) / 40 == pytest.approx(robust[-1])
     assert sum(cell["outcomes"]["N"]) / 40 == pytest.approx(cell["curves"]["N"][-1][1])
-    json.dumps(cell)
 
 
 def test_enlarged_digits_are_the_same_digits():
@@ -195,27 +179,23 @@ def test_enlarged_digits_are_the_same_digits():
 
 def test_the_experiment_lists_every_arm_with_its_seeds():
     experiment = find("defenses", "digits")
-    assert experiment.id == "defenses.digits"
-    for arm in (*ARMS, *COLLAPSE_ARMS):
-        assert experiment.seeds(arm) == list(range(10))
-    for arm in ENLARGED_ARMS:
-        assert experiment.seeds(arm) == list(range(5))
-    assert len(set(experiment.cells)) == len(experiment.cells)
-    assert set(experiment.arms) == {*ARMS, *COLLAPSE_ARMS, *ENLARGED_ARMS}
-    assert all(experiment.expected_seconds(arm) > 0 for arm in experiment.arms)
-    assert set(experiment.data_hashes()) == {"digits.v1"}
+    for arm in experiment.arms:
+        assert arm.seeds == tuple(range(5 if arm.name in ENLARGED_ARMS else 10))
+        assert arm.data == ("digits.v1",)
+        s = arm.settings
+        if "@" not in arm.name:
+            assert (s.strong_steps, s.strong_restarts, s.queries) == (100, 5, 5000)
+            assert len(s.learning_rates) == 4
+            assert s.updates == (2000 if arm.name == "free-8 twice" else 1000)
+    assert {*COLLAPSE_ARMS, *ENLARGED_ARMS} <= set(experiment.names)
 
 
-def test_the_configuration_is_the_record_profile_as_json_can_hold_it():
-    config = find("defenses", "digits").config
-    assert json.loads(json.dumps(config))["learning_rates"] == list(DEFENSES["record"].learning_rates)
-    assert config["profile"] == "record"
-    assert (config["strong_steps"], config["strong_restarts"], config["queries"]) == (100, 5, 5000)
+def test_an_arm_trains_as_it_says():
+    def method(arm):
+        return method_of(find("defenses", "digits").arm(arm).settings)
 
-
-def test_every_arm_gets_the_same_trials_and_updates():
-    for make in ARMS.values():
-        assert isinstance(make(0.1), training.Method)
-    assert ARMS["free-8"](0.1) == ARMS["free-8 twice"](0.1) == training.Free(0.1, replays=8)
-    assert ARMS["pgd-7"](0.1) == training.PGD(0.1, steps=7)
-    assert defenses.TWICE_THE_UPDATES == ("free-8 twice",)
+    assert method("natural") == training.Natural()
+    assert method("free-8") == method("free-8 twice") == training.Free(0.15, replays=8)
+    assert method("pgd-7") == training.PGD(0.15, steps=7)
+    assert method("n-fgsm") == training.n_fgsm(0.15)
+    assert method("fgsm@strong") == training.fgsm(0.25)

@@ -1,10 +1,9 @@
-"""Chapter 4's recorded runs in miniature: what an arm makes, records and shares, its controls, and the figures."""
+"""Chapter 4's arms in miniature: what each asks for, how images are judged and penalties tuned, what figures say."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
-from functools import cache
 from types import MappingProxyType
 
 import numpy as np
@@ -12,130 +11,84 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 
-from thesis_kit.chapters import find
+from tests.worlds.miniatures import TINY_INVERSION as TINY
+from tests.worlds.miniatures import experiments, plainly
 from thesis_kit.chapters.inversion import arms as inversion
 from thesis_kit.chapters.inversion import figures
-from thesis_kit.chapters.inversion.arms import World, arms_of, settings_tried, usable
+from thesis_kit.chapters.inversion import world as inversion_world
+from thesis_kit.chapters.inversion.arms import grids, usable
 from thesis_kit.chapters.inversion.settings import INVERSION
+from thesis_kit.chapters.inversion.world import World
 from thesis_kit.checks import NonFiniteOutput, UnknownName
 from thesis_kit.data import load
-from thesis_kit.evaluation import class_regions, high_frequency_share, kid_of_images
+from thesis_kit.evaluation.pictures import class_regions, high_frequency_share, kid_of_images
 from thesis_kit.files import digest
 from thesis_kit.inversion import FACTORS, STAGES, combinations, plug_in_inversion
-from thesis_kit.ledger import runner
+from thesis_kit.ledger.arm import pick, weights_hash
 from thesis_kit.ledger.claims import catalog
 from thesis_kit.ledger.judging import judge_claim
 from thesis_kit.ledger.memory import FOLDER_VARIABLE
+from thesis_kit.ledger.registry import find
 from thesis_kit.ledger.results import NotRecorded, Result
-from thesis_kit.ledger.statistics import Verdict
 from thesis_kit.ledger.thumbnails import pack_picture, unpack_picture
-from thesis_kit.models import anatomy, build, zoo
-from thesis_kit.zookeeping import making
-from thesis_kit.zookeeping.recipes import RECIPES, Recipe
+from thesis_kit.models import build, zoo
 
-RECORD = INVERSION["record"]
-MEMBERS = ("resnet", "vit", "mixer", "convnext", "deit", "robust", "resnet-plain", "vit-plain", "mixer-plain")
-TINY = replace(
-    RECORD,
-    task=replace(RECORD.task, data_options=MappingProxyType({**RECORD.task.data_options, "size": 16, "n_test": 200})),
-    size=16, classes=(0, 1, 2), members=MappingProxyType({name: f"tiny-{name}" for name in MEMBERS}),
-    verifiers=MappingProxyType({"natural": "tiny-verifier", "robust": "tiny-verifier-pgd"}), steps=1, copies=2,
-    ensembles=(1, 2, 32), few_seeds=MappingProxyType({"published": 1}), tvs=(0.01, 1.0), trial_lrs=(0.1,),
-    trial_tvs=(0.01, 1.0), trial_norms=(1e-5, 1e-2), trial_batchnorms=(0.01, 1.0), pictured=(0, 2), each=2,
-    each_trial=1, seeds=(0, 1),
-)  # fmt: skip
-RESNET = {"architecture": "small_resnet", "options": {"width": 4}}
-CNN = {"architecture": "small_cnn", "options": {"width": 4}}
-MIXER = {"architecture": "small_mixer", "options": {"size": 16, "patch": 4, "width": 16, "depth": 1}}
+NAME, RECORD = "inversion.scenes", INVERSION["record"]
+ARMS = {arm.name: arm for arm in experiments()[NAME].arms}
 
 
-def recipe(name: str, seed: int) -> Recipe:
-    options = {"size": 16, "n_train": 40, "n_validation": 1, "n_test": 8}
-    kinds = {"resnet": RESNET, "vit": MIXER, "mixer": MIXER, "deit": MIXER}
-    kind = kinds.get(name.split("-")[1], CNN)
-    return Recipe(
-        title="A tiny network.", data="scenes.v1", data_options=options, **kind, method="natural", updates=4,
-        lr=0.05, eps=(), batch_size=8, seed=seed,
-    )  # fmt: skip
+@pytest.fixture
+def result(miniature):
+    return miniature(NAME)
 
 
-def opinionated(load, images):
-    """``zoo.load`` with verifiers that answer one of the three inverted classes, now this and now that."""
-
-    def loaded(name, **knobs):
-        model = load(name, **knobs)
-        if "verifier" in name:
-            with torch.no_grad():
-                bias = anatomy.head(model).bias
-                bias -= model(images).mean(dim=0)
-                bias[:3] += 100
-        return model
-
-    return loaded
+@pytest.fixture
+def records(result):
+    return plainly(result)
 
 
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory):
-    """The experiment with tiny settings, a zoo of tiny networks, and a folder of its own for shared work."""
-    folder = tmp_path_factory.mktemp("zoo")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(making, "CHECKPOINTS", folder / "checkpoints")
-        for seed, name in enumerate([*TINY.members.values(), *TINY.verifiers.values()]):
-            patch.setitem(RECIPES, name, recipe(name, seed))
-            making.make(name, folder=folder, device="cpu")
-        patch.setattr(zoo, "FOLDER", folder)
-        splits = cache(lambda seed: load("scenes.v1", seed, **TINY.task.data_options))
-        patch.setattr(zoo, "load", opinionated(zoo.load, splits(0).test.x))
-        patch.setattr(inversion, "load", lambda name, seed, **options: splits(seed))
-        patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("runs")))
-        patch.setattr(inversion, "INVERSION", {"record": TINY})
-        patch.setattr(inversion, "PUBLISHED", {"steps": 3, "lr": 0.01})
-        yield inversion._experiment()
+@pytest.fixture
+def experiment(around):
+    """The experiment with tiny settings and a zoo of tiny networks, among what its arms have made already."""
+    with around(NAME) as found:
+        yield found
 
 
-@pytest.fixture(scope="module")
-def records(experiment):
-    return {cell: experiment.run(*cell, experiment.config) for cell in experiment.cells}
+def world_of(arm, seed=0, **change):
+    own = ARMS[arm].settings
+    return World(seed, pick(own, *(name for name in own if name not in change), **change))
 
 
-@pytest.fixture(scope="module")
-def result(experiment, records):
-    return result_of(experiment, records)
-
-
-def result_of(experiment, records) -> Result:
-    """The records as a result file holds them."""
-    document = runner.empty_document(experiment)
-    document["cells"] = [runner._run_cell(lambda arm, seed, _: records[arm, seed], *cell, {}) for cell in records]
-    return Result(document)
-
-
-def timeless(cell):
-    return {**cell, "seconds": 0}
+def without(result, *arms, seeds=(0, 1)):
+    """The recording without some arms, and with some seeds alone."""
+    cells = {
+        arm: {seed: cell for seed, cell in found.items() if seed in seeds}
+        for arm, found in result.cells.items()
+        if arm not in arms
+    }
+    return Result(result.name, cells)
 
 
 # Arms
 
 
-def test_the_recorded_experiment_has_the_arms_of_the_chapters_claims():
+def test_every_recorded_arm_is_part_of_a_claim_and_has_enough_images():
     recorded = find("inversion", "scenes")
-    assert set(recorded.arms) == set(catalog().chapters["inversion"].arms)
-    assert {arm.partition("@")[0] for arm in recorded.arms} <= set(arms_of(RECORD))
-    per_arm = len(RECORD.classes) * RECORD.each * len(RECORD.seeds)
-    assert per_arm >= 100
-    hours = sum(recorded.expected_seconds(arm) for arm, _ in recorded.cells) / 3600
-    assert 1 < hours < 6
+    assert len(RECORD.classes) * RECORD.each * len(RECORD.seeds) >= 100
+    assert {arm.name: len(arm.seeds) for arm in recorded.arms if len(arm.seeds) < 4} == {
+        "copies=32@resnet": 2, "published@resnet": 1,
+    }  # fmt: skip
 
 
 def test_an_arm_rests_on_the_weights_of_its_networks(experiment):
-    assert set(experiment.data_hashes()) == {"scenes.v1"}
     judges = set(TINY.verifiers.values())
     for arm, names in {
         "real": set(), "pii@random": set(), "pii@vit": {"tiny-vit"}, "sweep+color@resnet-plain": {"tiny-resnet-plain"},
         "tv+l2@vit": {"tiny-vit", "tiny-resnet"}, "deep@resnet": {"tiny-resnet"},
     }.items():  # fmt: skip
-        found = experiment.networks(arm)
-        assert found == {name: zoo.entry(name).sha256 for name in judges | names}, arm
+        found = experiment.arm(arm).identity()
+        assert set(found["data"]) == {"scenes.v1"}
+        assert found["networks"] == {name: zoo.entry(name).sha256 for name in judges | names}, arm
 
 
 def test_no_verifier_is_inverted_and_each_arm_has_its_own_network(experiment):
@@ -143,19 +96,18 @@ def test_no_verifier_is_inverted_and_each_arm_has_its_own_network(experiment):
         assert not set(s.members.values()) & set(s.verifiers.values())
         assert len(set(s.members.values())) == len(s.members)
         assert list(s.verifiers) == ["natural", "robust"]
-    world = World(0, TINY)
     for name in TINY.members:
-        kept = zoo.load(f"tiny-{name}")
-        assert all(torch.equal(a, b) for a, b in zip(world.inverted(name).parameters(), kept.parameters(), strict=True))
-        assert not world.inverted(name).training
+        kept, subject = zoo.load(f"tiny-{name}"), world_of(f"pii@{name}").subject
+        assert all(torch.equal(a, b) for a, b in zip(subject.parameters(), kept.parameters(), strict=True))
+        assert not subject.training
 
 
 def test_networks_of_timm_come_with_their_weights(monkeypatch):
     asked, small = [], build("small_cnn", width=2, seed=0)
-    monkeypatch.setattr(inversion, "build", lambda name, **knobs: asked.append((name, knobs)) or small)
+    monkeypatch.setattr(inversion_world, "build", lambda name, **knobs: asked.append((name, knobs)) or small)
     World(0, TINY).network("resnet10t.c3_in1k")
     assert asked == [("resnet10t.c3_in1k", {"pretrained": True})]
-    assert inversion.weights_hash("resnet10t.c3_in1k") == "resnet10t.c3_in1k"
+    assert weights_hash("resnet10t.c3_in1k") == "resnet10t.c3_in1k"
 
 
 @pytest.mark.bad_input
@@ -168,9 +120,8 @@ class Asked(Exception):
     """Stops an arm where it would begin to compute."""
 
 
-def knobs_of(arm, monkeypatch, settings=TINY):
+def knobs_of(arm, monkeypatch):
     """What an arm asks for: the function, the images' classes, and all knobs."""
-    what, _, name = arm.partition("@")
 
     def asked(method):
         def ask(model, classes, **knobs):
@@ -179,10 +130,10 @@ def knobs_of(arm, monkeypatch, settings=TINY):
         return ask
 
     for method in ("plug_in_inversion", "invert_with_penalties"):
-        monkeypatch.setattr(inversion, method, asked(method))
-    monkeypatch.setattr(inversion, "_tried", lambda world, kind: [{"tv": 3.0, "validation": 1.0, "diverged": False}])
+        monkeypatch.setattr(inversion_world, method, asked(method))
+    monkeypatch.setattr(inversion, "_tried", lambda world: [{"tv": 3.0, "validation": 1.0, "diverged": False}])
     with pytest.raises(Asked) as stopped:
-        arms_of(settings)[what](World(1, settings), name)
+        ARMS[arm].run(1)
     return stopped.value.args
 
 
@@ -251,18 +202,14 @@ def test_the_miniature_is_not_all_alike(records):
     assert len({cell["scalars"]["kid"] for cell in records.values() if "kid" in cell["scalars"]}) > 70
 
 
-def test_a_cell_is_what_the_runner_asks_for(records, experiment):
+def test_votes_and_costs_of_a_cell(records):
     n, steps = 6, STAGES * TINY.steps
     copies = {"copies=1": 1, "copies=32": 32, **dict.fromkeys(("pii", "pii+tv", "pii+bn", "color"), 2)}
     copies |= dict.fromkeys(("color+zoom", "color+center", "published", "sweep+color"), 2)
-    for (arm, seed), cell in records.items():
-        assert (cell["arm"], cell["seed"]) == (arm, seed)
+    for (arm, _), cell in records.items():
         what = arm.partition("@")[0]
         swept = what.startswith("sweep")
         assert cell["n"] == (n * len(TINY.tvs) if swept else n)
-        for values in (*cell["outcomes"].values(), *cell["values"].values()):
-            assert len(values) == cell["n"]
-            assert np.isfinite(values).all()
         votes = np.array([cell["outcomes"][f"right_{name}"] for name in ("natural", "robust")])
         assert cell["values"]["recognized"] == votes.mean(axis=0).tolist()
         if what == "real":
@@ -274,8 +221,8 @@ def test_a_cell_is_what_the_runner_asks_for(records, experiment):
 
 
 def test_images_are_judged_by_both_verifiers_and_beside_as_many_real_ones(experiment, records):
-    world, cell = World(1, TINY), records["pii@vit", 1]
-    images = world.plugged("vit").images
+    world, cell = world_of("pii@vit", 1), records["pii@vit", 1]
+    images = inversion.plugged(world).images
     y = torch.tensor([0, 0, 1, 1, 2, 2])
     for name in ("natural", "robust"):
         right = (zoo.load(TINY.verifiers[name])(images).argmax(dim=1) == y).long()
@@ -290,20 +237,23 @@ def test_images_are_judged_by_both_verifiers_and_beside_as_many_real_ones(experi
     assert len(world.real(1)) == len(images)
 
 
-def test_arms_are_compared_on_the_same_targets_and_seeds_have_their_own(records):
+def test_arms_are_compared_on_the_same_targets_and_seeds_have_their_own(experiment, records):
     groups = {}
     for (arm, seed), cell in records.items():
         groups.setdefault((seed, arm.startswith("sweep")), set()).add((cell["group"], cell["n"]))
     assert all(len(found) == 1 for found in groups.values())
     assert len(set.union(*groups.values())) == 4
     assert records["pii@resnet", 0]["pictures"].keys() != records["pii@resnet", 1]["pictures"].keys()
-    assert not torch.equal(World(0, TINY).plugged("resnet").images, World(1, TINY).plugged("resnet").images)
+    one, other = (inversion.plugged(world_of("pii@resnet", seed)).images for seed in (0, 1))
+    assert not torch.equal(one, other)
 
 
 def test_a_cell_measured_again_from_nothing_is_the_same_in_any_order(experiment, records, monkeypatch, tmp_path):
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     for arm in ("sweep@resnet-plain", "deep@resnet-plain", "tv+l2@mixer", "tv+l2@resnet", "pii@random", "ce@deit"):
-        assert timeless(experiment.run(arm, 1, experiment.config)) == timeless(records[arm, 1]), arm
+        again = experiment.arm(arm).run(1)
+        for kind in ("outcomes", "values", "scalars"):
+            assert again[kind] == records[arm, 1][kind], arm
 
 
 # Controls
@@ -332,13 +282,13 @@ def test_too_few_real_images_are_refused():
 
 
 def test_the_random_network_has_learned_nothing(experiment):
-    trained, (one, other) = zoo.load("tiny-resnet"), (World(seed, TINY).inverted("random") for seed in (0, 1))
+    trained, (one, other) = zoo.load("tiny-resnet"), (world_of("pii@random", seed).subject for seed in (0, 1))
     assert [p.shape for p in one.parameters()] == [p.shape for p in trained.parameters()]
     assert not one.training
     for a, b in ((one, other), (one, trained)):
         drawn = [(u, v) for u, v in zip(a.parameters(), b.parameters(), strict=True) if u.ndim > 1]
         assert not any(torch.equal(u, v) for u, v in drawn)
-    again = World(0, TINY).inverted("random")
+    again = world_of("pii@random").subject
     assert all(torch.equal(u, v) for u, v in zip(one.parameters(), again.parameters(), strict=True))
     norms = [m for m in one.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert all((norm.running_mean == 0).all() for norm in norms)
@@ -366,28 +316,34 @@ def test_a_sweep_has_every_weight_and_counts_beside_its_other_half(experiment, r
                 floor = 0.8 * max(*v["sweep"], *v["sweep+color"])
                 assert cell["scalars"]["floor"] == pytest.approx(floor)
                 assert cell["scalars"]["usable"] == usable(v[kind], floor)
-    world = World(0, TINY)
-    images = world.plugged("resnet", tv=TINY.tvs[1]).images
+    world = world_of("pii@resnet")
+    images = world.plugged(color=1.0, copies=TINY.copies, tv=TINY.tvs[1]).images
     assert records["sweep+color@resnet", 0]["curves"]["kid"][1] == [TINY.tvs[1], world.kid(images)]
 
 
 def test_a_sweep_is_made_once(experiment, records, monkeypatch):
-    monkeypatch.setattr(inversion, "plug_in_inversion", None)
-    assert experiment.run("sweep+color@resnet", 0, experiment.config) == records["sweep+color@resnet", 0]
+    monkeypatch.setattr(inversion_world, "plug_in_inversion", None)
+    again = experiment.arm("sweep+color@resnet").run(0)
+    assert {key: again[key] for key in ("curves", "seconds")} == {
+        key: records["sweep+color@resnet", 0][key] for key in ("curves", "seconds")
+    }
 
 
 def test_shared_work_is_told_apart_by_all_that_decides_it(experiment, monkeypatch):
-    def key(world=None, what=None, names=("resnet",)):
-        return digest((world or World(0, TINY)).about(what or {"sweep": "resnet"}, *names))
+    def key(world=None, what="weighted", **more):
+        return digest((world or world_of("pii@resnet")).about_images(what, "steps", "lr", **more))
 
     keys = [
         key(),
-        key(World(1, TINY)),
-        key(World(0, replace(TINY, steps=2))),
-        key(World(0, replace(TINY, verifiers=MappingProxyType({"natural": "tiny-verifier"})))),
-        key(what={"sweep": "resnet", "colored": True}),
-        key(names=("resnet-plain",)),
+        key(world_of("pii@resnet", 1)),
+        key(world_of("pii@resnet", steps=2)),
+        key(world_of("pii@resnet", verifiers=MappingProxyType({"natural": "tiny-verifier"}))),
+        key(what="trials"),
+        key(tv=0.1),
+        key(tv=0.2),
+        key(world_of("pii@resnet-plain")),
     ]
+    assert key(world_of("pii@resnet", shown=(), shown_seed=7)) == keys[0]  # decides nothing about it
     entry = zoo.entry
     monkeypatch.setattr(zoo, "entry", lambda name: replace(entry(name), sha256="0"))  # trained again
     keys.append(key())
@@ -398,7 +354,7 @@ def test_shared_work_is_told_apart_by_all_that_decides_it(experiment, monkeypatc
 
 
 def test_both_penalties_get_as_many_trials():
-    tried = {kind: settings_tried(kind, RECORD) for kind in ("tv+l2", "deep")}
+    tried = grids(RECORD)
     assert {kind: len(settings) for kind, settings in tried.items()} == {"tv+l2": 16, "deep": 16}
     for settings in tried.values():
         assert len({tuple(sorted(setting.items())) for setting in settings}) == 16
@@ -412,56 +368,55 @@ def test_the_best_trial_of_the_studied_network_is_applied_untouched(experiment, 
         cells = [records[f"{kind}@{name}", seed] for name in arms for seed in (1, 0)]  # one choice for all
         trials, chosen = cells[0]["trials"], cells[0]["chosen"]
         assert all((cell["trials"], cell["chosen"]) == (trials, chosen) for cell in cells)
-        tried = settings_tried(kind, TINY)
+        tried = grids(TINY)[kind]
         assert [{k: trial[k] for k in tried[0]} for trial in trials] == tried
         best = max(trials, key=lambda trial: trial["validation"])
         assert {k: best[k] for k in chosen} == chosen
-        world = World(0, TINY)
-        again = world.votes(world.penalized("resnet", trial=True, **chosen).images, TINY.each_trial)
+        world = world_of(f"{kind}@resnet")
+        again = world.votes(world.tried(world.subject, **chosen).images, TINY.each_trial)
         assert best["validation"] == float(torch.stack(list(again.values())).mean())
-        judged = world.penalized(arms[-1], **chosen).images
+        last = world_of(f"{kind}@{arms[-1]}")
+        judged = last.penalized(last.subject, **chosen).images
         assert cells[-1]["values"]["recognized"] == torch.stack(list(world.votes(judged).values())).mean(0).tolist()
 
 
 def test_trials_are_of_images_that_are_judged_nowhere(experiment):
-    world = World(0, TINY)
-    assert not torch.equal(world.penalized("resnet", trial=True).images, world.penalized("resnet").images)
+    world = world_of("tv+l2@resnet")
+    assert not torch.equal(world.tried(world.subject).images[:1], world.penalized(world.subject).images[:1])
 
 
 def test_a_trial_that_diverges_is_noted_and_never_chosen(experiment, tmp_path, monkeypatch):
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
-    penalized = World.penalized
+    tried = World.tried
 
-    def some(self, name, **knobs):
+    def some(self, model, **knobs):
         if knobs.get("tv") == 0.01:
             raise NonFiniteOutput("the loss is NaN")
-        return penalized(self, name, **knobs)
+        return tried(self, model, **knobs)
 
-    monkeypatch.setattr(World, "penalized", some)
-    found = arms_of(TINY)["tv+l2"](World(0, TINY), "vit").record
+    monkeypatch.setattr(World, "tried", some)
+    found = inversion.tuned(world_of("tv+l2@vit")).record
     assert [trial["diverged"] for trial in found["trials"]] == [True, True, False, False]
     assert found["chosen"]["tv"] == 1.0
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "other"))
-    monkeypatch.setattr(World, "penalized", lambda *a, **k: some(World(0, TINY), "vit", tv=0.01))
-    with pytest.raises(NonFiniteOutput, match="deep diverged with every setting: add milder ones to the profile"):
-        arms_of(TINY)["deep"](World(0, TINY), "resnet")
+    monkeypatch.setattr(World, "tried", lambda self, model, **knobs: some(self, model, tv=0.01))
+    with pytest.raises(NonFiniteOutput, match="training diverged with all of 4 settings: add milder ones to the table"):
+        inversion.tuned(world_of("deep@resnet"))
 
 
 # Claims
 
 
-def test_every_claim_can_be_judged_from_the_record(result):
+def test_everything_that_is_reported_is_recorded(result):
     claims = [claim for claim in catalog().of("inversion") if not claim.not_run]
     assert len(claims) == 11
     for claim in claims:
-        judged = judge_claim(claim, result)
-        assert judged.verdict is not Verdict.NOT_RUN, (claim.id, judged.reason)
-        assert "not recorded" not in judged.reported.values(), claim.id
+        assert "not recorded" not in judge_claim(claim, result).reported.values(), claim.id
 
 
-def test_a_difference_on_one_seed_is_reported_without_an_interval(experiment, records):
-    some = {cell: record for cell, record in records.items() if cell[0] != "published@resnet" or cell[1] == 0}
-    reported = judge_claim(catalog().claims["pii-one-setting"], result_of(experiment, some)).reported
+def test_a_difference_on_one_seed_is_reported_without_an_interval(result):
+    assert list(result.cells["published@resnet"]) == [0]
+    reported = judge_claim(catalog().claims["pii-one-setting"], result).reported
     (said,) = (text for title, text in reported.items() if title.startswith("what they add"))
     assert re.fullmatch(r"[+−]\d+\.\d points, no interval from one seed", said)
 
@@ -489,7 +444,7 @@ def test_pictures_are_those_of_the_first_seed(experiment, records, result):
     kept = {cell for cell, record in records.items() if record.get("pictures")}
     methods = ("real", "ce", "ce+jitter", "tv+l2", "deep", *combinations())
     assert kept == {cell for cell in records if cell[1] == 0 and cell[0].split("@")[0] in methods}
-    shown, found = figures.recorded_pictures(result, "pii@resnet"), World(0, TINY).plugged("resnet")
+    shown, found = figures.recorded_pictures(result, "pii@resnet"), inversion.plugged(world_of("pii@resnet"))
     assert list(shown) == ["class 0", "class 1", "class 2", *(f"stage {k}" for k in range(1, STAGES))]
     assert list(figures.recorded_pictures(result, "real")) == ["class 0", "class 1", "class 2"]
     assert list(figures.recorded_pictures(result, "color@resnet")) == ["class 0", "class 2"]
@@ -534,21 +489,21 @@ def alt_of(shown) -> str:
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_figures_say_what_they_show_also_while_arms_are_missing(name, result, experiment, records):
+def test_figures_say_what_they_show_also_while_arms_are_missing(name, result):
     draw, arm, said = FIGURES[name]
     assert re.search(said, alt_of(draw(result)))
-    partly = result_of(experiment, {cell: record for cell, record in records.items() if cell[0] != arm})
+    partly = without(result, arm)
     less = alt_of(draw(partly))
     assert 0 < len(less) < len(alt_of(draw(result)))
-    empty = result_of(experiment, {cell: record for cell, record in records.items() if cell[0] == "ce@deit"})
+    empty = without(result, *(set(result.cells) - {"ce@deit"}))
     with pytest.raises(
         NotRecorded, match=r"is recorded in inversion\.scenes: measure them with `thesis-kit claims run"
     ):
         draw(empty)
 
 
-def test_figures_draw_from_a_single_seed(experiment, records):
-    one = result_of(experiment, {cell: record for cell, record in records.items() if cell[1] == 0})
+def test_figures_draw_from_a_single_seed(result):
+    one = without(result, seeds=(0,))
     for draw, _, said in FIGURES.values():
         assert re.search(said, alt_of(draw(one)))
 
@@ -604,13 +559,13 @@ def test_a_grid_of_one_row_without_a_name_has_no_column_of_names():
     assert list(tiles_of(figures.picture_grid({"": images}, ["a", "b"], alt="One row.", **WITH))) == ["a", "b"]
 
 
-def test_a_grid_of_recorded_pictures_says_whose_they_are_and_what_they_are_worth(experiment, records, result):
+def test_a_grid_of_recorded_pictures_says_whose_they_are_and_what_they_are_worth(result):
     arms = {"pii@vit": "ViT", "ce@vit": "alone"}
     shown = figures.recorded_grid(result, arms, {2: "two", 0: "zero"}, **WITH)
     v = {arm: f"{100 * result.mean('recognized', arm).value:.0f}%" for arm in arms}
     said = f"ViT, V = {v['pii@vit']}; alone, V = {v['ce@vit']}"
     assert told_of(shown) == f"Images of two, zero, a row each of: {said}."
-    partly = result_of(experiment, {cell: record for cell, record in records.items() if cell[0] != "ce@vit"})
+    partly = without(result, "ce@vit")
     assert "alone" not in told_of(figures.recorded_grid(partly, arms, {1: "one"}, **WITH))
     with pytest.raises(NotRecorded, match="no picture of one by ce@vit was kept"):
         figures.recorded_grid(result, arms, {0: "zero", 1: "one"}, **WITH)

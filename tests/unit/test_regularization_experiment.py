@@ -1,100 +1,70 @@
-"""Chapter 3's recorded runs in miniature: what an arm tries, records and keeps, and the figures drawn from it."""
+"""Chapter 3's arms in miniature: what is tried and how it is chosen, what is kept and recorded, what figures say."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
-from types import MappingProxyType
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
 
+from tests.worlds.miniatures import TINY_ON_SCENES, experiments, plainly
+from tests.worlds.miniatures import TINY_REGULARIZATION as TINY
 from thesis_kit import training
-from thesis_kit.chapters import find
 from thesis_kit.chapters.regularization import arms as regularization
 from thesis_kit.chapters.regularization import figures
-from thesis_kit.chapters.regularization.arms import ARMS, ARMS_ON_SCENES, BEST, CHOSEN, LADDER, World, settings_tried
+from thesis_kit.chapters.regularization.arms import BEST, LADDER, WAYS, one_setting, settings_tried
 from thesis_kit.chapters.regularization.settings import REGULARIZATION, REGULARIZATION_ON_SCENES
+from thesis_kit.chapters.regularization.world import Made, World, method_of
 from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.data import Part, Splits, digits
 from thesis_kit.evaluation import Surface, accuracy, loss_surface, masking_report, robust_accuracy, weak_attack
-from thesis_kit.ledger import runner
-from thesis_kit.ledger.claims import catalog
-from thesis_kit.ledger.judging import judge_claim
 from thesis_kit.ledger.memory import FOLDER_VARIABLE
-from thesis_kit.ledger.results import Result
-from thesis_kit.ledger.statistics import Verdict
 from thesis_kit.models import zoo
 from thesis_kit.passes import Passes
 from thesis_kit.randomness import mix_seed
 
-CHAPTER = "regularization"
-RECORD = REGULARIZATION["record"]
-TINY = replace(
-    RECORD, model_options=MappingProxyType({"width": 4}), updates=12, batch_size=32, learning_rates=(0.05, 0.1),
-    weight_decays=(0.0, 5e-4), robust_weight_decays=(5e-4,), step_sizes=(0.25,), alphas=(0.1, 0.5), betas=(0.01, 0.05),
-    similarities=(0.1,), pairings=(0.3,), sigmas=(0.2, 0.4), temperatures=(0.01, 1.0), radii=(0.05, 0.15),
-    strong_steps=2, strong_restarts=2, queries=3, images=24, seeds=(0,),
-)  # fmt: skip
-TINY_ON_SCENES = replace(
-    REGULARIZATION_ON_SCENES, model_options=MappingProxyType({"width": 4}), updates=2, batch_size=8,
-    data_options=MappingProxyType({"size": 16, "n_train": None, "n_validation": 8, "n_test": 20}),
-    temperatures=(0.01, 1.0), radii=(0.01, 0.1), strong_steps=2, strong_restarts=2, queries=3, images=10, seeds=(0,),
-)  # fmt: skip
+NAME, RECORD, CHOSEN = "regularization.digits", REGULARIZATION["record"], tuple(WAYS)
+ARMS = {arm.name: arm for arm in experiments()[NAME].arms}
 
 
-@pytest.fixture(scope="module")
-def experiments(tmp_path_factory):
-    """Both experiments with tiny settings and a folder of their own for shared work."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("runs")))
-        patch.setattr(regularization, "REGULARIZATION", {"record": TINY})
-        patch.setattr(regularization, "REGULARIZATION_ON_SCENES", TINY_ON_SCENES)
-        yield {arena: regularization._experiment(arena) for arena in ("digits", "scenes")}
+@pytest.fixture
+def result(miniature):
+    return miniature(NAME)
 
 
-def recorded(experiment):
-    return {cell: experiment.run(*cell, experiment.config) for cell in experiment.cells}
+@pytest.fixture
+def records(result):
+    return plainly(result)
 
 
-@pytest.fixture(scope="module")
-def records(experiments):
-    return recorded(experiments["digits"])
+@pytest.fixture
+def records_on_scenes(miniature):
+    return plainly(miniature("regularization.scenes"))
 
 
-@pytest.fixture(scope="module")
-def records_on_scenes(experiments):
-    return recorded(experiments["scenes"])
+@pytest.fixture
+def shared(around):
+    """What the arms have made already."""
+    with around(NAME):
+        yield
 
 
-def result_of(experiment, records) -> Result:
-    """The records as a result file holds them."""
-    document = runner.empty_document(experiment)
-    document["cells"] = [runner._run_cell(lambda arm, seed, _: records[arm, seed], *cell, {}) for cell in records]
-    return Result(document)
+def world_of(arm, seed=0):
+    return World(seed, ARMS[arm].settings)
 
 
-@pytest.fixture(scope="module")
-def result(experiments, records):
-    return result_of(experiments["digits"], records)
+def made_by(arm, world=None):
+    return (world or world_of(arm)).made(ARMS[arm].settings.grids, by=ARMS[arm].settings.by)
 
 
 # What is tried
 
 
-def test_the_recorded_experiments_have_the_arms_of_the_chapters_claims():
-    chapter = catalog().chapters[CHAPTER]
-    assert set(find(CHAPTER, "digits").arms) == set(ARMS) >= set(chapter.arms)
-    assert set(find(CHAPTER, "scenes").arms) == set(ARMS_ON_SCENES)
-    for claim in catalog().of(CHAPTER):
-        for arena in claim.also:
-            assert {arm for _, arm in claim.terms} <= set(find(CHAPTER, arena).arms), (claim.id, arena)
-
-
 def test_every_arm_gets_sixteen_trials_and_pgd_as_many_as_the_two_whose_best_it_is_compared_with():
-    tried = {arm: settings_tried(arm, RECORD) for arm in CHOSEN}
+    tried = {arm: settings_tried(WAYS[arm], RECORD) for arm in CHOSEN}
     assert {arm: len(settings) for arm, settings in tried.items()} == {**dict.fromkeys(CHOSEN, 16), "pgd-7": 32}
     assert sum(len(tried[arm]) for arm in BEST) == len(tried["pgd-7"])
     for settings in tried.values():
@@ -116,7 +86,7 @@ def test_every_arm_gets_sixteen_trials_and_pgd_as_many_as_the_two_whose_best_it_
     ],
 )
 def test_a_grid_has_every_value_of_every_knob(arm, grid):
-    settings = settings_tried(arm, RECORD)
+    settings = settings_tried(WAYS[arm], RECORD)
     for knob, name in grid.items():
         values = (RECORD.lr,) if name is None else getattr(RECORD, name)
         assert {setting[knob] for setting in settings} == set(values)
@@ -137,13 +107,13 @@ def test_a_grid_has_every_value_of_every_knob(arm, grid):
     ],
 )
 def test_a_setting_says_how_to_train(setting, method, terms):
-    assert regularization.method_of(setting, 0.4) == (method, terms)
-    assert type(regularization.method_of(setting, 0.4)[0]) is type(method)
+    assert method_of(setting, 0.4) == (method, terms)
+    assert type(method_of(setting, 0.4)[0]) is type(method)
 
 
-def test_without_trials_an_arm_has_the_profiles_one_setting():
+def test_without_trials_an_arm_has_the_tables_one_setting():
     s = REGULARIZATION_ON_SCENES
-    one = {arm: regularization.one_setting(arm, s) for arm in ARMS_ON_SCENES}
+    one = {arm.name: one_setting(WAYS[arm.name], s) for arm in experiments()["regularization.scenes"].arms}
     assert one == {
         "natural": {"lr": s.lr},
         "noise": {"lr": s.lr, "sigma": s.sigma},
@@ -151,23 +121,23 @@ def test_without_trials_an_arm_has_the_profiles_one_setting():
         "lsq+noise": {"lr": s.lr, "beta": s.beta, "sigma": s.sigma},
         "pgd-7": {"lr": s.lr, "step_size": 0.25},
     }
-    assert regularization.one_setting("ls", s) == {"lr": s.lr, "alpha": s.alpha}
+    assert one_setting(WAYS["ls"], s) == {"lr": s.lr, "alpha": s.alpha}
 
 
 # How it is chosen
 
 
-def test_the_trials_best_by_the_weak_attack_on_validation_images_is_taken(experiments, records):
+def test_the_trials_best_by_the_weak_attack_on_validation_images_is_taken(shared, records):
     world = World(0, TINY)
     for arm in CHOSEN:
         cell = records[arm, 0]
-        settings = settings_tried(arm, TINY)
+        settings = settings_tried(WAYS[arm], TINY)
         assert [
             {k: trial[k] for k in setting} for setting, trial in zip(settings, cell["trials"], strict=True)
         ] == settings
         best = max(cell["trials"], key=lambda trial: trial["validation"])
         assert {k: best[k] for k in cell["chosen"]} == cell["chosen"]
-        model, validation = world.made(arm).model, world.splits.validation
+        model, validation = made_by(arm).model, world.splits.validation
         if arm == "natural":
             score = accuracy(model, validation)
         else:
@@ -187,23 +157,22 @@ def test_best_with_noise_is_the_better_of_two_on_validation_images_and_counts_bo
         assert cell["trials"] == [trial for arm in BEST for trial in records[arm, seed]["trials"]]
 
 
-def test_selection_never_looks_at_test_images(experiments, tmp_path, monkeypatch):
+def test_selection_never_looks_at_test_images(shared, records, tmp_path, monkeypatch):
     """With test images that would break whatever looks at them, every arm makes the same network."""
-    whole = World(0, TINY)
-    expected = {arm: whole.made(arm) for arm in ("natural", "ls+noise", "pgd-7", "best+noise")}
+    expected = {arm: made_by(arm) for arm in ("natural", "pgd-7", "best+noise")}
     splits = digits(0)
     broken = Part(torch.full_like(splits.test.x, torch.nan), splits.test.y + 1000, splits.test.ids)
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
-    monkeypatch.setattr(regularization, "load", lambda *a, **k: Splits(splits.train, splits.validation, broken))
-    blind = World(0, TINY)
     for arm, made in expected.items():
-        again = blind.made(arm)
+        blind = world_of(arm)
+        blind.splits = Splits(splits.train, splits.validation, broken)
+        again = made_by(arm, blind)
         assert (again.setting, again.trials) == (made.setting, made.trials)
         for one, other in zip(made.model.parameters(), again.model.parameters(), strict=True):
             assert torch.equal(one, other)
 
 
-def test_a_trial_that_diverges_is_noted_and_never_chosen(experiments, tmp_path, monkeypatch):
+def test_a_trial_that_diverges_is_noted_and_never_chosen(tmp_path, monkeypatch):
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     fit = World.fit
 
@@ -213,92 +182,71 @@ def test_a_trial_that_diverges_is_noted_and_never_chosen(experiments, tmp_path, 
         return fit(self, setting, **knobs)
 
     monkeypatch.setattr(World, "fit", fitted)
-    made = World(0, TINY).made("ls")
+    made = made_by("ls")
     diverged = [trial for trial in made.trials if trial["diverged"]]
     assert len(diverged) == len(TINY.alphas)
     assert {trial["validation"] for trial in diverged} == {-1.0}
     assert made.setting["lr"] == TINY.learning_rates[1]
     monkeypatch.setattr(World, "fit", lambda self, setting: fitted(self, {"lr": TINY.learning_rates[0]}))
-    with pytest.raises(NonFiniteOutput, match="lsq diverged with every setting: add milder ones to the profile"):
-        World(0, TINY).made("lsq")
+    with pytest.raises(NonFiniteOutput, match="training diverged with all of 4 settings: add milder ones to the table"):
+        made_by("lsq")
 
 
 # What is kept
 
 
-def test_networks_are_made_once_and_told_apart_by_arm_seed_and_settings(experiments, tmp_path, monkeypatch):
+def test_networks_are_made_once_and_told_apart_by_setting_seed_and_training(tmp_path, monkeypatch):
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     fitted, fit = [], World.fit
     monkeypatch.setattr(World, "fit", lambda self, *a, **k: fitted.append(self.seed) or fit(self, *a, **k))
+    few = replace(TINY, updates=2)
+    ls, lsq = ([one_setting(WAYS[name], few)] for name in ("ls", "lsq"))
 
     def files():
         return len([*tmp_path.rglob("*.pt")])
 
-    few = replace(TINY, trials=False, updates=2)
-    first = World(0, few).made("ls")
-    again = World(0, few).made("ls")
+    first, again = (World(0, few).made([ls], by="weak") for _ in range(2))
     assert fitted == [0]
-    assert vars(again).keys() == vars(first).keys()
-    assert (again.setting, again.passes, again.updates, again.seconds) == (
-        first.setting, first.passes, first.updates, first.seconds
+    assert (again.setting, again.passes, again.updates, again.seconds, again.trials) == (
+        first.setting, first.passes, first.updates, first.seconds, []
     )  # fmt: skip
     assert isinstance(again.passes, Passes)
     assert not again.model.training
-    for number, (seed, arm, settings) in enumerate(
-        [(1, "ls", few), (0, "lsq", few), (0, "ls", replace(few, updates=3)), (0, "ls", replace(few, alpha=0.4))], 2
-    ):
-        World(seed, settings).made(arm)
+    others = [(1, few, ls), (0, few, lsq), (0, replace(few, updates=3), ls), (0, few, [{**ls[0], "alpha": 0.4}])]
+    for number, (seed, settings, grid) in enumerate(others, 2):
+        World(seed, settings).made([grid], by="weak")
         assert (len(fitted), files()) == (number, number)
+    World(0, replace(few, queries=7, radii=(0.3,), seeds=(4,))).made([ls], by="weak")  # decide nothing about training
+    assert len(fitted) == len(others) + 1
 
 
-def test_the_twin_is_the_natural_arms_kind_from_another_seed(experiments, records, monkeypatch):
-    world, seen = World(0, TINY), []
-    twin = world.twin()
-    natural = world.made("natural").model
+def test_the_twin_is_the_natural_arms_kind_from_another_seed(shared, monkeypatch, tmp_path):
+    world, seen = world_of("pgd-7"), []
+    twin, natural = world.twin(ARMS["pgd-7"].settings.ordinary), made_by("natural").model
+    assert ARMS["pgd-7"].settings.ordinary == ARMS["natural"].settings.grids[0]
     assert not any(torch.equal(a, b) for a, b in zip(twin.parameters(), natural.parameters(), strict=True))
     monkeypatch.setattr(World, "fit", lambda self, setting, **knobs: seen.append((setting, knobs)) or 1 / 0)
-    monkeypatch.setattr(regularization, "Memory", lambda name: Nowhere())
-    world = World(0, TINY)
-    monkeypatch.setattr(world, "made", lambda arm: regularization.Made(natural, {"lr": 0.5}, Passes(), 1, 0.0))
+    monkeypatch.setattr(World, "made", lambda self, grids, by: Made(natural, {"lr": 0.5}, Passes(), 1, 0.0))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     with pytest.raises(ZeroDivisionError):
-        world.twin()
+        world_of("pgd-7").twin([{"lr": 0.5}])
     assert seen == [({"lr": 0.5}, {"seed": mix_seed(0, 31)})]
-
-
-class Nowhere:
-    """A memory that has nothing."""
-
-    def recall_tensors(self, settings, compute):
-        return compute()
-
-
-def test_a_cell_measured_again_is_the_same(experiments, records):
-    experiment = experiments["digits"]
-    again = experiment.run("ls+noise", 0, experiment.config)
-    assert {**again, "seconds": 0} == {**records["ls+noise", 0], "seconds": 0}
 
 
 # What is recorded
 
 
 @pytest.mark.parametrize("arena", ["digits", "scenes"])
-def test_a_cell_is_what_the_runner_asks_for(arena, experiments, request):
+def test_a_cell_has_every_measure_and_counts_what_it_cost(arena, request):
     settings = {"digits": TINY, "scenes": TINY_ON_SCENES}[arena]
     cells = request.getfixturevalue("records" if arena == "digits" else "records_on_scenes")
-    assert list(cells) == list(experiments[arena].cells)
-    for (arm, seed), cell in cells.items():
-        assert (cell["arm"], cell["seed"]) == (arm, seed)
+    for (arm, _), cell in cells.items():
         assert cell["n"] == settings.images
         measures = {"N", *LADDER, "transfer", "ce_high", "ce_low", "dlr_high", "dlr_low"}
         assert set(cell["outcomes"]) == measures
         assert set(cell["values"]) == {"margin", "distance", "logit_gap", "log_gradient_gap"}
-        for values in (*cell["outcomes"].values(), *cell["values"].values()):
-            assert len(values) == cell["n"]
-            assert np.isfinite(values).all()
-        assert np.isfinite(list(cell["scalars"].values())).all()
         assert cell["scalars"]["updates"] == settings.updates
         assert cell["scalars"]["passes_per_update"] == (8 if arm == "pgd-7" else 1)
-        assert set(cell["budget"]["train"]) == {"forward", "backward", "forward_images", "backward_images"}
         attacks = ["FGSM", "PGD-10 weak", "PGD-20", "PGD long", "PGD restarts", "PGD", "PGD margin", "APGD-CE"]
         assert set(cell["budget"]) == {"train", *attacks, "APGD-DLR targeted", "Square"}
         assert cell["budget"]["PGD-20"]["attacked"] <= cell["n"]
@@ -307,10 +255,10 @@ def test_a_cell_is_what_the_runner_asks_for(arena, experiments, request):
         assert bool(cell["trials"]) == settings.trials
 
 
-def test_outcomes_are_those_of_the_images_of_the_cell(experiments, records):
+def test_outcomes_are_those_of_the_images_of_the_cell(shared, records):
     assert torch.equal(World(1, TINY).test.x, digits(1).test[24:48].x)
     world = World(0, TINY)
-    cell, model, test = records["pgd-7", 0], world.made("pgd-7").model, world.test
+    cell, model, test = records["pgd-7", 0], made_by("pgd-7").model, world.test
     assert len(test) == TINY.images
     clean = model(test.x).argmax(dim=1) == test.y
     assert cell["outcomes"]["N"] == clean.tolist()
@@ -337,7 +285,7 @@ def test_a_seed_without_images_is_refused():
         _ = World(2, TINY_ON_SCENES).test
 
 
-def test_the_scales_are_chosen_on_validation_images(experiments, monkeypatch):
+def test_the_scales_are_chosen_on_validation_images(monkeypatch):
     """The test part's own best and worst temperatures would be another choice."""
     world = World(0, TINY)
     seen = []
@@ -359,20 +307,6 @@ def test_the_scales_are_chosen_on_validation_images(experiments, monkeypatch):
 class Outcome:
     def __init__(self, worst):
         self.worst = worst
-
-
-@pytest.mark.parametrize("arena", ["digits", "scenes"])
-def test_every_claim_can_be_judged_from_the_record(arena, experiments, request):
-    experiment = experiments[arena]
-    cells = request.getfixturevalue("records" if arena == "digits" else "records_on_scenes")
-    result, judged = result_of(experiment, cells), []
-    for claim in catalog().of(CHAPTER):
-        if arena in (claim.arena, *claim.also):
-            judged.append(judge_claim(claim, result, arena))
-            assert judged[-1].verdict is not Verdict.NOT_RUN, (claim.id, judged[-1].reason)
-            if arena == claim.arena:
-                assert "not recorded" not in judged[-1].reported.values(), claim.id
-    assert len(judged) >= 5
 
 
 # Figures

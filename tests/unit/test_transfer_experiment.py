@@ -1,70 +1,58 @@
-"""The recorded transfer runs in miniature: what an arm records, what it may look at, how it chooses, what is kept."""
+"""Chapter 1's second half in miniature: what an arm is made of and costs, what is chosen, and how figures say it."""
 
 from __future__ import annotations
 
 import copy
 import math
-import subprocess
-import sys
-from dataclasses import replace
-from types import MappingProxyType
 
 import numpy as np
 import pytest
 import torch
 
+from tests.worlds.miniatures import TINY_TRANSFER as TINY
+from tests.worlds.miniatures import experiments, plainly
 from thesis_kit import training
-from thesis_kit.chapters import find
 from thesis_kit.chapters.defenses import transfer_arms as transfer
 from thesis_kit.chapters.defenses import transfer_figures as figures
 from thesis_kit.chapters.defenses.settings import TRANSFER
 from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.data import Part, Splits
-from thesis_kit.files import DamagedFile
-from thesis_kit.ledger import runner
-from thesis_kit.ledger.claims import catalog
-from thesis_kit.ledger.judging import judge_claim
-from thesis_kit.ledger.memory import FOLDER_VARIABLE, Memory
 from thesis_kit.ledger.results import Result
-from thesis_kit.ledger.statistics import Verdict
 from thesis_kit.models import anatomy
 from thesis_kit.training.run import Run
 
-
-def tiny(task, n_train=None):
-    options = {"size": 16, "n_train": n_train, "n_validation": 96, "n_test": 24}
-    return replace(getattr(TRANSFER["record"], task), data_options=MappingProxyType(options))
-
-
-TINY = replace(
-    TRANSFER["record"], source=tiny("source"), target=tiny("target", 320), moved_source=tiny("moved_source"),
-    moved_target=tiny("moved_target", 320), batch_size=32, source_updates=16,
-    model_options=MappingProxyType({"width": 4}), penalties=(1e-2, 1e-1), depth_updates=3, distill_updates=3,
-    strengths=(0.1, 10.0), few_trials=((8, 0.02), (8, 0.05)), per_class=(5, 25), seeds=(0,),
-)  # fmt: skip
+NAME = "defenses.scenes"
+ARMS = {arm.name: arm for arm in experiments()[NAME].arms}
 FEW_LRS = tuple(lr for _, lr in TINY.few_trials)
-NOT_TINY = ("free-8 twice", "@100", "@250")  # arms that a claim reports and this experiment has not
-TARGET_ARMS = [*transfer.HEADS, "lwf", "fine-tuned", *(f"{how}@{n}" for n in TINY.per_class for how in transfer.FEW)]
-
-
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory):
-    """The experiment with tiny settings and a folder of its own for shared work."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("runs")))
-        patch.setattr(transfer, "TRANSFER", {"record": TINY})
-        yield transfer._experiment()
-
-
-@pytest.fixture(scope="module")
-def records(experiment):
-    return {arm: experiment.run(arm, 0, experiment.config) for arm in experiment.arms}
+HEADS = ("natural-head", "robust-head", "natural-head@moved", "robust-head@moved")
+TARGET_ARMS = [*HEADS, "lwf", "fine-tuned", *(f"{how}@{n}" for n in TINY.per_class for how in transfer.ROUTES)]
 
 
 @pytest.fixture
-def world(experiment, records):
-    """Seed 0 with its source networks trained."""
-    return transfer.World(0, TINY)
+def result(miniature):
+    return miniature(NAME)
+
+
+@pytest.fixture
+def records(result):
+    return {arm: cell for (arm, _), cell in plainly(result).items()}
+
+
+@pytest.fixture
+def shared(around):
+    """What the arms have made already."""
+    with around(NAME):
+        yield
+
+
+def world_of(arm, **change):
+    own = ARMS[arm].settings
+    return transfer.World(0, transfer.pick(own, *(name for name in own if name not in change), **change))
+
+
+def make(arm, world):
+    """The model of an arm before it is attacked."""
+    return ARMS[arm].measure.keywords["make"](world)
 
 
 def untrainable(monkeypatch):
@@ -77,12 +65,6 @@ def untrainable(monkeypatch):
 # --- what is recorded
 
 
-def test_the_experiment_has_the_arms_of_the_recorded_one(experiment):
-    recorded = find("defenses", "scenes").arms
-    assert experiment.arms == [arm for arm in recorded if not arm.endswith(NOT_TINY)]
-    assert len(experiment.arms) == 3 + len(transfer.HEADS) + len(transfer.DEPTHS) + 2 + 3 * len(TINY.per_class)
-
-
 def test_an_arm_records_outcomes_costs_and_choices(records):
     for arm, record in records.items():
         clean, robust, weak = (np.array(record["outcomes"][name]) for name in ("N", "R", "weak"))
@@ -92,7 +74,6 @@ def test_an_arm_records_outcomes_costs_and_choices(records):
         assert record["budget"]["PGD-20"]["attacked"] == clean.sum(), arm
         assert record["budget"]["train"]["backward"] == record["scalars"]["passes"], arm
         assert record["scalars"]["train_seconds"] > 0, arm
-        assert (arm, 0) == (record["arm"], record["seed"])
 
 
 def test_the_cost_of_an_arm_is_that_of_its_method(records):
@@ -101,7 +82,7 @@ def test_the_cost_of_an_arm_is_that_of_its_method(records):
 
     assert cost("natural") == cost("free-8") == (16, 16, 1)
     assert cost("pgd-7") == (16, 128, 8)
-    assert all(cost(arm) == (0, 0, 0) for arm in (*transfer.HEADS, "transferred@5", "transferred@25"))
+    assert all(cost(arm) == (0, 0, 0) for arm in (*HEADS, "transferred@5", "transferred@25"))
     assert all(cost(arm) == (3, 3, 1) for arm in (*transfer.DEPTHS, "lwf", "fine-tuned"))
     assert all(cost(f"{how}@{n}") == (8, 8, 1) for how in ("scratch", "tuned") for n in TINY.per_class)
 
@@ -114,34 +95,9 @@ def test_arms_that_are_compared_meet_the_same_images(records):
     }
 
 
-@pytest.fixture(scope="module")
-def result(experiment, records):
-    """The records as a result file holds them, twice, as if by two seeds."""
-    cells = [runner._run_cell(lambda arm, *_: records[arm], arm, 0, {}) for arm in experiment.arms]
-    document = runner.empty_document(experiment)
-    document["cells"] = [{**copy.deepcopy(cell), "seed": seed} for cell in cells for seed in (0, 1)]
-    document["planned"] = {arm: [0, 1] for arm in experiment.arms}
-    return Result(document)
-
-
-def test_every_claim_in_scenes_can_be_judged_by_what_is_recorded(result):
-    judged = [
-        (claim, judge_claim(claim, result, "scenes"))
-        for claim in catalog().of("defenses")
-        if "scenes" in (claim.arena, *claim.also)
-    ]
-    assert [claim.id for claim, _ in judged][2:] == ["transfer-inherits", "transfer-depth", "lwf-tradeoff", "low-data"]
-    for claim, one in judged:
-        assert one.verdict is not Verdict.NOT_RUN, one.reason
-        assert "condition" not in one.reason, one.reason
-        for item in claim.report:
-            absent = any(arm.endswith(NOT_TINY) for _, arm in item.expression.terms)
-            assert (one.reported[item.title] == "not recorded") == absent, item.title
-
-
 def test_the_figures_draw_what_is_recorded(result, records):
     words = {"label": "Figure 1.7", "caption": "A caption."}
-    heads = {arm: arm.replace("-", " ") for arm in transfer.HEADS}
+    heads = {arm: arm.replace("-", " ") for arm in HEADS}
 
     def percent(arm, measure):
         return f"{100 * np.mean(records[arm]['outcomes'][measure]):.0f}%"
@@ -156,7 +112,7 @@ def test_the_figures_draw_what_is_recorded(result, records):
         said(inherited, name, arm)
     for arm, k in transfer.DEPTHS.items():
         said(depths, f"{k} blocks", arm)
-    for route, (name, *_) in figures.ROUTES.items():
+    for route, (name, *_) in transfer.ROUTES.items():
         for n in TINY.per_class:
             said(few, f"{name}, {n} a class", f"{route}@{n}")
     _, *lines = figures.accuracy_table(result, heads).text.splitlines()
@@ -167,14 +123,15 @@ def test_the_figures_draw_what_is_recorded(result, records):
 
 
 def test_a_strength_that_diverged_has_no_point(result):
-    document = copy.deepcopy(result.document)
-    first, second = (trial for cell in document["cells"] if cell["arm"] == "lwf" for trial in cell["trials"][:1])
+    cells = {arm: {seed: copy.deepcopy(result.cells[arm][0]) for seed in (0, 1)} for arm in result.cells}
+    first, second = (cell["trials"][0] for cell in cells["lwf"].values())
     first.update(N=0.5, R=0.2), second.update(N=0.7, R=0.4)
-    shown = figures.distillation_figure(Result(document), label="Figure 1.8", caption="A caption.")
+    twice = Result(NAME, cells)
+    shown = figures.distillation_figure(twice, label="Figure 1.8", caption="A caption.")
     assert "λ = 0.1: clean 60%, robust 30%; λ = 10: clean" in shown.html
     assert "; λ = 0: clean" in shown.html
     second.update(N=-1.0, R=-1.0)
-    shown = figures.distillation_figure(Result(document), label="Figure 1.8", caption="A caption.")
+    shown = figures.distillation_figure(twice, label="Figure 1.8", caption="A caption.")
     assert "λ = 0.1" not in shown.html
     assert "λ = 10: clean" in shown.html
 
@@ -183,21 +140,22 @@ def test_a_strength_that_diverged_has_no_point(result):
 
 
 @pytest.mark.parametrize(("arm", "source"), [("robust-head", "pgd-7"), ("natural-head", "natural")])
-def test_under_a_new_head_the_features_are_the_sources(world, arm, source):
-    made, (model, _) = transfer._make(arm, world).model, world.trained(source)
+def test_under_a_new_head_the_features_are_the_sources(shared, arm, source):
+    world = world_of(arm)
+    made, (model, _) = make(arm, world).model, world.source_network(source)
     x = world.target.validation.x
     assert torch.equal(anatomy.features(made.eval(), x), anatomy.features(model.eval(), x))
 
 
 @pytest.mark.parametrize("arm", ["robust-head", "lwf", "transferred@5", "tuned@5"])
-def test_nothing_is_made_or_chosen_by_test_images(world, arm):
+def test_nothing_is_made_or_chosen_by_test_images(shared, records, arm):
+    world = world_of(arm)
     test = world.target.test
     blind = Part(torch.full_like(test.x, math.nan), test.y, test.ids)
     world.target = Splits(world.target.train, world.target.validation, blind)
-    chosen = transfer._make(arm, world).chosen
-    assert chosen == transfer._make(arm, transfer.World(0, TINY)).chosen
+    assert make(arm, world).chosen == records[arm]["chosen"]
     with pytest.raises(ValueError, match="NaN"):
-        world.attacked(world.trained("natural")[0], blind)  # looking would have been noticed
+        world.attacked(world.source_network("pgd-7")[0], blind, transfer.reference_attack(TINY.eps))  # it would show
 
 
 def test_all_blocks_of_the_recorded_network_are_counted():
@@ -279,9 +237,8 @@ def test_all_values_of_a_knob_are_tried_and_one_is_kept(records):
     [("lwf", "distill", "strength", TINY.strengths), ("scratch@5", "train", "lr", FEW_LRS)],
 )
 def test_a_trial_that_diverges_is_not_chosen_and_if_all_do_nothing_is_recorded(
-    world, monkeypatch, arm, function, knob, values
+    shared, monkeypatch, arm, function, knob, values
 ):
-    world.trained("pgd-7")
     does = getattr(training, function)
 
     def diverging(at):
@@ -293,135 +250,25 @@ def test_a_trial_that_diverges_is_not_chosen_and_if_all_do_nothing_is_recorded(
         return run
 
     monkeypatch.setattr(training, function, diverging(values[:1]))
-    made = transfer._make(arm, world)
+    made = make(arm, world_of(arm))
     assert made.chosen[knob] == values[1]
     assert made.trials[0] == {**made.chosen, knob: values[0], "N": -1.0, "R": -1.0}
     monkeypatch.setattr(training, function, diverging(values))
     with pytest.raises(NonFiniteOutput, match=rf"diverged at .*{knob} {values[0]:g}; .*{knob} {values[1]:g}: put"):
-        transfer._make(arm, world)
+        make(arm, world_of(arm))
 
 
 # --- what is kept
 
 
-def test_a_second_call_recalls_every_arm_and_updates_no_weight(experiment, records, monkeypatch):
+def test_a_source_and_a_depth_are_made_once(shared, records, monkeypatch):
+    model, report = world_of("free-8").source_network("free-8")
     untrainable(monkeypatch)
-    again = {arm: experiment.run(arm, 0, experiment.config) for arm in experiment.arms}
-    assert again == records
-
-
-def test_a_source_is_read_from_its_checkpoint(world, monkeypatch):
-    model, report = world.trained("free-8")
-    untrainable(monkeypatch)
-    again, same = transfer.World(0, TINY).trained("free-8")
+    again, same = world_of("robust-head@moved", source=TINY.source).source_network("free-8")
     assert same == report
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
-    with pytest.raises(AssertionError, match="a weight was updated"):
-        transfer.World(1, TINY).trained("free-8")
-    with pytest.raises(AssertionError, match="a weight was updated"):
-        transfer.World(0, replace(TINY, source_lr=0.2)).trained("free-8")
-
-
-@pytest.fixture
-def memory(tmp_path):
-    return Memory("thesis_kit.files", tmp_path)
-
-
-def test_work_is_done_once_and_comes_back_as_json_holds_it(memory):
-    done = []
-
-    def work():
-        done.append(1)
-        return {"pair": (1, 2), "order": {"b": 0.1, "a": None}}
-
-    first, second = (memory.recall({"arm": "a", "seed": 0}, work) for _ in range(2))
-    assert first == second == {"pair": [1, 2], "order": {"b": 0.1, "a": None}}
-    assert list(second["order"]) == ["b", "a"]
-    assert len(done) == 1
-    memory.recall({"arm": "a", "seed": 1}, work)
-    assert len(done) == 2
-
-
-def test_settings_code_and_machine_each_have_files_of_their_own(memory, monkeypatch, tmp_path):
-    def place(memory, settings, suffix=".json"):
-        with memory.place(settings, suffix) as path:
-            return path
-
-    settings = {"arm": "a", "options": {"width": 4}}
-    others = [
-        place(memory, settings),
-        place(memory, {**settings, "options": {"width": 5}}),
-        place(memory, settings, ".ckpt"),
-        place(Memory("thesis_kit.checks", tmp_path), settings),
-        place(Memory("thesis_kit.files", tmp_path / "elsewhere"), settings),
-        place(Memory("thesis_kit.files", tmp_path, device="mps"), settings),
-    ]
-    assert place(Memory("thesis_kit.files", tmp_path), copy.deepcopy(settings)) == others[0]
-    for what, value in (("torch", "0.1"), ("processor", "another"), ("threads", 64)):
-        here = runner.machine("cpu", 1) | {what: value}
-        monkeypatch.setattr("thesis_kit.ledger.memory.machine", lambda device, threads, here=here: here)
-        others.append(place(Memory("thesis_kit.files", tmp_path), settings))
-    assert len(set(others)) == 9
-
-
-def test_work_that_failed_is_not_kept(memory):
-    def fails():
-        raise RuntimeError("out of memory")
-
-    with pytest.raises(RuntimeError):
-        memory.recall({"arm": "a"}, fails)
-    with pytest.raises(ValueError, match="JSON compliant"):
-        memory.recall({"arm": "a"}, lambda: math.nan)
-    assert memory.recall({"arm": "a"}, lambda: 3) == 3
-
-
-@pytest.mark.parametrize("damage", [lambda data: data.replace(b"0.25", b"0.35"), lambda data: data[:-1]])
-def test_an_altered_file_is_refused(memory, damage):
-    memory.recall({"arm": "a"}, lambda: [0.25])
-    (file,) = memory.folder.glob("*.json")
-    file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(DamagedFile, match=file.name):
-        memory.recall({"arm": "a"}, lambda: [0.25])
-
-
-def test_a_second_process_waits_and_takes_what_the_first_has_done(memory, tmp_path):
-    code = (
-        "import sys, torch; torch.set_num_threads(1); from thesis_kit.ledger.memory import Memory\n"
-        "memory = Memory('thesis_kit.files', sys.argv[1]); print('ready', flush=True)\n"
-        "print(memory.recall({'arm': 'a'}, lambda: 'second'), flush=True)"
-    )
-    others = []
-
-    def work():
-        others.append(subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True))
-        assert others[0].stdout.readline() == "ready\n"
-        with pytest.raises(subprocess.TimeoutExpired):
-            others[0].wait(timeout=0.5)
-        return "first"
-
-    assert memory.recall({"arm": "a"}, work) == "first"
-    said, _ = others[0].communicate(timeout=60)
-    assert (others[0].returncode, said) == (0, "first\n")
-
-
-def test_kept_tensors_are_sealed(memory):
-    made = {"weights": torch.arange(3.0), "name": "a", "n": 2}
-    for _ in range(2):
-        kept = memory.recall_tensors({"arm": "a"}, lambda: made)
-        assert torch.equal(kept["weights"], made["weights"])
-        assert (kept["name"], kept["n"]) == ("a", 2)
-    (path,) = memory.folder.glob("*.pt")
-    whole = path.read_bytes()
-    for place in range(0, len(whole), max(1, len(whole) // 50)):
-        altered = bytearray(whole)
-        altered[place] ^= 1
-        path.write_bytes(altered)
-        with pytest.raises(DamagedFile, match=path.name):
-            memory.recall_tensors({"arm": "a"}, lambda: made)
-
-
-def test_what_is_kept_can_be_read_while_another_process_is_at_its_turn(memory):
-    memory.recall({"arm": "a"}, lambda: 3)
-    with memory.place({"arm": "a"}, ".json"):
-        assert memory.recall({"arm": "a"}, lambda: 4) == 3
-    assert [path.suffix for path in memory.folder.iterdir()] == [".json"]  # and no lock stays
+    assert ARMS["depth-3"].run(0)["outcomes"] == records["depth-3"]["outcomes"]
+    others = transfer.World(1, ARMS["free-8"].settings), world_of("free-8", source_lr=0.2)
+    for other in others:
+        with pytest.raises(AssertionError, match="a weight was updated"):
+            other.source_network("free-8")

@@ -14,10 +14,10 @@ from thesis_kit.cli.pages import BOOK, Check, Write, out, publish
 from thesis_kit.cli.stopping import kept
 
 if TYPE_CHECKING:
+    from thesis_kit.ledger.arm import Experiment
     from thesis_kit.ledger.claims import Claim
     from thesis_kit.ledger.judging import Judged
     from thesis_kit.ledger.results import Result
-    from thesis_kit.ledger.runner import Experiment
 
 claims = typer.Typer(no_args_is_help=True, help="What the book claims, what was measured, and the verdicts.")
 
@@ -125,6 +125,7 @@ class _Campaign:
     def judge(self, claim: Claim) -> None:
         """Measure a claim's missing runs and print its verdict."""
         from thesis_kit.ledger.judging import judge_claim
+        from thesis_kit.ledger.pinned import pin
         from thesis_kit.show.claim_rows import SIGNS
 
         arenas = (claim.arena, *claim.also)
@@ -133,6 +134,7 @@ class _Campaign:
             why = claim.not_run or f"it is measured in {', '.join(arenas)}"
             _headed(claim.id, f" ({where}): not run: {why}")
             return
+        pin(claim, self.folder)  # before it is measured
         judged = judge_claim(claim, self.measure(claim.id, claim.chapter, where, claim.arms), where)
         self.places[claim.chapter, where] = None
         out.print(f"  {SIGNS[judged.verdict]} {judged.verdict.value}: {judged.reason}")
@@ -148,18 +150,19 @@ class _Campaign:
         An arm that this arena does not have is left out: a claim may report it in another arena, and where its rule
         rests on it, its verdict says that it is not in the recording.
         """
-        from thesis_kit.chapters import find
+        from thesis_kit.ledger.registry import find
         from thesis_kit.ledger.runner import cells_left, duration, run_experiment, start_over
 
         experiment = find(chapter, arena)
-        arms = experiment.arms if arms is None else [arm for arm in arms if arm in experiment.arms]
+        arms = experiment.names if arms is None else [arm for arm in arms if arm in experiment.names]
         stale = [arm for arm in arms if (experiment.id, arm) not in self.fresh] if self.restart else []
         if stale:
             start_over(experiment, stale, folder=self.folder)
             self.fresh.update((experiment.id, arm) for arm in stale)
         todo, seconds = cells_left(experiment, arms, folder=self.folder)
-        planned = sum(len(experiment.seeds(arm)) for arm in arms)
-        time = f"{len(todo)} to go, about {duration(seconds / min(self.jobs, len(todo)))}" if todo else "nothing to do"
+        planned = sum(len(experiment.arm(arm).seeds) for arm in arms)
+        known = "" if not todo or seconds is None else f", about {duration(seconds / min(self.jobs, len(todo)))}"
+        time = f"{len(todo)} to go{known}" if todo else "nothing to do"
         _headed(what, f" ({arena}): {planned - len(todo)} of {planned} runs recorded, {time}")
         return run_experiment(experiment, jobs=self.jobs, only_arms=arms, progress=_indented, folder=self.folder)
 
@@ -175,41 +178,41 @@ def verify(
     folder: Folder = None,
     package: Package = False,
 ) -> None:
-    """Measure recorded runs again with the present code and see whether they come out the same, bit by bit.
+    """Measure recorded runs again with the present code: do they come out bit by bit, or where their seeds lie?
 
-    If they do, the result file of --results (or, with --package, the package's own) notes it and counts as current; if
-    not, it stays as it is and the exit code is 1.
+    What agrees is noted beside the recordings of --results (or, with --package, the package's own), which stay as they
+    are. If a run does not agree, the exit code is 1.
     """
     if everything and seed is not None:
         raise ValueError("--all and --seed exclude each other: give one of them")
-    write, agree = package or folder is not None, True
-    with kept("the result file is as it was"):
-        from thesis_kit.ledger.verifying import choose_cells, load_recorded, verify_experiment
+    note, found = package or folder is not None, []
+    with kept("what agreed so far is noted, and no recording was changed" if note else "no recording was changed"):
+        from thesis_kit.ledger.reproducing import choose_cells, reproduce
+        from thesis_kit.ledger.results import load_result
 
         for experiment, arms in _recorded_experiments(claim_id, arena, folder):
             _headed(experiment.id)
-            result = load_recorded(experiment, folder)
-            chosen = arm or (arms and [name for name in arms if result.cells.get(name)])
+            result = load_result(experiment.id, folder)
+            chosen = arm or (arms and [name for name in arms if name in result.cells])
             cells = choose_cells(experiment, result, arms=chosen, seed=seed, everything=everything)
-            verification = verify_experiment(
-                experiment, cells=cells, jobs=jobs, progress=_indented, folder=folder, write=write
-            )
-            for sentence in verification.report():
-                _indented(sentence)
-            agree = agree and verification.agrees
-    if not agree:
+            found += reproduce(experiment, cells, jobs=jobs, progress=_indented, folder=folder, note=note)
+    same, agree = sum(one.exactly for one in found), sum(one.agrees for one in found)
+    _indented(f"{len(found)} measured again: {same} the same bit by bit, {agree - same} where their seeds lie")
+    if agree < len(found):
+        outside = ", ".join(f"{one.arm} (seed {one.seed})" for one in found if not one.agrees)
+        _indented(f"outside: {outside}: find the change that did it, or measure again with `claims run --restart`")
         raise typer.Exit(1)
-    if not write:
-        _indented("the package's own results stay as they are: --package notes it there")
+    if not note:
+        _indented("nothing was noted in the package's own results: --package does that")
 
 
 def _recorded_experiments(
     claim_id: str | None, arena: str | None, folder: Path | None
 ) -> list[tuple[Experiment, list[str] | None]]:
     """The experiment a claim rests on with the claim's arms, or every recorded one, in all its arms (None)."""
-    from thesis_kit.chapters import find
     from thesis_kit.checks import choose
     from thesis_kit.ledger.claims import catalog
+    from thesis_kit.ledger.registry import find
     from thesis_kit.ledger.results import NotRecorded, available
 
     if arena is not None:

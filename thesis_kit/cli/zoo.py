@@ -56,13 +56,11 @@ def show_model(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The member.")], folder: Weights = None
 ) -> None:
     """One member in full: recipe, scores, cost, file, where it was made."""
-    from thesis_kit.ledger.provenance import modules_hash
     from thesis_kit.models import zoo as models_zoo
     from thesis_kit.show.zoo_page import cost_text, recipe_text
     from thesis_kit.zookeeping.wording import score_text, size_text
 
     about = models_zoo.entry(name, folder=folder)
-    same = about.code["modules"] == modules_hash("thesis_kit.zookeeping.making")
     lines = {
         **{f"{score}:": score_text(value) for score, value in about.scores.items()},
         "network:": f"{about.architecture} {about.options}, images {about.image_shape}",
@@ -71,7 +69,7 @@ def show_model(
         "cost:": cost_text(about),
         "file:": f"{about.file}, {size_text(about.bytes)}, {about.dtype}, SHA-256 {about.sha256}",
         "made:": f"{about.measured['date']} on {about.measured['machine']['processor']}, torch "
-        f"{about.measured['machine']['torch']}; the code {'is unchanged' if same else 'has changed'} since",
+        f"{about.measured['machine']['torch']}",
     }
     out.print(Text.assemble((about.name, "bold"), f"  {about.title}"))
     for label, text in lines.items():

@@ -13,9 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from thesis_kit.checks import choose
+from thesis_kit.ledger.registry import titles
 from thesis_kit.ledger.rules import (
     BadClaims,
     Condition,
@@ -25,6 +23,8 @@ from thesis_kit.ledger.rules import (
     parse_contrast,
     parse_report,
 )
+from thesis_kit.ledger.strict_yaml import check_kinds, placed, read_yaml
+from thesis_kit.names import choose
 
 COMMON = Path(__file__).with_name("common.yml")
 CHAPTERS = Path(__file__).resolve().parents[1] / "chapters"
@@ -127,60 +127,52 @@ class Catalog:
         return [claim for claim in self.claims.values() if claim.chapter == chapter]
 
 
-class _Strict(yaml.SafeLoader):
-    """YAML whose keys stand once in a mapping: of two alike, the second would quietly take the first one's place."""
-
-    file = "the claims file"
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        lines: dict[object, int] = {}
-        for place, _ in node.value:
-            key, line = self.construct_object(place, deep=True), place.start_mark.line + 1
-            if key in lines:
-                raise BadClaims(f"{key!r} stands in {self.file} twice, in lines {lines[key]} and {line}: rename one")
-            lines[key] = line
-        return super().construct_mapping(node, deep)
+Text = str | bytes
+_CLAIM = {  # what each key of a claim holds
+    "id": "text", "arena": "text", "also": "texts", "origin": "text", "statement": "text", "interval": "text",
+    "conditions": "texts", "report": "named texts", "not_run": "text", "plan": "texts", "late": "yes or no",
+}  # fmt: skip
+_SHARED = {"sources": "named texts", "measures": "named tables"}
+_CHAPTER = {"number": "number", "title": "text", "claims": "tables", **_SHARED}
+_COMMON = {"arenas": "named texts", **_SHARED}
+_MEASURE = {"title": "text", "per": "text", "attacks": "texts"}
+_PAPER = {"text": "text", "source": "text or texts", "status": "text"}
 
 
-def _strict(file: str) -> type[_Strict]:
-    return type("_Strict", (_Strict,), {"file": file})
-
-
-def read_catalog(common: str, chapters: Mapping[str, str]) -> Catalog:
-    """Read and validate claims: what chapters share, and each chapter's own file by the chapter's name.
+def read_catalog(common: Text, chapters: Mapping[str, Text], arms: Mapping[str, Mapping[str, str]]) -> Catalog:
+    """Read and validate claims: what chapters share, each chapter's own file, and its arms' titles, by chapter.
 
     Raises:
-        BadClaims: a key, origin, arena, arm, measure or source is unknown or stands twice, or a rule cannot be read;
-        one sentence.
+        BadClaims: a file cannot be read, or a key, origin, arena, arm, measure or source is unknown, of a wrong kind or
+        stands twice, or a rule cannot be read; one sentence that names file and line.
     """
-    shared, own = _read(common, "common.yml"), {name: _read(text, _file(name)) for name, text in chapters.items()}
-    _keys(shared, "common.yml", required=("arenas", "sources", "measures"))
+    shared = read_yaml(common, "common.yml")
+    own = {name: read_yaml(text, _file(name)) for name, text in chapters.items()}
+    _keys(shared, "common.yml", _COMMON, required=("arenas", "sources", "measures"))
     for name, row in own.items():
-        _keys(row, _file(name), ("number", "title", "arms", "claims"), ("sources", "measures"))
+        _keys(row, _file(name), _CHAPTER, required=("number", "title", "claims"))
     own = dict(sorted(own.items(), key=lambda item: item[1]["number"]))
     tables = {"common.yml": shared, **{_file(name): row for name, row in own.items()}}
     catalog = Catalog(
         shared["arenas"],
         _joined(tables, "sources"),
-        {name: _measure(name, row) for name, row in _joined(tables, "measures").items()},
-        {name: Chapter(row["number"], row["title"], row["arms"]) for name, row in own.items()},
+        _measures(tables),
+        {name: Chapter(row["number"], row["title"], arms.get(name, {})) for name, row in own.items()},
         {},
     )
     claims: dict[str, Claim] = {}
-    for chapter, row in own.items():
-        for claim in (_claim(one, chapter, catalog) for one in row["claims"]):
-            if claim.id in claims:
-                raise BadClaims(f"claim {claim.id} stands in {_file(chapter)} and before: rename or remove one")
+    for chapter, table in own.items():
+        for row in table["claims"]:
+            with placed(_file(chapter), row):
+                claim = _claim(row, chapter, catalog)
+                if claim.id in claims:
+                    raise BadClaims(f"claim {claim.id} stands in the files twice: rename or remove one")
             claims[claim.id] = claim
     return replace(catalog, claims=claims)
 
 
 def _file(chapter: str) -> str:
     return f"{chapter}/claims.yml"
-
-
-def _read(text: str, name: str) -> Any:
-    return yaml.load(text, _strict(name))
 
 
 def _joined(tables: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -197,22 +189,24 @@ def _joined(tables: Mapping[str, Any], key: str) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def catalog() -> Catalog:
     """The book's own claims, chapters in the order of their numbers."""
-    return read_catalog(*claim_files())
+    common, files = claim_files()
+    return read_catalog(common, files, {name: titles(name) for name in files})
 
 
-def claim_files() -> tuple[str, dict[str, str]]:
+def claim_files() -> tuple[bytes, dict[str, bytes]]:
     """The text that chapters share, and each chapter's own."""
-    files = {path.parent.name: path.read_text(encoding="utf-8") for path in CHAPTERS.glob("*/claims.yml")}
-    return COMMON.read_text(encoding="utf-8"), files
+    return COMMON.read_bytes(), {path.parent.name: path.read_bytes() for path in CHAPTERS.glob("*/claims.yml")}
 
 
-def _keys(row: Any, what: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:
+def _keys(row: Any, what: str, kinds: Mapping[str, str | None], required: tuple[str, ...]) -> None:
+    """Require a table with these keys and no others, each with what it holds."""
     if not isinstance(row, Mapping):
         raise BadClaims(f"{what} must be a table of keys and values, got {type(row).__name__}")
     for key in row:
-        _known(key, (*required, *optional), f"key of {what}")
+        _known(key, kinds, f"key of {what}")
     if absent := [key for key in required if key not in row]:
         raise BadClaims(f"{what} lacks {', '.join(absent)}")
+    check_kinds(row, kinds, what)
 
 
 def _known(name: str, known: Any, kind: str) -> Any:
@@ -222,16 +216,26 @@ def _known(name: str, known: Any, kind: str) -> Any:
         raise BadClaims(str(error)) from error
 
 
-def _measure(name: str, row: Any) -> Measure:
-    _keys(row, f"measure {name}", ("title", "per"), ("attacks",))
+def _measures(tables: Mapping[str, Any]) -> dict[str, Measure]:
+    _joined(tables, "measures")
+    found = {}
+    for file, table in tables.items():
+        for name, row in table.get("measures", {}).items():
+            with placed(file, row):
+                found[name] = _measure(name, row)
+    return found
+
+
+def _measure(name: str, row: Mapping[str, Any]) -> Measure:
+    _keys(row, f"measure {name}", _MEASURE, required=("title", "per"))
     _known(row["per"], tuple(dict.fromkeys(_PER.values())), f"value of per in measure {name}")
     return Measure(row["title"], row["per"], tuple(row.get("attacks", ())))
 
 
-def _claim(row: Any, chapter: str, catalog: Catalog) -> Claim:
-    name = f"claim {row.get('id', '?')}" if isinstance(row, Mapping) else "a claim"
-    required = ("id", "arena", "origin", "statement", "paper")
-    _keys(row, name, required, ("rule", "plan", "also", "interval", "conditions", "report", "not_run", "late"))
+def _claim(row: Mapping[str, Any], chapter: str, catalog: Catalog) -> Claim:
+    name = f"claim {row.get('id', '?')}"
+    kinds = {**_CLAIM, "rule": None, "paper": None}
+    _keys(row, name, kinds, required=("id", "arena", "origin", "statement", "paper"))
     for arena in (row["arena"], *row.get("also", ())):
         _known(arena, catalog.arenas, f"arena of {name}")
     _known(row["origin"], ORIGINS, f"origin of {name}")
@@ -262,6 +266,7 @@ def _rule_or_plan(row: Mapping[str, Any], name: str) -> tuple[list[str], tuple[s
     if "plan" not in row:
         if not isinstance(row.get("rule"), list) or not row["rule"]:
             raise BadClaims(f"{name} needs a list of at least one contrast under rule")
+        check_kinds(row, {"rule": "texts"}, name)
         return row["rule"], ()
     if not isinstance(row["plan"], list) or not row["plan"]:
         raise BadClaims(f"{name} needs a list of at least one sentence under plan")
@@ -273,7 +278,7 @@ def _rule_or_plan(row: Mapping[str, Any], name: str) -> tuple[list[str], tuple[s
 
 
 def _paper(row: Any, name: str, catalog: Catalog) -> Paper:
-    _keys(row, f"paper of {name}", ("text", "source", "status"))
+    _keys(row, f"paper of {name}", _PAPER, required=("text", "source", "status"))
     sources = tuple([row["source"]] if isinstance(row["source"], str) else row["source"])
     for source in sources:
         _known(source, catalog.sources, f"source of {name}")

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from thesis_kit.files import DamagedFile
 from thesis_kit.ledger import statistics
 from thesis_kit.ledger.claims import Claim, catalog
+from thesis_kit.ledger.pinned import Pinned, read_pinned
 from thesis_kit.ledger.results import NotRecorded, Result, available, load_result
 from thesis_kit.ledger.rules import Condition, Contrast, Expression, Reported, parse_expression
 from thesis_kit.ledger.statistics import Interval, Verdict
@@ -42,10 +44,22 @@ class Judged:
     findings: tuple[Finding, ...] = ()
     reported: Mapping[str, str] = field(default_factory=dict)
     result: Result | None = None
+    pinned: Pinned | None = None
+
+    @property
+    def rule_changed(self) -> str:
+        """A sentence about a rule that is not the one that was pinned before it was measured; empty where it is."""
+        if self.pinned is None or self.pinned.asks_the_same(self.claim):
+            return ""
+        before = ", ".join(f"`{text}`" for text in (*self.pinned.rule, *self.pinned.conditions))
+        return f"changed since it was fixed on {self.pinned.date}; then it was {before}"
 
 
-def judge_claim(claim: Claim, result: Result | None, arena: str | None = None) -> Judged:
-    """Put a claim beside a recorded result and compute its verdict; ``result`` None means there is no recording."""
+def judge_claim(
+    claim: Claim, result: Result | None, arena: str | None = None, pinned: Pinned | None = None
+) -> Judged:  # fmt: skip
+    """Put a claim beside a recorded result and compute its verdict; ``result`` None means there is no recording, and
+    ``pinned`` is its rule as it was before it was measured."""
     arena = arena or claim.arena
     why = _why_not_run(claim, result)
     if why is not None:
@@ -53,23 +67,23 @@ def judge_claim(claim: Claim, result: Result | None, arena: str | None = None) -
     try:
         findings = tuple(measure_contrast(contrast, result) for contrast in claim.rule)
         unmet = [said for said in (_unmet(condition, result) for condition in claim.conditions) if said]
-    except NotRecorded as error:
+    except (NotRecorded, DamagedFile) as error:
         return Judged(claim, arena, Verdict.NOT_RUN, str(error))
     verdict = Verdict.INCONCLUSIVE if unmet else statistics.combine(finding.verdict for finding in findings)
     reason = "; ".join(unmet) if unmet else _reason(verdict, findings)
     reported = {item.title: _report(item, result) for item in claim.report}
-    return Judged(claim, arena, verdict, reason, findings, reported, result)
+    return Judged(claim, arena, verdict, reason, findings, reported, result, pinned)
 
 
 def judge_chapter(chapter: str, folder: Any = None) -> list[Judged]:
     """All claims of a chapter, each in its headline arena and in the others where it was recorded."""
-    judged = []
+    judged, pinned = [], read_pinned(chapter, folder)
     for claim in catalog().of(chapter):
         for arena in (claim.arena, *claim.also):
             name = f"{chapter}.{arena}"
             result = load_result(name, folder) if name in available(folder) else None
             if result is not None or arena == claim.arena:
-                judged.append(judge_claim(claim, result, arena))
+                judged.append(judge_claim(claim, result, arena, pinned.get(claim.id)))
     return judged
 
 
@@ -78,12 +92,21 @@ def _why_not_run(claim: Claim, result: Result | None) -> str | None:
         return claim.not_run
     if result is None:
         return "nothing is recorded yet"
-    for arm in dict.fromkeys(arm for _, arm in claim.terms):
-        planned = result.document["planned"].get(arm, [])
-        if not planned or result.missing(arm):
-            done = len(planned) - len(result.missing(arm)) if planned else 0
-            return f"{arm} has {done} of {len(planned)} seeds so far" if planned else f"{arm} is not in the recording"
-    return None
+    try:
+        return next(filter(None, (_why_not(arm, result) for arm in dict.fromkeys(arm for _, arm in claim.terms))), None)
+    except DamagedFile as error:
+        return str(error)
+
+
+def _why_not(arm: str, result: Result) -> str:
+    """What keeps a recorded arm from being judged; empty if nothing does."""
+    if arm not in result.cells:
+        return f"{arm} is not in the recording"
+    if missing := result.missing(arm):
+        planned = len(result.planned[arm].seeds)
+        return f"{arm} has {planned - len(missing)} of {planned} seeds so far"
+    changed = result.outdated(arm)
+    return f"{arm} was recorded with something else than it has now ({changed})" if changed else ""
 
 
 def measure_contrast(contrast: Contrast, result: Result) -> Finding:
@@ -173,6 +196,8 @@ def _report(item: Reported, result: Result) -> str:
         if item.points:
             return _in_points(_paired(item.expression, result, 100))
         return f"{_mean(item.expression, result):.3g}"
+    except DamagedFile as error:
+        return str(error)
     except (NotRecorded, ValueError):
         return "not recorded"
 

@@ -1,8 +1,8 @@
 """Work that several recorded runs share, such as a source network, done once and kept between processes.
 
-What is kept is a pure function of its settings, of the measuring code, and of what decides how sums are rounded
-(processor, threads, version of torch). All of it is in its file's name, so nothing stale is ever read. The folder may
-be deleted at any time; what was in it is then measured anew.
+What is kept is a pure function of its settings, of the code, and of what decides how sums are rounded (processor,
+threads, version of torch). All of it is in its place's name, the code by its commit, so nothing stale is ever read. The
+folder may be deleted at any time; what was in it is then measured anew.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import is_dataclass
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,19 @@ import torch
 from thesis_kit.data.photos import default_root
 from thesis_kit.files import digest, only_writer, seal, unseal, write_atomic
 from thesis_kit.files.tensors import read_tensors, write_tensors
-from thesis_kit.ledger.provenance import machine, modules_hash
+from thesis_kit.ledger.provenance import commit, machine
 
 FOLDER_VARIABLE = "TK_RUNS"  # of the environment: names another folder than ``default_root() / "runs"``
 _ROUNDING = ("processor", "threads", "device", "torch")
 
 
 class Memory:
-    """A folder of finished work for one version of the code of ``module``, on a device like this one."""
+    """A folder of finished work for one state of the code, on a device like this one."""
 
-    def __init__(
-        self, module: str, folder: str | os.PathLike | None = None, *, device: torch.device | str = "cpu"
-    ):  # fmt: skip
+    def __init__(self, folder: str | os.PathLike | None = None, *, device: torch.device | str = "cpu"):
         self.device = device
         here = machine(str(device), torch.get_num_threads())
-        made_by = {"modules": modules_hash(module), **{key: here[key] for key in _ROUNDING}}
+        made_by = {"code": code(), **{key: here[key] for key in _ROUNDING}}
         root = folder or os.environ.get(FOLDER_VARIABLE) or default_root() / "runs"
         self.folder = Path(root) / digest(made_by)[:16]
 
@@ -71,10 +69,11 @@ class Memory:
         return read_tensors(path, device=self.device)
 
 
-def plain(settings: object) -> object:
-    """A table of settings as JSON has it."""
-    if is_dataclass(settings):
-        return {key: plain(value) for key, value in vars(settings).items()}
-    if isinstance(settings, Mapping):
-        return {key: plain(value) for key, value in settings.items()}
-    return [plain(value) for value in settings] if isinstance(settings, tuple) else settings
+@cache
+def code() -> str:
+    """The state of the code: its commit, and when a file of it was changed last where it is no commit's."""
+    at = commit()
+    if at is not None and not at.endswith("+"):
+        return at
+    changed = max(path.stat().st_mtime for path in Path(__file__).parents[1].rglob("*.py"))
+    return f"{at} {changed}"

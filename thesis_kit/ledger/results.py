@@ -1,130 +1,90 @@
-"""Result files: what an experiment measured, cell by cell, with everything needed to judge or repeat it.
+"""Recorded results: what the arms of one arena came to, with everything needed to judge, draw or repeat it.
 
-One file holds one experiment, a chapter in an arena (``chapters/defenses/results/digits.json``). A cell is one model
-(arm and seed) with the outcome of every test image as a packed bit, so that contrasts can be paired and intervals
-recomputed at any time. The file carries the SHA-256 of its own content: what was altered or cut short is
-refused by name.
+A cell is one arm and one seed with the outcome of every test image as a packed bit, so that contrasts can be paired and
+intervals recomputed at any time. Arms are read when they are asked for: a damaged file stops only who needs it.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from thesis_kit.checks import choose
-from thesis_kit.files import DamagedFile, digest, write_atomic
+from thesis_kit.files import digest
 from thesis_kit.ledger import statistics
-from thesis_kit.ledger.provenance import modules_hash
+from thesis_kit.ledger.arm import Arm, Experiment, plain
+from thesis_kit.ledger.cells import Cell, arm_files, read_cells, recordings, unpack
+from thesis_kit.ledger.registry import experiments
+from thesis_kit.ledger.reproduced import Reproduced, read_reproduced
 from thesis_kit.ledger.statistics import Interval
-
-SCHEMA = 1
-CHAPTERS = Path(__file__).resolve().parents[1] / "chapters"
+from thesis_kit.names import choose
 
 
 class NotRecorded(ValueError):
-    """A quantity that was asked for is not in the result file."""
+    """A quantity that was asked for is not recorded."""
 
 
-def pack(outcomes: Any) -> str:
-    """Pack one 0 or 1 an image (a tensor, array or list, (n,)) into base64 text, eight images a byte."""
-    bits = np.asarray(outcomes)
-    if bits.ndim != 1 or not np.isin(bits, (0, 1)).all():
-        raise ValueError(f"outcomes must be one 0 or 1 an image, shape (n,), got shape {bits.shape} of {bits.dtype}")
-    return base64.b64encode(np.packbits(bits.astype(bool))).decode()
+class _Files(Mapping):
+    """arm → seed → cell, each arm read once, when it is asked for."""
 
+    def __init__(self, files: Mapping[str, Path]):
+        self._files, self._read = dict(files), {}
 
-def unpack(text: str, n: int) -> np.ndarray:
-    """The ``n`` outcomes behind ``pack``'s text, (n,) bool."""
-    data = base64.b64decode(text, validate=True)
-    if len(data) != (n + 7) // 8:
-        raise ValueError(f"packed outcomes hold {8 * len(data)} images at most, {n} were expected")
-    return np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=n).astype(bool)
+    def __getitem__(self, arm: str) -> dict[int, Cell]:
+        if arm not in self._read:
+            self._read[arm] = read_cells(self._files[arm], arm)
+        return self._read[arm]
 
+    def __contains__(self, arm: object) -> bool:
+        return arm in self._files
 
-def write_document(path: str | os.PathLike, document: dict[str, Any]) -> None:
-    """Write a result document in one step, with the SHA-256 of its content as last entry."""
-    content = {key: value for key, value in document.items() if key != "sha256"}
-    sealed = {**content, "sha256": digest(content)}
-    write_atomic(path, _readable(sealed).encode())
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
 
-
-def _readable(document: dict[str, Any]) -> str:
-    """JSON with a line an entry and a line a cell, so that people and version control can follow it."""
-    lines = []
-    for key, value in document.items():
-        if isinstance(value, list) and value:
-            text = "[\n  " + ",\n  ".join(json.dumps(entry, ensure_ascii=False) for entry in value) + "\n ]"
-        else:
-            text = json.dumps(value, ensure_ascii=False)
-        lines.append(f" {json.dumps(key)}: {text}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def read_document(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a result document and verify that it is whole and as it was written.
-
-    Raises:
-        FileNotFoundError: there is no such file. DamagedFile: the file is cut short, altered, or of another
-        version of the format; the sentence names it.
-    """
-    path = Path(path)
-    try:
-        document = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DamagedFile(f"{path.name} is incomplete or no result file: {_AGAIN}") from error
-    if not isinstance(document, dict) or "sha256" not in document:
-        raise DamagedFile(f"{path.name} is no result file, for it carries no SHA-256: {_AGAIN}")
-    if digest({key: value for key, value in document.items() if key != "sha256"}) != document["sha256"]:
-        raise DamagedFile(f"{path.name} was altered after it was written, its SHA-256 does not fit: {_AGAIN}")
-    if document.get("schema") != SCHEMA:
-        raise DamagedFile(
-            f"{path.name} has format {document.get('schema')}, this thesis_kit reads format {SCHEMA}: {_AGAIN}"
-        )
-    return document
-
-
-_AGAIN = "restore it, or delete it and measure again with `thesis-kit claims run`"
+    def __len__(self) -> int:
+        return len(self._files)
 
 
 @dataclass(frozen=True)
 class Result:
-    """One experiment's measurements, by arm and seed."""
+    """Measurements by arm and seed.
 
-    document: dict[str, Any]
+    ``name`` is chapter and arena, as in ``defenses.digits``; ``cells[arm][seed]`` is what was recorded; ``planned`` are
+    the arms as they are now, and ``reproduced`` what was measured again.
+    """
 
-    @property
-    def name(self) -> str:
-        """Chapter and arena, as in ``defenses.digits``."""
-        return f"{self.document['experiment']}.{self.document['arena']}"
-
-    @cached_property
-    def cells(self) -> dict[str, dict[int, dict[str, Any]]]:
-        """``cells[arm][seed]``, arms as planned and seeds in order."""
-        table: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in self.document["planned"]}
-        for cell in sorted(self.document["cells"], key=lambda cell: cell["seed"]):
-            table.setdefault(cell["arm"], {})[cell["seed"]] = cell
-        return table
+    name: str
+    cells: Mapping  # of mappings, read when asked for, which a type checker that looks inside would do
+    planned: Mapping[str, Arm] = field(default_factory=dict)
+    reproduced: tuple[Reproduced, ...] = ()
 
     @property
     def arms(self) -> list[str]:
-        """Arms with at least one finished seed."""
-        return [arm for arm, cells in self.cells.items() if cells]
+        """Arms with at least one finished seed, as planned."""
+        return [*(arm for arm in self.planned if arm in self.cells), *(a for a in self.cells if a not in self.planned)]
 
     def missing(self, arm: str) -> list[int]:
-        """Seeds of an arm that were planned and are not measured yet."""
-        return [seed for seed in self.document["planned"].get(arm, []) if seed not in self.cells[arm]]
+        """Seeds of an arm that are planned and not measured yet."""
+        seeds = self.planned[arm].seeds if arm in self.planned else ()
+        return [seed for seed in seeds if seed not in self.cells.get(arm, {})]
 
-    def _arm(self, arm: str) -> dict[int, dict[str, Any]]:
-        return choose(arm, {name: self.cells[name] for name in self.arms}, f"arm of {self.name}")
+    def outdated(self, arm: str) -> str:
+        """What an arm was recorded with that it has not now, as a phrase; empty where it is the arm as it is."""
+        if arm not in self.planned:
+            return ""
+        now = {"version": self.planned[arm].version, "settings": plain(self.planned[arm].settings)}
+        return next(filter(None, (departure(cell, now) for cell in self.cells.get(arm, {}).values())), "")
+
+    def settings(self, arm: str) -> Mapping[str, Any]:
+        """The arm's own settings as they were recorded."""
+        return next(iter(self._arm(arm).values()))["settings"]
+
+    def _arm(self, arm: str) -> Mapping[int, Cell]:
+        return self.cells[choose(arm, self.arms, f"arm of {self.name}")]
 
     def outcomes(self, measure: str, arm: str) -> dict[int, np.ndarray]:
         """Per seed, one outcome an image in the fixed order of its group, (n,) bool."""
@@ -145,7 +105,7 @@ class Result:
 
     def scalars(self, name: str, arm: str) -> dict[int, float]:
         """Per seed, one recorded number; the mean over images and the cell's own seconds count as such."""
-        return {seed: _number(cell, name) for seed, cell in self._arm(arm).items()}
+        return {seed: number(cell, name) for seed, cell in self._arm(arm).items()}
 
     def curves(self, name: str, arm: str) -> dict[int, np.ndarray]:
         """Per seed, a recorded series of points, (k, 2)."""
@@ -166,52 +126,45 @@ class Result:
             return Interval(interval.value, *ends, n=interval.n, seeds=interval.seeds, kind=statistics.WILSON)
         return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))  # a share ends there
 
-    def _code_now(self) -> str:
-        """Hash of the measuring modules as they are installed now."""
-        return modules_hash(self.document.get("verified", self.document)["code"]["module"])
-
-    def is_current(self) -> bool:
-        """Whether this is what the installed code measures (wording and layout aside): it made every run, or a run of
-        every arm was measured again with it and came out the same."""
-        return stands_for(self.document, self._code_now())
-
-    def code_status(self) -> str:
-        """What has become of the code since it measured, as a main clause."""
-        if not self.is_current():
-            return "the code that measures has changed since"
-        if not _made_by_other_code(self.document, self._code_now()):
-            return "the code that measures is unchanged since"
-        verified = self.document["verified"]
-        runs = f"{len(verified['cells'])} of {verified['recorded']} runs measured again on {verified['date']}"
-        return f"the code that measures has changed since; {runs} gave the same outcomes bit by bit"
+    @property
+    def every_cell(self) -> list[Cell]:
+        """All cells, arm by arm."""
+        return [cell for arm in self.arms for cell in self.cells[arm].values()]
 
     def provenance(self) -> str:
-        """When, where and with what code this was measured, in a sentence."""
-        machine, seconds = self.document["machine"], self.document["seconds"]
-        others = "" if all("machine" not in cell for cell in self.document["cells"]) else ", in part on other machines"
+        """When, where and in which time this was measured, and what of it was measured again, in a sentence or two."""
+        cells = self.every_cell
+        machines = list(dict.fromkeys(_machine(cell["machine"]) for cell in cells))
+        hours = sum(cell["seconds"] for cell in cells) / 3600
+        arena = self.name.partition(".")[2]
         return (
-            f"Recorded on {self.document['recorded']} on {machine['processor']} ({machine['cores']} cores, one thread "
-            f"a run{others}) with torch {machine['torch']}, in {seconds / 3600:.1f} core-hours; {self.code_status()}. "
-            f"To measure again: `{self.document['command']}`"
+            f"Recorded on {_dates(cell['recorded'] for cell in cells)} on {' and '.join(machines)}, in {hours:.1f} "
+            f"core-hours{self._again()}. To measure again: `thesis-kit claims run --arena {arena}`"
         )
 
+    def _again(self) -> str:
+        """A clause about the cells that were measured again and are still what they were then."""
+        known = {cell.get("sha256") for cell in self.every_cell}
+        found = [one for one in self.reproduced if one.cell in known]
+        if not found:
+            return ""
+        ways = list(dict.fromkeys(one.agreed for one in found))
+        runs = f"{len(found)} of {len(known)} runs"
+        return f"; reproduced on {_dates(one.date for one in found)} ({runs}, {' or '.join(ways)})"
 
-def stands_for(document: Mapping[str, Any], modules: str) -> bool:
-    """Whether a document is what the code with this modules hash measures.
-
-    It is where that code made the runs of every planned arm, or was the last one with which a run of the arm was
-    measured again and came out the same (an arm may rest on modules that no other arm uses).
-    """
-    verified = document.get("verified")
-    same = {arm for arm, _ in verified["cells"]} if verified and verified["code"]["modules"] == modules else set()
-    return _made_by_other_code(document, modules) <= same
+    @property
+    def sha256(self) -> str:
+        """One hash of all that is recorded."""
+        return digest([cell.get("sha256", cell) for cell in self.every_cell])
 
 
-def _made_by_other_code(document: Mapping[str, Any], modules: str) -> set[str]:
-    """The planned arms with a run that was not made by the code with this modules hash."""
-    usual = document["code"]["modules"]
-    others = {cell["arm"] for cell in document["cells"] if cell.get("modules", usual) != modules}
-    return others & set(document["planned"])
+def _dates(found: Iterable[str]) -> str:
+    first, last = min(dates := [*found]), max(dates)
+    return first if first == last else f"{first} to {last}"
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    return f"{machine['processor']} ({machine['cores']} cores, one thread a run) with torch {machine['torch']}"
 
 
 def _entry(table: Mapping[str, Any], name: str, arm: str, seed: int) -> Any:
@@ -220,7 +173,8 @@ def _entry(table: Mapping[str, Any], name: str, arm: str, seed: int) -> Any:
     return table[name]
 
 
-def _number(cell: Mapping[str, Any], name: str) -> float:
+def number(cell: Cell, name: str) -> float:
+    """One number of a cell: an outcome's or value's mean over images, a scalar, or the cell's seconds."""
     if name in cell["outcomes"]:
         return float(unpack(cell["outcomes"][name], cell["n"]).mean())
     means = {key: np.mean(numbers) for key, numbers in cell.get("values", {}).items()}
@@ -228,41 +182,35 @@ def _number(cell: Mapping[str, Any], name: str) -> float:
     return float(_entry(known, name, cell["arm"], cell["seed"]))
 
 
-def summarize(result: Result, arm: str) -> list[dict[str, Any]]:
-    """Every measure of one arm with its interval, as it stands in a result file for people to read."""
-    first = next(iter(result.cells[arm].values()))
-    rows = []
-    for measure in [*first["outcomes"], *first.get("values", {}), *first["scalars"]]:
-        i = result.mean(measure, arm)
-        ends = [end if math.isfinite(end) else None for end in (i.low, i.high)]
-        rows.append(
-            {
-                "arm": arm,
-                "measure": measure,
-                "mean": i.value,
-                "low": ends[0],
-                "high": ends[1],
-                "n": i.n,
-                "seeds": i.seeds,
-            }
-        )
-    return rows
+def departure(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The first thing in which a recorded cell departs from what it should have been measured with, as a phrase."""
+    for key, wanted in now.items():
+        had = recorded.get(key)
+        if isinstance(wanted, Mapping) and isinstance(had, Mapping):
+            changed = [name for name in {**wanted, **had} if wanted.get(name) != had.get(name)]
+            if changed:
+                return f"{changed[0]} was {had.get(changed[0])}, is {wanted.get(changed[0])}"
+        elif had != wanted:
+            return f"{key} was {had}, is {wanted}"
+    return ""
 
 
 def available(folder: str | os.PathLike | None = None) -> list[str]:
-    """Names of the experiments that have a result file."""
-    if folder is None:
-        return sorted(f"{path.parents[1].name}.{path.stem}" for path in CHAPTERS.glob("*/results/*.json"))
-    return sorted(path.name.removesuffix(".json") for path in Path(folder).glob("*.*.json"))
+    """Names of all recordings, chapter and arena."""
+    return recordings(folder)
 
 
-def result_path(name: str, folder: str | os.PathLike | None = None) -> Path:
-    """Where the result file of an experiment lies: with its chapter, or in a folder by its full name."""
-    chapter, _, arena = name.partition(".")
-    return CHAPTERS / chapter / "results" / f"{arena}.json" if folder is None else Path(folder) / f"{name}.json"
+def load_result(
+    name: str, folder: str | os.PathLike | None = None, experiment: Experiment | None = None
+) -> Result:  # fmt: skip
+    """A recording by chapter and arena: ``load_result("defenses.digits")``; its arms are read and verified when used.
 
+    ``experiment`` has the arms as they are now; it is found by the name unless given.
 
-def load_result(name: str, folder: str | os.PathLike | None = None) -> Result:
-    """Load and verify a recorded experiment, by chapter and arena: ``load_result("defenses.digits")``."""
-    choose(name, available(folder), "recorded experiment")
-    return Result(read_document(result_path(name, folder)))
+    Raises:
+        UnknownName: nothing is recorded under this name.
+    """
+    chapter, _, arena = choose(name, available(folder), "recording").partition(".")
+    planned = experiment or experiments(chapter).get(arena)
+    arms = {arm.name: arm for arm in planned.arms} if planned else {}
+    return Result(name, _Files(arm_files(name, folder)), arms, read_reproduced(name, folder))

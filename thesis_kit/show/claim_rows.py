@@ -67,13 +67,11 @@ def rows(judged: Judged) -> list[Row]:
         table.append(("Beside it", [f"{title}: {value}" for title, value in judged.reported.items()]))
     sources = ", ".join(f"[@{source}]" for source in claim.paper.sources)
     table.append(("The source says", [f"{claim.paper.text} {sources} ({STATUSES[claim.paper.status]})"]))
-    table.append(
-        ("Rule", [f"`{text}`" for text in (*(c.text for c in claim.rule), *(c.text for c in claim.conditions))])
-    )
+    rule = [f"`{text}`" for text in (*(c.text for c in claim.rule), *(c.text for c in claim.conditions))]
+    table.append(("Rule", [*rule, *([judged.rule_changed] if judged.rule_changed else [])]))
     table.append(("Planned", list(claim.plan)))
     if judged.result is not None and judged.findings:
         table.append(("Budget", budget(judged)))
-        table.append(("Recorded", [_recorded(judged.result)]))
     return [(label, texts) for label, texts in table if texts]
 
 
@@ -148,10 +146,6 @@ def _attack(result: Result, arms: list[str], attack: str) -> str:
     return f"{attack}: {forward:,.0f} forward and {backward:,.0f} backward passes an image attacked"
 
 
-def _recorded(result: Result) -> str:
-    return f"{result.document['recorded']} on {result.document['machine']['processor']}; {result.code_status()}"
-
-
 def anchor(judged: Judged) -> str:
     """The id of a claim's row in the ledger."""
     headline = judged.arena == judged.claim.arena
@@ -209,7 +203,7 @@ def _part(finding: Finding, judged: Judged, several: bool) -> str:
 
 
 def folded_rows(judged: Judged) -> dict[str, list[str]]:
-    """The rows that wait behind a fold: levels, what stands beside them, rule, plan, budget, recording."""
+    """The rows that wait behind a fold: levels, what stands beside them, rule, plan, budget."""
     table = dict(rows(judged))
     lines = {"In numbers": table.pop("Measured", [])}
     lines |= {label: texts for label, texts in table.items() if label not in ("Verdict", "The source says")}

@@ -51,7 +51,7 @@ _HEAD = """# The ledger
 <!-- Written by `thesis-kit claims ledger --write` from the chapters' claims and the recorded results; do not edit. -->
 
 Every claim of the book, in the order of its chapters, beside what was measured here. The verdicts are computed; what
-they mean stands [below the table](#how-a-verdict-is-made). Open a claim for its source, rule, budget and recording.
+they mean stands [below the table](#how-a-verdict-is-made). Open a claim for its source, rule and budget.
 
 ```{{raw}} html
 {table}
@@ -81,10 +81,10 @@ Verdicts are about the small worlds they were measured in, their *arenas*, and s
 
 ## What it rests on
 
-The budget counts forward and backward passes apart; together they are one pass of the chapters' text. "The code that
-measures has changed since" asks for care: the numbers are those of the older code. Where runs were then measured again,
-at least one of every method, and "gave the same outcomes bit by bit", every test image of these runs came out as before
-under every attack: as far as these runs can tell, the numbers are also those of the present code.
+The budget counts forward and backward passes apart; together they are one pass of the chapters' text. Where runs were
+measured again by later code, "bit by bit" means that every test image of these runs came out as before under every
+attack, "within the prediction interval" that every number lies where one more seed would. The tests measure a run of
+every recording again.
 
 {recorded}
 
@@ -117,7 +117,12 @@ def _definitions(table: Mapping[str, str]) -> str:
 
 def _recordings(everything: Iterable[Judged]) -> str:
     results = {one.result.name: one.result for one in everything if one.result is not None}
-    return "\n".join(f"- {result.provenance()}." for result in results.values())
+    return "\n".join(f"- {_place(name)}: {result.provenance()}." for name, result in results.items())
+
+
+def _place(recording: str) -> str:
+    chapter, _, arena = recording.partition(".")
+    return f"Chapter {catalog().chapters[chapter].number}, {arena}"
 
 
 # --- the table

@@ -24,7 +24,8 @@ from thesis_kit.data.curriculum import Curriculum
 from thesis_kit.data.digits import data_hash as digits_hash
 from thesis_kit.data.parts import Part, Splits, Stream
 from thesis_kit.files import DamagedFile, digest, only_writer, write_together
-from thesis_kit.ledger.provenance import machine, modules_hash
+from thesis_kit.ledger.memory import code
+from thesis_kit.ledger.provenance import commit, machine
 from thesis_kit.ledger.runner import duration
 from thesis_kit.models import Classifier, build, zoo
 from thesis_kit.models.zoo import Entry, MissingWeights, Score, UnfitWeights
@@ -198,8 +199,7 @@ class _Plan:
 
     def fingerprint(self) -> str:
         """What a checkpoint must agree with to be gone on from."""
-        code = modules_hash(__name__)
-        return digest([self.recipe.settings(), self.data_hashes, self.origins, self.device.type, code])[:16]
+        return digest([self.recipe.settings(), self.data_hashes, self.origins, self.device.type, code()])[:16]
 
 
 def _plan(name: str, recipe: Recipe, folder: Path, device: str | torch.device | None) -> _Plan:
@@ -340,7 +340,7 @@ def _entry(plan: _Plan, report: TrainingReport, weights: bytes, scores: dict[str
             "machine": machine(plan.device.type, torch.get_num_threads()),
             "command": f"make zoo NAME={plan.name}",
         },
-        code={"version": __version__, "modules": modules_hash(__name__)},
+        code={"version": __version__, "commit": commit()},
     )
 
 

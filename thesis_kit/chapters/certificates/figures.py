@@ -124,8 +124,8 @@ def accuracy_curves(recorded: Result, sigmas: Sequence[float], *, label: str, ca
 
 def radii_figure(recorded: Result, sigmas: Sequence[float], *, label: str, caption: str) -> Shown:
     """Mean certified radii of natural and of Shadow images, in units of σ, with the largest that the budget allows."""
-    config = recorded.document["config"]
-    cap = float(scipy.stats.norm.ppf(config["alpha"] ** (1 / config["n"])))
+    budget = recorded.settings(f"natural@{sigmas[0]:g}")
+    cap = float(scipy.stats.norm.ppf(budget["alpha"] ** (1 / budget["n"])))
     with style():
         figure, axis = canvas(size=(7, 3.6))
         said = []
@@ -136,7 +136,7 @@ def radii_figure(recorded: Result, sigmas: Sequence[float], *, label: str, capti
             marks = {"fmt": marker, "color": COLORS[color], "capsize": 3, "markersize": 8, "label": name}
             axis.errorbar(np.arange(len(sigmas)) + shift, value, yerr=[value - low, high - value], **marks)
             said += [f"σ = {s:g}, {name}: {v:.2f} σ" for s, v in zip(sigmas, value, strict=True)]
-        axis.axhline(cap, color=COLORS["gray"], linestyle=":", label=f"largest with {config['n']:,} samples")
+        axis.axhline(cap, color=COLORS["gray"], linestyle=":", label=f"largest with {budget['n']:,} samples")
         axis.set_xticks(range(len(sigmas)), [f"σ = {sigma:g}" for sigma in sigmas])
         axis.set_ylabel("mean certified radius (σ)"), axis.set_ylim(0, 1.1 * cap)
         figure.legend(loc="outside lower center", ncols=2)
@@ -146,8 +146,8 @@ def radii_figure(recorded: Result, sigmas: Sequence[float], *, label: str, capti
 
 def budget_figure(recorded: Result, *, label: str, caption: str) -> Shown:
     """Certified radii of the same images with growing budgets, a thin line an image, and the caps."""
-    config = recorded.document["config"]
-    sizes, alpha, sigma = config["sizes"], config["alpha"], config["sigma"]
+    nested = recorded.settings(next(arm for arm in recorded.arms if arm.startswith("n=")))
+    sizes, alpha, sigma = nested["sizes"], nested["alpha"], nested["sigma"]
     lines = np.stack([np.concatenate(list(recorded.per_image("radius", f"n={n}").values())) for n in sizes])
     caps = sigma * scipy.stats.norm.ppf(alpha ** (1 / np.asarray(sizes, dtype=float)))
     with style():
@@ -214,6 +214,6 @@ def radii_table(recorded: Result, arms: Mapping[str, str], *, share: str = "forg
 
 def share_at_cap(recorded: Result, arm: str, sigma: float) -> float:
     """Share of an arm's images whose certificate is the largest that the recorded budget allows."""
-    config = recorded.document["config"]
-    cap = sigma * scipy.stats.norm.ppf(config["alpha"] ** (1 / config["n"]))
+    budget = recorded.settings(arm)
+    cap = sigma * scipy.stats.norm.ppf(budget["alpha"] ** (1 / budget["n"]))
     return float(np.mean(np.concatenate(list(recorded.per_image("radius", arm).values())) >= cap * (1 - 1e-5)))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from thesis_kit.chapters.certificates.arms import NETWORKS, World
-from thesis_kit.chapters.live import live
+from thesis_kit.chapters.certificates.world import NETWORKS, World
 from thesis_kit.checks import choose
 from thesis_kit.models import Classifier, zoo
 from thesis_kit.session import Session
@@ -13,7 +12,7 @@ def smoothed_network(session: Session, sigma: float) -> Classifier:
     """A network trained on noise of this σ, in evaluation mode, on the session's device."""
     if session.profile == "small":
         return zoo.load(f"resnet-scenes-a-noise-{sigma:g}").to(session.device).eval()
-    return live(World, "certificates", session).smoothed(sigma)
+    return World.live(session, "certificates").smoothed(sigma)
 
 
 def bounded_network(session: Session, method: str, eps: float) -> Classifier:
@@ -22,4 +21,4 @@ def bounded_network(session: Session, method: str, eps: float) -> Classifier:
     choose(method, NETWORKS, "training on bounds")
     if session.profile == "small":
         return zoo.load(f"cnn-scenes-a-{method}-{round(255 * eps)}").to(session.device).eval()
-    return live(World, "certificates", session).bounded(method, eps)
+    return World.live(session, "certificates").bounded(method, eps)

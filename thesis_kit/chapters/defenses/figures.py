@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from thesis_kit import training
+from thesis_kit.chapters.defenses.arms import EXPERIMENTS
 from thesis_kit.data.parts import Part, Splits
 from thesis_kit.evaluation import reference_attack, weak_attack
 from thesis_kit.ledger.results import Result
@@ -24,33 +25,13 @@ from thesis_kit.show.pictures import pixels, rows_of_pictures, tile
 from thesis_kit.show.players import Slider, slider
 from thesis_kit.show.tables import table
 
-NAMES = {
-    "natural": "Natural",
-    "free-2": "Free, m = 2",
-    "free-4": "Free, m = 4",
-    "free-8": "Free, m = 8",
-    "free-8 twice": "Free, m = 8, 2 × updates",
-    "fgsm-rs": "FGSM-RS",
-    "n-fgsm": "N-FGSM",
-    "pgd-7": "PGD-7",
-}
-_LOOK = {  # color and marker of a family, so that neither carries the meaning alone
-    "natural": (COLORS["gray"], "s"),
-    "free": (COLORS["blue"], "o"),
-    "free-8 twice": (COLORS["sky"], "P"),
-    "fgsm-rs": (COLORS["orange"], "^"),
-    "n-fgsm": (COLORS["purple"], "v"),
-    "fgsm": (COLORS["vermilion"], "X"),
-    "pgd": (COLORS["green"], "D"),
-}
-_FILL = {"free-2": "none", "free-4": "bottom"}  # fuller with m
+_ARMS = {arm.name: arm for arm in EXPERIMENTS["digits"].arms}
+NAMES = {name: arm.short for name, arm in _ARMS.items() if "@" not in name}
 
 
 def _look(arm: str) -> dict[str, str]:
-    arm = arm.split("@")[0]
-    family = arm if arm in _LOOK else arm.split("-")[0]
-    color, marker = _LOOK[family]
-    return {"color": color, "marker": marker, "fillstyle": _FILL.get(arm, "full")}
+    look = _ARMS[arm].look
+    return {"color": COLORS[look.color], "marker": look.marker, "fillstyle": look.fill}
 
 
 @dataclass(frozen=True)
@@ -189,7 +170,7 @@ def draw_cost(points: Sequence[Measured]) -> Figure:
         for point, shift in zip(points, _spread([p.passes for p in points]), strict=True):
             error = [[100 * (point.value - point.low)], [100 * (point.high - point.value)]]
             look = {"capsize": 3, "markersize": 8, "linestyle": "none", **_look(point.arm)}
-            name = NAMES.get(point.arm, point.arm)
+            name = _ARMS[point.arm].short
             axis.errorbar(point.passes * shift, 100 * point.value, yerr=error, label=name, **look)
         ticks = sorted({point.passes for point in points})
         axis.set_xscale("log"), axis.minorticks_off()
@@ -202,7 +183,7 @@ def draw_cost(points: Sequence[Measured]) -> Figure:
 
 def cost_figure(points: Sequence[Measured], *, label: str, caption: str) -> Shown:
     """``draw_cost`` with its caption."""
-    said = "; ".join(f"{NAMES.get(p.arm, p.arm)} {100 * p.value:.0f}% at {p.passes:g} × the passes" for p in points)
+    said = "; ".join(f"{_ARMS[p.arm].short} {100 * p.value:.0f}% at {p.passes:g} × the passes" for p in points)
     return present(draw_cost(points), label=label, caption=caption, alt=f"Robust accuracy against cost. {said}.")
 
 
@@ -244,10 +225,10 @@ def attacks_figure(accuracies: Mapping[str, Mapping[str, float]], *, label: str,
         figure, axis = canvas(size=(7, 4))
         for arm, by_attack in accuracies.items():
             axis.plot(list(by_attack), [100 * share for share in by_attack.values()], markersize=7,
-                      label=NAMES.get(arm, arm), **_look(arm))  # fmt: skip
+                      label=_ARMS[arm].short, **_look(arm))  # fmt: skip
         axis.set_ylabel("images still read rightly (%)"), axis.set_ylim(0, 102)
         _legend_below(figure)
-    said = "; ".join(f"{NAMES.get(arm, arm)} falls from {100 * max(a.values()):.0f}% to {100 * min(a.values()):.0f}%"
+    said = "; ".join(f"{_ARMS[arm].short} falls from {100 * max(a.values()):.0f}% to {100 * min(a.values()):.0f}%"
                      for arm, a in accuracies.items())  # fmt: skip
     return present(figure, label=label, caption=caption, alt=f"Accuracy under stronger and stronger attacks. {said}.")
 
@@ -262,7 +243,7 @@ def collapse_figure(
             for run in runs:
                 axis.plot([x for x, _ in run], [100 * y for _, y in run], linewidth=1, alpha=0.7,
                           color=_look(arm)["color"])  # fmt: skip
-            axis.set_title({"fgsm": "FGSM"}.get(arm.split("@")[0], NAMES.get(arm.split("@")[0], arm)))
+            axis.set_title(_ARMS[arm].short)
             axis.set_xlabel("epoch")
         axes[0, 0].set_ylabel("accuracy under PGD-20 (%)")
     said = "; ".join(f"{arm.split('@')[0]} ends between {100 * min(r[-1][1] for r in runs):.0f}% and "

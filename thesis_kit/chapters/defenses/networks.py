@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from thesis_kit.chapters.defenses.transfer_arms import SOURCES, World
-from thesis_kit.chapters.live import live
 from thesis_kit.checks import choose
 from thesis_kit.models import Classifier, zoo
 from thesis_kit.session import Session
@@ -15,4 +14,4 @@ def source_network(session: Session, arm: str) -> Classifier:
     members = session.chapter("transfer").members
     if arm in members:
         return zoo.load(members[arm]).to(session.device).eval()
-    return live(World, "transfer", session).trained(arm)[0]
+    return World.live(session, "transfer").source_network(arm)[0]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from thesis_kit.chapters.defenses.transfer_arms import ROUTES
 from thesis_kit.ledger.results import Result
 from thesis_kit.show.figures import COLORS, Shown, canvas, present, style
 from thesis_kit.show.tables import table
@@ -16,11 +17,6 @@ from thesis_kit.show.tables import table
 _SERIES = {
     "N": ("clean images", COLORS["gray"], "s"),
     "R": ("under PGD-20", COLORS["blue"], "o"),
-}
-ROUTES = {  # how few images are used: title, color, marker
-    "transferred": ("clean head on robust features", COLORS["blue"], "o"),
-    "scratch": ("Free training from scratch", COLORS["orange"], "^"),
-    "tuned": ("Free training from the robust network", COLORS["green"], "D"),
 }
 
 
@@ -115,9 +111,10 @@ def low_data_figure(recorded: Result, per_class: Sequence[int], *, label: str, c
     with style():
         figure, axes = canvas(1, 2, size=(7.4, 3.8), sharey=True)
         for axis, measure, what in ((axes[0], "N", "clean images"), (axes[1], "R", "under PGD-20")):
-            for route, (name, color, marker) in ROUTES.items():
+            for route, (name, _, _, look) in ROUTES.items():
                 value, error = _means(recorded, measure, [f"{route}@{n}" for n in per_class])
-                axis.errorbar(per_class, value, yerr=error, marker=marker, color=color, capsize=3, label=name)
+                marks = {"marker": look.marker, "color": COLORS[look.color], "capsize": 3}
+                axis.errorbar(per_class, value, yerr=error, label=name, **marks)
             axis.set_xscale("log"), axis.minorticks_off(), axis.set_xticks(per_class, [str(n) for n in per_class])
             axis.set_xlabel("images a class"), axis.set_title(what)
         axes[0].set_ylabel("accuracy (%)"), axes[0].set_ylim(0, 102)
@@ -125,7 +122,7 @@ def low_data_figure(recorded: Result, per_class: Sequence[int], *, label: str, c
         figure.legend(handles, names, loc="outside lower center", ncols=1)
     said = "; ".join(
         f"{name}, {n} a class: {_said(recorded, f'{route}@{n}')}"
-        for route, (name, _, _) in ROUTES.items()
+        for route, (name, *_) in ROUTES.items()
         for n in per_class
     )
     return present(figure, label=label, caption=caption, alt=f"Accuracy with few images. {said}.")

@@ -59,8 +59,7 @@ def _there(recorded: Result, arms: Iterable[str]) -> list[str]:
     found = [arm for arm in arms if arm in recorded.arms]
     if not found:
         raise NotRecorded(
-            f"none of {', '.join(arms)} is recorded in {recorded.name}: measure them with "
-            f"`{recorded.document['command']}`"
+            f"none of {', '.join(arms)} is recorded in {recorded.name}: measure them with `thesis-kit claims run`"
         )
     return found
 

@@ -1,259 +1,114 @@
-"""Chapter 3's recorded runs: regularizers beside adversarial training, under attacks of growing strength.
+"""Chapter 3's arms: regularizers beside adversarial training, under attacks of growing strength.
 
-One cell is one arm and one seed. On digits every arm that is compared gets equal numbers of trials, the best under a
-*weak* attack on the cell's validation part is frozen, and only then meets the test part and stronger attacks: this is
-how such methods came to look robust. On scenes there is one setting and no trial.
-
-Arms: ordinary training, noise, label smoothing and logit squeezing alone and with noise, two more regularizers with
-noise, the better of smoothing and squeezing with noise, and PGD training, which gets as many trials as that.
+On digits every arm that is compared gets equal numbers of trials, the best under a *weak* attack on the cell's
+validation part is frozen, and only then meets the test part and stronger attacks. On scenes there is one setting and no
+trial. Ordinary training, noise, label smoothing and logit squeezing come alone and with noise; two more regularizers
+with noise; the better of smoothing and squeezing with noise; and PGD training, which gets as many trials as that.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from thesis_kit import training
 from thesis_kit.asking import evaluating
 from thesis_kit.attacks import fgsm, pgd
 from thesis_kit.chapters.regularization.settings import REGULARIZATION, REGULARIZATION_ON_SCENES, Regularization
-from thesis_kit.checks import NonFiniteOutput
-from thesis_kit.data import Part, Splits, load
+from thesis_kit.chapters.regularization.world import TRAINING, Setting, World
+from thesis_kit.chapters.world import costs, training_numbers
+from thesis_kit.data import Part
 from thesis_kit.data.digits import NAME as DIGITS
-from thesis_kit.data.digits import data_hash as digits_hash
-from thesis_kit.data.digits import test_group as digits_group
-from thesis_kit.data.scenes import DISTRIBUTIONS
-from thesis_kit.data.scenes.distributions import test_group as scenes_group
-from thesis_kit.evaluation import (
-    Rescaled,
-    RobustAccuracy,
-    accuracy,
-    first_order,
-    reference_attack,
-    robust_accuracy,
-    smallest_eps,
-    strong_attacks,
-    weak_attack,
-)
-from thesis_kit.evaluation.robust import Attack
-from thesis_kit.ledger.memory import Memory, plain
-from thesis_kit.ledger.runner import Experiment
-from thesis_kit.models import Classifier, build
-from thesis_kit.passes import Passes
-from thesis_kit.randomness import ImageRandom, mix_seed
+from thesis_kit.evaluation import Rescaled, first_order, reference_attack, smallest_eps, strong_attacks, weak_attack
+from thesis_kit.ledger.arm import Arm, Experiment, Look, pick
+from thesis_kit.randomness import ImageRandom
 
-TERMS = {
-    "alpha": training.LabelSmoothing,
-    "beta": training.LogitSqueezing,
-    "similarity": training.LogitSimilarity,
-    "pairing": training.CleanLogitPairing,
-}
-BEST = ("ls+noise", "lsq+noise")  # of which "best+noise" is the better
-CHOSEN = ("natural", "noise", "ls", "lsq", *BEST, "similarity+noise", "pairing+noise", "pgd-7")
-ARMS = (*CHOSEN, "best+noise")
-ARMS_ON_SCENES = ("natural", "noise", *BEST, "pgd-7")
 LADDER = ("one step", "weak", "R", "long", "restarts", "worst")  # attacks of growing strength, by their measure
-_TWIN, _ATTACK, _DISTANCE = 31, 7, 32  # streams of a seed
+_JUDGED = ("strong_steps", "strong_restarts", "queries", "temperatures", "radii", "images")
+_ATTACK, _DISTANCE = 7, 32  # streams of a seed
 _LARGEST = 1.0  # where a radius is infinite: no pixel can move further
 
 
-def settings_tried(arm: str, s: Regularization) -> list[dict[str, float]]:
-    """The trials of an arm."""
-    if arm == "pgd-7":
+@dataclass(frozen=True)
+class Way:
+    """A way to train: by which term beside cross-entropy (a strength of ``world.TERMS``), on noise or not, against
+    PGD or not; how it is called and drawn."""
+
+    title: str
+    look: Look
+    term: str | None = None
+    noise: bool = False
+    robust: bool = False
+
+
+WAYS = {
+    "natural": Way("ordinary training", Look("gray", "s")),
+    "noise": Way("training on noisy images", Look("sky", "v", name="noise"), noise=True),
+    "ls": Way("label smoothing", Look("purple", "<"), "alpha"),
+    "lsq": Way("logit squeezing", Look("green", ">"), "beta"),
+    "ls+noise": Way(
+        "label smoothing with noise", Look("vermilion", "^", name="smoothing + noise"), "alpha", noise=True
+    ),
+    "lsq+noise": Way("logit squeezing with noise", Look("orange", "o", name="squeezing + noise"), "beta", noise=True),
+    "similarity+noise": Way(
+        "logit similarity (ours) with noise", Look("purple", "P", name="similarity (ours) + noise"), "similarity",
+        noise=True,
+    ),
+    "pairing+noise": Way(
+        "clean logit pairing with noise", Look("green", "X", name="logit pairing + noise"), "pairing", noise=True
+    ),
+    "pgd-7": Way("PGD-7 training", Look("blue", "D"), robust=True),
+}  # fmt: skip
+BEST = ("ls+noise", "lsq+noise")  # of which "best+noise" is the better
+_TRIED = {"alpha": "alphas", "beta": "betas", "similarity": "similarities", "pairing": "pairings"}
+
+
+def settings_tried(way: Way, s: Regularization) -> list[Setting]:
+    """The trials of a way to train: over its own strength and that of the noise, or over learning rates where it has
+    only one knob."""
+    if way.robust:
         return [*_grid(lr=s.learning_rates, step_size=s.step_sizes, weight_decay=s.robust_weight_decays)]
-    if arm == "natural":
+    strength = {way.term: getattr(s, _TRIED[way.term])} if way.term else {}
+    noise = {"sigma": s.sigmas} if way.noise else {}
+    if not strength and not noise:
         return [*_grid(lr=s.learning_rates, weight_decay=s.weight_decays)]
-    name, _, noise = arm.partition("+")
-    alone = {"sigma": s.sigmas} if name == "noise" else _strengths(name, s)
-    return [*(_grid(**alone, sigma=s.sigmas, lr=(s.lr,)) if noise else _grid(**alone, lr=s.learning_rates))]
+    return [*_grid(**strength, **noise, lr=(s.lr,) if strength and noise else s.learning_rates)]
 
 
-def one_setting(arm: str, s: Regularization) -> dict[str, float]:
-    """The setting of an arm where nothing is chosen."""
-    name, _, noise = arm.partition("+")
-    strength = {"ls": {"alpha": s.alpha}, "lsq": {"beta": s.beta}}.get(name, {})
-    noisy = {"sigma": s.sigma} if noise or name == "noise" else {}
-    return {"lr": s.lr, **strength, **noisy, **({"step_size": 0.25} if arm == "pgd-7" else {})}
+def one_setting(way: Way, s: Regularization) -> Setting:
+    """The setting of a way to train where nothing is chosen."""
+    strength = {way.term: getattr(s, way.term)} if way.term else {}
+    noise = {"sigma": s.sigma} if way.noise else {}
+    return {"lr": s.lr, **strength, **noise, **({"step_size": 0.25} if way.robust else {})}
 
 
-def _strengths(name: str, s: Regularization) -> dict[str, tuple[float, ...]]:
-    return {
-        "ls": {"alpha": s.alphas},
-        "lsq": {"beta": s.betas},
-        "similarity": {"similarity": s.similarities},
-        "pairing": {"pairing": s.pairings},
-    }[name]
+def _grid(**knobs: tuple[float, ...]) -> Iterator[dict[str, float]]:
+    return (dict(zip(knobs, point, strict=True)) for point in product(*knobs.values()))
 
 
-def _grid(**values: tuple[float, ...]) -> Iterator[dict[str, float]]:
-    return (dict(zip(values, point, strict=True)) for point in product(*values.values()))
-
-
-def method_of(setting: Mapping[str, float], eps: float) -> tuple[training.Method, list]:
-    """How to train with a setting: the method, and the terms beside cross-entropy."""
-    if "step_size" in setting:
-        method = training.PGD(eps, steps=7, step_size=setting["step_size"] * eps)
-    else:
-        method = training.Gaussian(setting["sigma"]) if "sigma" in setting else training.Natural()
-    return method, [term(setting[name]) for name, term in TERMS.items() if name in setting]
-
-
-@dataclass
-class Made:
-    """A trained network, what made it, and what that took."""
-
-    model: Classifier
-    setting: dict[str, float]
-    passes: Passes
-    updates: int
-    seconds: float
-    trials: list[dict] = field(default_factory=list)
-
-
-class World:
-    """Data and networks of one seed."""
-
-    def __init__(self, seed: int, settings: Regularization, *, device: torch.device | str = "cpu"):
-        self.seed, self.settings, self.device, self.memory = seed, settings, torch.device(device), Memory(__name__)
-
-    @cached_property
-    def splits(self) -> Splits:
-        """The task."""
-        return load(self.settings.data, self.seed, **self.settings.data_options).to(self.device)
-
-    @property
-    def test(self) -> Part:
-        """The seed's own test images."""
-        part, n = self.splits.test, self.settings.images
-        if n is None:
-            return part
-        if (self.seed + 1) * n > len(part):
-            raise ValueError(f"seed {self.seed} has no block of {n} test images: enlarge n_test")
-        return part[self.seed * n : (self.seed + 1) * n]
-
-    @property
-    def group(self) -> str:
-        """The name of these images."""
-        s = self.settings
-        if s.data == "digits":
-            return digits_group(self.seed)
-        options = s.data_options
-        name = scenes_group(s.data, options["size"], options["n_test"]) if s.data in DISTRIBUTIONS else s.data
-        return f"{name}/block {self.seed}"
-
-    def made(self, arm: str) -> Made:
-        """An arm's network, chosen on validation images where there is a choice, and made once.
-
-        The better of two was chosen among the trials of both.
-        """
-        if arm == "best+noise":
-            both = [self.made(other) for other in BEST]
-            return replace(max(both, key=_validation), trials=[trial for made in both for trial in made.trials])
-        if self.settings.trials:
-            return self._kept(arm, lambda: self._choose(arm))
-        return self._kept(arm, lambda: self.fit(one_setting(arm, self.settings)))
-
-    def twin(self) -> Classifier:
-        """A network trained as the natural arm's is, from another seed: where transferred examples are made."""
-        setting = self.made("natural").setting
-        return self._kept("twin", lambda: self.fit(setting, seed=mix_seed(self.seed, _TWIN))).model
-
-    def _kept(self, name: str, make: Callable[[], Made]) -> Made:
-        """What ``make`` returns, made once and kept between processes."""
-        about = {"network": name, "seed": self.seed, "settings": plain(self.settings)}
-
-        def plainly() -> dict:
-            made = make()
-            return {**vars(made), "model": made.model.state_dict(), "passes": asdict(made.passes)}
-
-        kept = self.memory.recall_tensors(about, plainly)
-        model = self._network(self.seed)
-        model.load_state_dict(kept["model"])
-        return Made(**{**kept, "model": model.eval(), "passes": Passes(**kept["passes"])})
-
-    def fit(self, setting: Mapping[str, float], *, seed: int | None = None) -> Made:
-        """A network trained with one setting."""
-        s, seed = self.settings, self.seed if seed is None else seed
-        model = self._network(seed)
-        method, terms = method_of(setting, s.eps)
-        report = training.train(
-            model, self.splits.train, method, terms=terms, updates=s.updates, batch_size=s.batch_size,
-            lr=setting["lr"], weight_decay=setting.get("weight_decay", s.weight_decay), seed=seed, progress=False,
-        )  # fmt: skip
-        return Made(model.eval(), dict(setting), report.passes, report.updates, report.seconds)
-
-    def attacked(self, model: nn.Module, part: Part, attacks: dict[str, Attack]) -> RobustAccuracy:
-        """A part under attacks, with the seed's random numbers."""
-        return robust_accuracy(model, part, attacks, seed=mix_seed(self.seed, _ATTACK), progress=False)
-
-    def _network(self, seed: int) -> Classifier:
-        s = self.settings
-        shape = {"n_classes": s.n_classes, "in_channels": self.splits.test.x.shape[1]}
-        return build(s.model, seed=seed, **shape, **s.model_options).to(self.device)
-
-    def _choose(self, arm: str) -> Made:
-        """The best of an arm's trials: by accuracy for ordinary training, else by accuracy under the weak attack."""
-        best, trials = None, []
-        for setting in settings_tried(arm, self.settings):
-            try:
-                made = self.fit(setting)
-                score = self._score(arm, made.model)
-            except NonFiniteOutput:
-                trials.append({**setting, "validation": -1.0, "diverged": True})
-                continue
-            trials.append({**setting, "validation": score, "diverged": False})
-            if best is None or score > best[0]:
-                best = score, made
-        if best is None:
-            raise NonFiniteOutput(f"{arm} diverged with every setting: add milder ones to the profile")
-        best[1].trials = trials
-        return best[1]
-
-    def _score(self, arm: str, model: nn.Module) -> float:
-        validation = self.splits.validation
-        if arm == "natural":
-            return accuracy(model, validation)
-        return self.attacked(model, validation, weak_attack(self.settings.eps)).robust_accuracy
-
-
-def _validation(made: Made) -> float:
-    return max((trial["validation"] for trial in made.trials), default=0.0)
-
-
-def run_cell(arm: str, seed: int, config: dict) -> dict:
-    """Make and judge one arm with one seed; returns the record of the cell."""
-    settings = REGULARIZATION_ON_SCENES if config["on_scenes"] else REGULARIZATION[config["profile"]]
-    started, world = time.monotonic(), World(seed, settings)
-    made, test = world.made(arm), world.test
+def make_and_judge(world: World) -> dict:
+    """Train as the arm says and attack it in every way; returns the record of the cell."""
+    s, test = world.settings, world.test
+    made = world.made(s.grids, by=s.by)
     under, budget = _ladder(made.model, world)
-    transferred = _transferred(made.model, world)
     scales, curves = _scales(made.model, world)
     linear, values = _linear(made.model, world)
+    outcomes = {**under, "transfer": _transferred(made.model, world), **scales}
     return {
-        "arm": arm,
-        "seed": seed,
         "group": world.group,
         "n": len(test),
-        "outcomes": {**{k: v.tolist() for k, v in {**under, **transferred, **scales}.items()}},
+        "outcomes": {name: column.tolist() for name, column in outcomes.items()},
         "values": {name: [round(v, 6) for v in column.tolist()] for name, column in values.items()},
-        "scalars": {
-            "updates": made.updates,
-            "passes": made.passes.backward,
-            "passes_per_update": made.passes.backward / made.updates,
-            "train_seconds": made.seconds,
-            **linear,
-        },
+        "scalars": {**training_numbers(made.updates, made.passes, made.seconds), **linear},
         "curves": curves,
         "budget": {"train": asdict(made.passes), **budget},
         "chosen": made.setting,
         "trials": made.trials,
-        "seconds": time.monotonic() - started,
     }
 
 
@@ -270,20 +125,19 @@ def _ladder(model: nn.Module, world: World) -> tuple[dict[str, Tensor], dict[str
         "worst": strong_attacks(s.eps, steps=s.strong_steps, restarts=s.strong_restarts, queries=s.queries),
     }
     found = {name: world.attacked(model, test, attacks) for name, attacks in rungs.items()}
-    costs = {a.name: {"attacked": a.attacked, **asdict(a.passes)} for r in found.values() for a in r.attacks}
-    return {"N": found["R"].correct, **{name: result.worst for name, result in found.items()}}, costs
+    return {"N": found["R"].correct, **{name: one.worst for name, one in found.items()}}, costs(*found.values())
 
 
-def _transferred(model: nn.Module, world: World) -> dict[str, Tensor]:
+def _transferred(model: nn.Module, world: World) -> Tensor:
     """Which images survive examples made on the natural twin: PGD on the margin with the strong number of steps."""
     s, test = world.settings, world.test
-    random = ImageRandom(mix_seed(world.seed, _ATTACK), test.ids)
+    random = ImageRandom(world.stream(_ATTACK), test.ids)
     x_adv = pgd(
-        world.twin(), test.x, test.y, eps=s.eps, steps=s.strong_steps, step_size=s.eps / 4, loss="margin",
+        world.twin(s.ordinary), test.x, test.y, eps=s.eps, steps=s.strong_steps, step_size=s.eps / 4, loss="margin",
         generator=random,
     )  # fmt: skip
     with evaluating(model), torch.no_grad():
-        return {"transfer": (model(x_adv).argmax(dim=1) == test.y) & (model(test.x).argmax(dim=1) == test.y)}
+        return (model(x_adv).argmax(dim=1) == test.y) & (model(test.x).argmax(dim=1) == test.y)
 
 
 def _scales(model: nn.Module, world: World) -> tuple[dict[str, Tensor], dict[str, list]]:
@@ -311,7 +165,7 @@ def _linear(model: nn.Module, world: World) -> tuple[dict[str, float], dict[str,
     """The first-order margin and its two parts, and where PGD on the margin really succeeds."""
     s, test = world.settings, world.test
     found = first_order(model, test.x, test.y)
-    random = ImageRandom(mix_seed(world.seed, _DISTANCE), test.ids)
+    random = ImageRandom(world.stream(_DISTANCE), test.ids)
     distance = smallest_eps(model, test.x, test.y, s.radii, generator=random)
     margin = found.margin.clamp_max(_LARGEST)
     values = {
@@ -323,26 +177,41 @@ def _linear(model: nn.Module, world: World) -> tuple[dict[str, float], dict[str,
     return {"first_order": margin.median().item()}, values
 
 
-def _experiment(arena: str) -> Experiment:
-    on_scenes = arena == "scenes"
-    s = REGULARIZATION_ON_SCENES if on_scenes else REGULARIZATION["record"]
-    arms = ARMS_ON_SCENES if on_scenes else ARMS
-    return Experiment(
-        name="regularization",
-        arena=arena,
-        config={"profile": "record", "on_scenes": on_scenes, **plain(s)},
-        data_hashes=lambda: {s.data: DISTRIBUTIONS[s.data].data_hash()} if on_scenes else {DIGITS: digits_hash()},
-        cells=tuple((arm, seed) for seed in s.seeds for arm in arms),
-        run=run_cell,
-        expected_seconds=partial(_expected_seconds, on_scenes),
+def arms_on_digits(s: Regularization) -> tuple[Arm, ...]:
+    """Every way to train with its trials, and the better of smoothing and squeezing with noise."""
+    tried = {name: settings_tried(way, s) for name, way in WAYS.items()}
+    best = {"grids": [tried[name] for name in BEST], "by": "weak"}
+    title = "the better of smoothing and squeezing, with noise"
+    return (
+        *(
+            _arm(name, way.title, s, DIGITS, tried["natural"], look=way.look, grids=[tried[name]], by=_judge_of(name))
+            for name, way in WAYS.items()
+        ),
+        _arm("best+noise", title, s, DIGITS, tried["natural"], **best),
     )
 
 
-def _expected_seconds(on_scenes: bool, arm: str) -> float:
-    """On one core, roughly."""
-    if on_scenes:
-        return 1800 if arm == "pgd-7" else 900
-    return 600 if arm == "pgd-7" else 150
+def arms_on_scenes(s: Regularization) -> tuple[Arm, ...]:
+    """The ways of the chapter's claims, each with one setting."""
+    single = {name: [one_setting(WAYS[name], s)] for name in ("natural", "noise", *BEST, "pgd-7")}
+    return tuple(
+        _arm(name, way.title, s, s.data, single["natural"], look=way.look, grids=[single[name]], by=_judge_of(name))
+        for name, way in WAYS.items() if name in single
+    )  # fmt: skip
 
 
-EXPERIMENTS = {"digits": _experiment("digits"), "scenes": _experiment("scenes")}
+def _judge_of(name: str) -> str:
+    return "accuracy" if name == "natural" else "weak"
+
+
+def _arm(
+    name: str, title: str, s: Regularization, data: str, ordinary: list[Setting], look: Look | None = None, **own: Any
+) -> Arm:
+    settings = pick(s, *TRAINING, *_JUDGED, ordinary=ordinary, **own)
+    return Arm(name, title, World, make_and_judge, settings, s.seeds, data=(data,), look=look)
+
+
+EXPERIMENTS = {
+    "digits": Experiment("regularization", "digits", arms_on_digits(REGULARIZATION["record"])),
+    "scenes": Experiment("regularization", "scenes", arms_on_scenes(REGULARIZATION_ON_SCENES)),
+}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from thesis_kit.chapters.regularization.arms import WAYS
 from thesis_kit.evaluation import MaskingReport, Surface
 from thesis_kit.ledger.results import Result
 from thesis_kit.ledger.statistics import items_interval
@@ -15,28 +16,8 @@ from thesis_kit.show.library import Figure
 from thesis_kit.show.players import Slider, slider
 from thesis_kit.show.tables import table
 
-NAMES = {
-    "natural": "ordinary training",
-    "noise": "noise",
-    "ls": "label smoothing",
-    "lsq": "logit squeezing",
-    "ls+noise": "smoothing + noise",
-    "lsq+noise": "squeezing + noise",
-    "similarity+noise": "similarity (ours) + noise",
-    "pairing+noise": "logit pairing + noise",
-    "pgd-7": "PGD-7 training",
-}
-_LOOK = {
-    "natural": ("gray", "s"),
-    "noise": ("sky", "v"),
-    "ls": ("purple", "<"),
-    "lsq": ("green", ">"),
-    "ls+noise": ("vermilion", "^"),
-    "lsq+noise": ("orange", "o"),
-    "similarity+noise": ("purple", "P"),
-    "pairing+noise": ("green", "X"),
-    "pgd-7": ("blue", "D"),
-}
+NAMES = {name: way.look.name or way.title for name, way in WAYS.items()}
+_LOOK = {name: (way.look.color, way.look.marker) for name, way in WAYS.items()}
 
 
 def strength_slider(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from thesis_kit.chapters.live import live
-from thesis_kit.chapters.regularization.arms import CHOSEN, World
+from thesis_kit.chapters.regularization.arms import WAYS, one_setting
+from thesis_kit.chapters.regularization.world import World
 from thesis_kit.checks import choose
 from thesis_kit.models import Classifier, zoo
 from thesis_kit.session import Session
@@ -14,7 +14,8 @@ _MEMBERS = {"natural": "cnn-digits-natural", "lsq+noise": "cnn-digits-squeezed",
 def regularized_network(session: Session, arm: str) -> Classifier:
     """A network trained as an arm says ("natural", "lsq+noise", "pgd-7"), with one setting and no trial, in evaluation
     mode, on the session's device."""
-    choose(arm, CHOSEN, "arm of chapter 3")
+    way = choose(arm, WAYS, "arm of chapter 3")
     if session.profile == "small" and arm in _MEMBERS:
         return zoo.load(_MEMBERS[arm]).to(session.device).eval()
-    return live(World, "regularization", session).made(arm).model
+    world = World.live(session, "regularization")
+    return world.made([[one_setting(way, world.settings)]], by="accuracy").model

@@ -1,0 +1,185 @@
+"""Every chapter's arms in miniature: the recorded arms with settings so small that all of them run in seconds.
+
+A miniature is recorded by the runner itself, once for all test processes, and read back as any recording is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+import torch
+
+from thesis_kit.attacks.shadow import ShadowConstants
+from thesis_kit.chapters import world as shared
+from thesis_kit.chapters.certificates import arms as certificates
+from thesis_kit.chapters.certificates.settings import CERTIFICATES
+from thesis_kit.chapters.defenses import arms as defenses
+from thesis_kit.chapters.defenses import transfer_arms
+from thesis_kit.chapters.defenses.settings import DEFENSES, TRANSFER
+from thesis_kit.chapters.inversion import arms as inversion
+from thesis_kit.chapters.inversion.settings import INVERSION
+from thesis_kit.chapters.regularization import arms as regularization
+from thesis_kit.chapters.regularization.settings import REGULARIZATION, REGULARIZATION_ON_SCENES
+from thesis_kit.data import digits, load
+from thesis_kit.ledger.arm import Experiment
+from thesis_kit.ledger.cells import unpack
+from thesis_kit.ledger.memory import FOLDER_VARIABLE
+from thesis_kit.ledger.results import Result, load_result
+from thesis_kit.ledger.runner import run_experiment
+from thesis_kit.models import anatomy, zoo
+from thesis_kit.zookeeping import making
+from thesis_kit.zookeeping.recipes import RECIPES, Recipe
+
+
+def scenes(settings, n_train=None, n_validation=8, n_test=40):
+    """A task with few small scenes."""
+    options = {"size": 16, "n_train": n_train, "n_validation": n_validation, "n_test": n_test}
+    return replace(settings, data_options=MappingProxyType(options))
+
+
+NARROW = MappingProxyType({"width": 4})
+FEW = ShadowConstants(steps=3, draws=4)
+
+TINY_DEFENSES = replace(
+    DEFENSES["record"], model_options=NARROW, updates=24, enlarged_updates=24, enlarged_size=10, seeds=(0,),
+    enlarged_seeds=(0,), learning_rates=(0.05, 0.2), queries=4, strong_steps=2, strong_restarts=1,
+)  # fmt: skip
+_T = TRANSFER["record"]
+TINY_TRANSFER = replace(
+    _T, source=scenes(_T.source, None, 96, 24), target=scenes(_T.target, 320, 96, 24),
+    moved_source=scenes(_T.moved_source, None, 96, 24), moved_target=scenes(_T.moved_target, 320, 96, 24),
+    batch_size=32, source_updates=16, model_options=NARROW, penalties=(1e-2, 1e-1), depth_updates=3, distill_updates=3,
+    strengths=(0.1, 10.0), few_trials=((8, 0.02), (8, 0.05)), per_class=(5, 25), seeds=(0,),
+)  # fmt: skip
+_C = CERTIFICATES["record"]
+TINY_CERTIFICATES = replace(
+    _C, task=scenes(_C.task), model_options=NARROW, updates=60, batch_size=32, n=100, n_choose=60, n_select=60,
+    constants=FEW, final=FEW, noise_steps=2, noise_draws=4, inside_steps=3, inside_restarts=1, sizes=(60, 100),
+    sigmas=(0.12, 0.25), block=20, images=4, images_all=6, images_few=2,
+    interval_options=MappingProxyType({"width": 4, "size": 16}), interval_updates=8, interval_images=5,
+    interval_constants=FEW, interval_eps=(2 / 255,), seeds=(0, 1),
+)  # fmt: skip
+TINY_REGULARIZATION = replace(
+    REGULARIZATION["record"], model_options=NARROW, updates=12, batch_size=32, learning_rates=(0.05, 0.1),
+    weight_decays=(0.0, 5e-4), robust_weight_decays=(5e-4,), step_sizes=(0.25,), alphas=(0.1, 0.5), betas=(0.01, 0.05),
+    similarities=(0.1,), pairings=(0.3,), sigmas=(0.2, 0.4), temperatures=(0.01, 1.0), radii=(0.05, 0.15),
+    strong_steps=2, strong_restarts=2, queries=3, images=24, seeds=(0,),
+)  # fmt: skip
+TINY_ON_SCENES = replace(
+    REGULARIZATION_ON_SCENES, model_options=NARROW, updates=2, batch_size=8,
+    data_options=MappingProxyType({"size": 16, "n_train": None, "n_validation": 8, "n_test": 20}),
+    temperatures=(0.01, 1.0), radii=(0.01, 0.1), strong_steps=2, strong_restarts=2, queries=3, images=10, seeds=(0,),
+)  # fmt: skip
+_I = INVERSION["record"]
+MEMBERS = ("resnet", "vit", "mixer", "convnext", "deit", "robust", "resnet-plain", "vit-plain", "mixer-plain")
+TINY_INVERSION = replace(
+    _I, task=replace(_I.task, data_options=MappingProxyType({**_I.task.data_options, "size": 16, "n_test": 200})),
+    size=16, classes=(0, 1, 2), members=MappingProxyType({name: f"tiny-{name}" for name in MEMBERS}),
+    verifiers=MappingProxyType({"natural": "tiny-verifier", "robust": "tiny-verifier-pgd"}), steps=1, copies=2,
+    ensembles=(1, 2, 32), few_seeds=MappingProxyType({"published": 1}), tvs=(0.01, 1.0), trial_lrs=(0.1,),
+    trial_tvs=(0.01, 1.0), trial_norms=(1e-5, 1e-2), trial_batchnorms=(0.01, 1.0), pictured=(0, 2), each=2,
+    each_trial=1, seeds=(0, 1),
+)  # fmt: skip
+
+
+def _with(module, name, value, make):
+    """What ``make`` returns while a constant of a module has another value."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, name, value)
+        return make()
+
+
+@cache
+def experiments() -> dict[str, Experiment]:
+    """The miniatures by the names of the recordings they are of."""
+    published = {"scripts": ShadowConstants(steps=5, draws=6)}
+    few = _with(certificates, "PUBLISHED", published, lambda: certificates.arms(TINY_CERTIFICATES))
+    short = _with(inversion, "PUBLISHED", {"steps": 3, "lr": 0.01}, lambda: inversion.arms(TINY_INVERSION))
+    found = [
+        Experiment("certificates", "scenes", few),
+        Experiment("defenses", "digits", defenses.arms(TINY_DEFENSES)),
+        Experiment("defenses", "scenes", transfer_arms.arms(TINY_TRANSFER)),
+        Experiment("inversion", "scenes", short),
+        Experiment("regularization", "digits", regularization.arms_on_digits(TINY_REGULARIZATION)),
+        Experiment("regularization", "scenes", regularization.arms_on_scenes(TINY_ON_SCENES)),
+    ]
+    return {experiment.id: experiment for experiment in found}
+
+
+NAMES = [*experiments()]
+
+
+def few_digits(seed):
+    splits = digits(seed)
+    return type(splits)(splits.train[:300], splits.validation[:30], splits.test[:40])
+
+
+def tiny_recipe(name: str, seed: int) -> Recipe:
+    """Four updates of a small network on scenes."""
+    kinds = {"resnet": ("small_resnet", {"width": 4}), "cnn": ("small_cnn", {"width": 4})}
+    mixer = ("small_mixer", {"size": 16, "patch": 4, "width": 16, "depth": 1})
+    kinds |= dict.fromkeys(("vit", "mixer", "deit"), mixer)
+    architecture, options = kinds.get(name.split("-")[1], kinds["cnn"])
+    data = {"size": 16, "n_train": 40, "n_validation": 1, "n_test": 8}
+    return Recipe(
+        title="A tiny network.", data="scenes.v1", data_options=data, architecture=architecture, options=options,
+        method="natural", updates=4, lr=0.05, eps=(), batch_size=8, seed=seed,
+    )  # fmt: skip
+
+
+def opinionated(load_member, images):
+    """``zoo.load`` with verifiers that answer one of the three inverted classes, now this and now that."""
+
+    def loaded(name, **knobs):
+        model = load_member(name, **knobs)
+        if "verifier" in name:
+            with torch.no_grad():
+                bias = anatomy.head(model).bias
+                bias -= model(images).mean(dim=0)
+                bias[:3] += 100
+        return model
+
+    return loaded
+
+
+@contextlib.contextmanager
+def surroundings(name: str, folder: Path) -> Iterator[Experiment]:
+    """The miniature of a recording, with what it needs around it: shared work in ``folder``, few data, a tiny zoo."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FOLDER_VARIABLE, str(folder / "runs"))
+        if name == "defenses.digits":
+            patch.setattr(defenses, "digits", few_digits)
+        if name == "inversion.scenes":
+            members = folder / "zoo"
+            patch.setattr(making, "CHECKPOINTS", folder / "checkpoints")
+            for seed, member in enumerate([*TINY_INVERSION.members.values(), *TINY_INVERSION.verifiers.values()]):
+                patch.setitem(RECIPES, member, tiny_recipe(member, seed))
+                making.make(member, folder=members, device="cpu")
+            patch.setattr(zoo, "FOLDER", members)
+            splits = cache(lambda seed: load("scenes.v1", seed, **TINY_INVERSION.task.data_options))
+            patch.setattr(zoo, "load", opinionated(zoo.load, splits(0).test.x))
+            patch.setattr(shared, "load", lambda data, seed, **options: splits(seed))
+        yield experiments()[name]
+
+
+def recorded(name: str, folder: Path) -> Result:
+    """All cells of a miniature, recorded by the runner in this process."""
+    with surroundings(name, folder) as experiment, ThreadPoolExecutor(1) as pool:
+        run_experiment(experiment, folder=folder / "results", executor=pool)
+        return load_result(name, folder / "results", experiment)
+
+
+def plainly(result: Result) -> dict[tuple[str, int], dict]:
+    """Cells by arm and seed, outcomes as lists of 0 and 1."""
+    return {
+        (arm, seed): {**cell, "outcomes": {m: unpack(bits, cell["n"]).tolist() for m, bits in cell["outcomes"].items()}}
+        for arm, cells in result.cells.items()
+        for seed, cell in cells.items()
+    }

@@ -1,0 +1,42 @@
+"""Names and counts that a function may be given; nothing here needs tensors, so looking things up starts at once."""
+
+from __future__ import annotations
+
+import difflib
+import numbers
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class UnknownName(ValueError):
+    """A name that nothing is registered under; the message offers the nearest names."""
+
+
+_SHOWN = 8  # of very many names
+_LISTED_BY = {
+    "claim": "`thesis-kit claims list`", "model": "`thesis-kit zoo list` and timm.list_models()",
+    "zoo model": "`thesis-kit zoo list`", "zoo recipe": "`thesis-kit zoo list`", "layer": "model.named_modules()",
+}  # fmt: skip
+
+
+def choose(name: str, known: Mapping[str, Any] | Iterable[str], kind: str) -> Any:
+    """Return ``known[name]`` (or ``name`` itself from a plain list), or say which names are near it."""
+    if name in (names := list(known)):
+        return known[name] if isinstance(known, Mapping) else name
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    raise UnknownName(f"unknown {kind} {name!r}: {_offer(near, names, kind)}")
+
+
+def _offer(near: list[str], names: list[str], kind: str) -> str:
+    """Names near the one asked for, else all, or the first few of very many and how to list them."""
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    if kind not in _LISTED_BY or len(names) <= _SHOWN:
+        return f"choose one of {', '.join(sorted(names))}"
+    return f"choose one of {', '.join(names[:_SHOWN])} and {len(names) - _SHOWN:,} more: see {_LISTED_BY[kind]}"
+
+
+def check_count(value: int, *, what: str, least: int = 1) -> None:
+    """Require a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
