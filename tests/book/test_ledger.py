@@ -12,12 +12,13 @@ from thesis_kit.ledger.statistics import Interval, Verdict
 from thesis_kit.show.claim_rows import COLORS, MEANINGS, SIGNS
 from thesis_kit.show.interval_bar import interval_bar, small_bar
 from thesis_kit.show.ledger_page import ledger_page
+from thesis_kit.show.status_page import status_page
 from thesis_kit.show.verdicts import claims_table
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [
     *sorted((ROOT / "book" / "src").glob("*.py")),
-    *sorted(path for path in (ROOT / "book").glob("*.md") if path.name != "ledger.md"),
+    *sorted(path for path in (ROOT / "book").glob("*.md") if path.name not in ("ledger.md", "status.md")),
     ROOT / "README.md",
 ]
 WORDS = "|".join(verdict.value for verdict in sorted(Verdict, key=lambda verdict: -len(verdict.value)))
@@ -44,6 +45,20 @@ def folder(monkeypatch, tmp_path):
 def test_the_page_is_in_sync():
     page = (ROOT / "book" / "ledger.md").read_text(encoding="utf-8")
     assert page == ledger_page(), "run `thesis-kit claims ledger --write`"
+
+
+def test_the_status_page_is_in_sync():
+    page = (ROOT / "book" / "status.md").read_text(encoding="utf-8")
+    assert page == status_page(), "run `thesis-kit claims status --write`"
+
+
+def test_the_status_page_counts_what_the_ledger_lists(folder):
+    page = status_page(folder)
+    table = page.partition("## Recordings")[0]
+    counted = [int(number) for number in re.findall(r">(\d+)</td>", table)]
+    assert sum(counted) == ledger_page(folder).count('<tr role="row" id="claim-')
+    assert "Defenses, digits" in page
+    assert "2026-01-01" in page
 
 
 def test_no_verdict_is_typed_in_the_claims():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 claims = typer.Typer(no_args_is_help=True, help="What the book claims, what was measured, and the verdicts.")
 
-BOOK_LEDGER, BOOK_COVER = BOOK / "ledger.md", BOOK / "index.md"
+BOOK_LEDGER, BOOK_COVER, BOOK_STATUS = BOOK / "ledger.md", BOOK / "index.md", BOOK / "status.md"
 Package = Annotated[bool, typer.Option("--package", help="Write the package's own results, as the book's makers do.")]
 Id = Annotated[str | None, typer.Argument(metavar="[ID]", help="One claim; all of them if left out.")]
 Folder = Annotated[
@@ -77,6 +77,19 @@ def cover(
         raise ValueError(f"there is no page {page} to put the cards into: run this in a checkout, or give --page")
     text = with_cards(page.read_text(encoding="utf-8"), folder)
     publish(text, page, write, check, "results say", "thesis-kit claims cover --write")
+
+
+@claims.command()
+def status(
+    write: Write = False,
+    check: Check = False,
+    page: Annotated[Path, typer.Option(help="The page; book/status.md of the checkout if left out.")] = BOOK_STATUS,
+    folder: Folder = None,
+) -> None:
+    """Print the status page, write it into the book, or check that the book's is up to date."""
+    from thesis_kit.show.status_page import status_page
+
+    publish(status_page(folder), page, write, check, "claims and results say", "thesis-kit claims status --write")
 
 
 @claims.command()

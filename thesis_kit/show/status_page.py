@@ -1,0 +1,81 @@
+"""The status page: what is measured, when, on what and at what cost, and what the chapters' claims came to."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+from thesis_kit.ledger.claims import catalog
+from thesis_kit.ledger.judging import judge_chapter
+from thesis_kit.ledger.results import Result, available, load_result
+from thesis_kit.ledger.statistics import Verdict
+from thesis_kit.show.claim_rows import SIGNS
+from thesis_kit.show.tables import table
+
+_PAGE = """# Status
+
+<!-- Written by `thesis-kit claims status --write` from the claims and the recorded results; do not edit. -->
+
+What the claims of each chapter came to in the worlds they were measured in, and how many wait for a measurement.
+[The ledger](ledger.md) has them one by one.
+
+```{{raw}} html
+{verdicts}
+```
+
+## Recordings
+
+Every recorded number of the book comes from one of these files. A run is one way to train, attack or invert with one
+seed; hours are those of one processor core.
+
+```{{raw}} html
+{recordings}
+```
+
+`thesis-kit claims run --arena ARENA` measures what is missing; `thesis-kit claims verify` measures recorded runs again
+and says whether they come out the same.
+"""
+
+
+def status_page(folder: str | os.PathLike | None = None) -> str:
+    """The page in MyST, from the results in ``folder`` (the package's own unless given)."""
+    return _PAGE.format(verdicts=_verdicts(folder), recordings=_recordings(folder))
+
+
+def _verdicts(folder: str | os.PathLike | None) -> str:
+    """A row a chapter: how many of its claims came to which verdict, a claim counted in every arena."""
+    rows = []
+    for name, about in sorted(catalog().chapters.items(), key=lambda item: item[1].number):
+        counts = Counter(judged.verdict for judged in judge_chapter(name, folder))
+        rows.append((f"{about.number} {about.title}", *(counts[verdict] or "" for verdict in Verdict)))
+    return table(rows, ("chapter", *(f"{SIGNS[verdict]} {verdict.value}" for verdict in Verdict))).html
+
+
+def _recordings(folder: str | os.PathLike | None) -> str:
+    """A row a result file."""
+    names = ("chapter and arena", "recorded", "on", "torch", "runs", "seeds", "core-hours")
+    rows = [_recording(load_result(name, folder)) for name in sorted(available(folder), key=_place)]
+    return table(rows or [("nothing yet", *[""] * (len(names) - 1))], names).html
+
+
+def _place(name: str) -> tuple[int, str]:
+    chapter, arena = name.split(".")
+    return catalog().chapters[chapter].number, arena
+
+
+def _recording(result: Result) -> tuple[str, ...]:
+    document = result.document
+    cells, machine = document["cells"], document["machine"]
+    title = catalog().chapters[document["experiment"]].title
+    seeds = len({cell["seed"] for cell in cells})
+    cost = f"{document['seconds'] / 3600:.1f}"
+    where = f"{machine['processor']}, {machine['device']}"
+    return (
+        f"{title}, {document['arena']}",
+        document["recorded"],
+        where,
+        machine["torch"],
+        str(len(cells)),
+        str(seeds),
+        cost,
+    )
