@@ -94,15 +94,14 @@ class Checkpoint:
         """
         if self.path is None:
             return
-        self._state, self._told, self._is_written = state, told, False
+        self._state, self._told, self._is_finished, self._is_written = state, told, finished, False
         if changing:
             self._copy = _copied(state, self._copy)  # interrupted here, ``state`` itself is still what it was
             self._state = self._copy
-        self._is_finished = finished
         if finished or time.monotonic() - self._written_at >= self._every:
             self._write(finished)
 
-    def _write(self, finished: bool = False) -> None:
+    def _write(self, finished: bool) -> None:
         said = {"settings": self.settings, "told": self._told, "finished": finished,
                 "state": self._pack(self._state)}  # fmt: skip
         write_tensors(self.path, {"kind": self.kind, "format": _FORMAT, **said})
@@ -112,7 +111,7 @@ class Checkpoint:
         """Write the place reached last, if the file does not have it, and say what is kept."""
         try:
             if self._state is not None and not self._is_written:
-                self._write()
+                self._write(self._is_finished)
         except (OSError, ValueError) as error:
             note(stop, f"{self.path} does not hold what was done last: {error}")
             return

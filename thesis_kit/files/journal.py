@@ -129,6 +129,15 @@ class Journal:
             OtherRun: its records belong to something else. DamagedFile: a line is not what was written.
         """
         try:
+            self._take_in()
+        except DamagedFile:
+            if self._read == (0, 0, 0):
+                raise
+            self._read = (0, 0, 0)  # perhaps it was written anew meanwhile, in the place on disk of the old one
+            self._take_in()
+
+    def _take_in(self) -> None:
+        try:
             with open(self.path, "rb") as file:
                 inode = os.fstat(file.fileno()).st_ino
                 place, lines = self._read[1:] if self._read[0] == inode else (0, 0)
@@ -156,6 +165,7 @@ class Journal:
         raise DamagedFile(
             f"{self.path}, line 1: this is not the first line of a {self.what}: name another file, or delete this one"
         )
+
 
 def _line(record: dict) -> bytes:
     return canonical([record, digest(record)[:16]]) + b"\n"

@@ -23,7 +23,6 @@ _TURN = 10.0  # seconds that a file is waited for which another process is writi
 _PART = re.compile(r"[0-9a-f-]+\.part")
 
 
-
 @contextlib.contextmanager
 def only_writer(*paths: str | os.PathLike, wait: bool | float = False) -> Iterator[None]:
     """Keep files to oneself for the length of the block; several are taken in one order, so that nobody is stuck.
@@ -107,11 +106,11 @@ def _replace_all(files: dict[Path, bytes]) -> None:
     """First the plan, then the new files beside the old, then the word to go, then the renames."""
     first = next(iter(files))
     plan = beside(first, "together")
-    steps = [[str(_temporary(path, "new")), str(path)] for path in files]
+    steps = [(_temporary(path, "new"), path) for path in files]
     try:
         _write_plan(plan, steps, go=False)
         for (part, path), data in zip(steps, files.values(), strict=True):
-            _write(Path(part), data, like=Path(path))
+            _write(part, data, like=path)
         _write_plan(plan, steps, go=True)
     except BaseException as error:
         _remove(plan)
@@ -122,32 +121,34 @@ def _replace_all(files: dict[Path, bytes]) -> None:
     _carry_out(plan, steps)
 
 
-def _carry_out(plan: Path, steps: list[list[str]]) -> None:
+def _carry_out(plan: Path, steps: list[tuple[Path, Path]]) -> None:
     """Rename what is not renamed yet."""
     for number, (part, path) in enumerate(steps):
         try:
-            if Path(part).exists():
+            if part.exists():
                 os.replace(part, path)
         except OSError as error:
-            done = ", ".join(Path(name).name for _, name in steps[:number]) or "nothing"
+            done = ", ".join(name.name for _, name in steps[:number]) or "nothing"
             raise WriteFailed(
-                cannot(Path(path), error, f"{done} is new already, and the next run puts the rest in place")
+                cannot(path, error, f"{done} is new already, and the next run puts the rest in place")
             ) from error
-    for folder in {Path(path).parent for _, path in steps}:
+    for folder in {path.parent for _, path in steps}:
         _sync_folder(folder)
     _remove(plan)
 
 
-def _give_up(plan: Path, steps: list[list[str]]) -> None:
+def _give_up(plan: Path, steps: list[tuple[Path, Path]]) -> None:
     for part, _ in steps:
-        _remove(Path(part))
+        _remove(part)
     _remove(plan)
 
 
-def _write_plan(plan: Path, steps: list[list[str]], *, go: bool) -> None:
+def _write_plan(plan: Path, steps: list[tuple[Path, Path]], *, go: bool) -> None:
+    """The plan names files from where it lies, so that it holds in a folder that was moved or copied too."""
     part = plan.with_name(f"{plan.name}.part")
+    names = [[os.path.relpath(path, plan.parent) for path in step] for step in steps]
     try:
-        _write(part, seal(json.dumps({"go": go, "steps": steps}).encode()), like=plan)
+        _write(part, seal(json.dumps({"go": go, "steps": names}).encode()), like=plan)
         os.replace(part, plan)
     finally:
         _remove(part)
@@ -184,10 +185,8 @@ def _resume(plan: Path) -> None:
     except DamagedFile:
         _remove(plan)
         return
-    if kept["go"]:
-        _carry_out(plan, kept["steps"])
-    else:
-        _give_up(plan, kept["steps"])
+    steps = [(plan.parent / part, plan.parent / path) for part, path in kept["steps"]]
+    _carry_out(plan, steps) if kept["go"] else _give_up(plan, steps)
 
 
 def _temporary(path: Path, ending: str = "part") -> Path:
