@@ -545,8 +545,8 @@ transfer_figures.accuracy_table(inherited, ROUTES)
 # %% [markdown]
 # Distilled features are about as robust as frozen ones, and the network reads the target better; fine-tuning without the
 # pull gives away a good part of the robustness, though not all of it in these few updates. (Our rule also asks that
-# distillation lose no more than two points of robustness. No loss is seen, but four seeds leave room for one, and the
-# verdict says so.) The pull can be too strong: at the largest $\lambda$ the features do not come to rest, for the gradient of
+# distillation lose no more than two points of robustness. No loss is seen, and the interval of four seeds leaves
+# room for little more than one.) The pull can be too strong: at the largest $\lambda$ the features do not come to rest, for the gradient of
 # an $\ell_1$ distance does not fade as they come near.
 #
 # ### Few images
@@ -575,8 +575,9 @@ transfer_figures.low_data_figure(
 # A verdict is computed, never typed. Each claim is a rule: one or more differences, each with a threshold fixed in
 # advance, measured on the same test images. It *holds* if the whole interval lies at or above the threshold, *holds in direction*
 # if it lies wholly above zero but not wholly above the threshold, *does not hold here* if it lies below the threshold and not
-# wholly above zero, and is *inconclusive* otherwise. (A rule that tolerates a small loss also wants a narrow interval; the
-# [ledger](ledger.md) says how narrow.)
+# wholly above zero, and is *inconclusive* otherwise. A rule that tolerates a loss has its threshold below zero. Where a row asks for
+# it, two are *the same* if the whole interval lies close enough to zero. A rule of several parts shows a verdict for each, and the
+# row says in how many of them it holds.
 #
 # :::{admonition} How to read the cards
 # :class: tip

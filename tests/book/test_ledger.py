@@ -8,6 +8,7 @@ import pytest
 
 from thesis_kit.ledger.cells import arm_file, read_rows, write_rows
 from thesis_kit.ledger.claims import catalog, claim_files
+from thesis_kit.ledger.judging import judge_chapter
 from thesis_kit.ledger.statistics import Interval, Verdict
 from thesis_kit.show.claim_rows import COLORS, MEANINGS, SIGNS
 from thesis_kit.show.interval_bar import interval_bar, small_bar
@@ -21,7 +22,9 @@ SOURCES = [
     *sorted(path for path in (ROOT / "book").glob("*.md") if path.name not in ("ledger.md", "status.md")),
     ROOT / "README.md",
 ]
-WORDS = "|".join(verdict.value for verdict in sorted(Verdict, key=lambda verdict: -len(verdict.value)))
+WORDS = "|".join(  # "the same" is said of much else
+    verdict.value for verdict in sorted(Verdict, key=lambda one: -len(one.value)) if verdict is not Verdict.SAME
+)
 
 
 @pytest.fixture
@@ -200,11 +203,38 @@ def test_the_page_is_whole(folder):
 @pytest.mark.parametrize("value", [-30.0, -1.0, 0.0, 12.0, 40.0])
 @pytest.mark.parametrize("threshold", [-3.0, 0.0, 20.0])
 def test_a_small_bar_stays_inside_its_cell(value, threshold):
-    drawn = small_bar(Interval(value, value - 4, value + 4, 100, 5, "x"), threshold, points=True)
+    drawn = small_bar(Interval(value, value - 4, value + 4, 100, 5, "x"), (threshold,), points=True)
     said = f"Value {value:g} points, interval {value - 4:g} to".replace("-", "−")
     assert f'aria-label="{said}' in drawn
     assert all(0 <= float(x) <= 132 for x in re.findall(r'd="M([\d.-]+)', drawn))
     assert drawn.count("stroke-dasharray") == (threshold != 0)
+
+
+def test_a_small_bar_shows_both_ends_of_sameness():
+    drawn = small_bar(Interval(1.0, -2.0, 4.0, 100, 5, "x"), (-5.0, 5.0), points=True)
+    assert 'interval −2 to 4, thresholds −5 and 5"' in drawn
+    assert drawn.count("stroke-dasharray") == 2
+
+
+def test_every_part_shows_its_verdict_and_the_row_says_how_many_hold():
+    """Of the recorded results: every row of several parts that do not all hold."""
+    page, split = ledger_page(), 0
+    for chapter in catalog().chapters:
+        for one in judge_chapter(chapter):
+            if not one.parts or one.arena != one.claim.arena:
+                continue
+            row, split = row_of(page, f"claim-{one.claim.id}"), split + 1
+            assert f"<small>{one.parts}</small>" in row, one.claim.id
+            shown = re.findall(r'<div class="tk-part"><span style="[^"]*" title="([^"]*)">', row)
+            assert shown == [finding.verdict.value for finding in one.findings]
+    assert split >= 5
+
+
+def test_a_promised_probability_says_its_rule():
+    row = row_of(ledger_page(), "claim-sound-smoothing")
+    assert "asked: 0.999, unless a test refutes it" in row
+    assert "0 of 120 trials failed where 0.1% may; exact binomial test" in row
+    assert "asked: at least" not in row
 
 
 def test_lines_and_table_where_there_is_no_html(folder):

@@ -3,14 +3,16 @@
 import copy
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from thesis_kit.chapters.inversion.usable import usable_weights
 from thesis_kit.ledger.cells import arm_file
-from thesis_kit.ledger.claims import catalog, claim_files, read_catalog
+from thesis_kit.ledger.claims import LATE, catalog, claim_files, read_catalog
 from thesis_kit.ledger.judging import Finding, difference, judge_chapter, judge_claim, measure_contrast
 from thesis_kit.ledger.multiplicity import contrasts, fragile
 from thesis_kit.ledger.pinned import Pinned, pin
@@ -18,6 +20,7 @@ from thesis_kit.ledger.registry import titles
 from thesis_kit.ledger.results import Result, load_result
 from thesis_kit.ledger.rules import BadClaims, parse_contrast, parse_expression
 from thesis_kit.ledger.statistics import (
+    BY_BLOCKS,
     BY_IMAGES,
     BY_SEEDS,
     CLOPPER_PEARSON,
@@ -119,6 +122,12 @@ def put(key, value):
         (put("rule", []), "needs a list of at least one contrast"),
         (put("rule", "R(free-8) >= 20 points"), "needs a list of at least one contrast"),
         (put("plan", ["something"]), "has a plan and rule: a plan stands in place of them"),
+        (put("rule", ["R(free-8) within 5 points"]), "for a difference only"),
+        (put("rule", ["R(free-8) - 0.8*R(natural) >= 0 points or within 5"]), "for a difference only"),
+        (put("rule", ["R(free-8) - R(natural) within 0 points"]), "for a difference only"),
+        (put("rule", ["R(free-8) - R(natural) within 5 points or within 3"]), "should look like"),
+        (put("scope", "networks"), "unknown scope of claim free-robust 'networks': did you mean network"),
+        (put("late", "rules"), "unknown value of late in claim free-robust 'rules': did you mean rule"),
         (put("conditions", ["passes(free-8)"]), "should compare two sides"),
         (put("report", {"x": "R(free-8"}), "a report of claim free-robust cannot be read"),
         (lambda data, row: row["paper"].__setitem__("status", "sure"), "unknown status of claim free-robust 'sure'"),
@@ -158,7 +167,7 @@ def test_a_mistake_in_the_file_is_one_sentence(change, sentence):
         ("report", {"x": None}, "report of claim free-robust must be a table of names and texts"),
         ("paper", None, "paper of claim free-robust must be a table of keys and values, got NoneType"),
         ("paper", "a paper", "paper of claim free-robust must be a table of keys and values, got str"),
-        ("late", "yes", "late of claim free-robust must be true or false, got 'yes'"),
+        ("late", True, "late of claim free-robust must be text"),
         ("not_run", True, "not_run of claim free-robust must be text"),
         ("interval", None, "interval of claim free-robust must be text"),
         ("origin", {}, "origin of claim free-robust must be text"),
@@ -281,6 +290,30 @@ def test_thresholds_and_units():
     assert (plain.threshold, plain.points, plain.kind) == (0.35, False, "scalars")
 
 
+def test_sameness_is_asked_alone_or_beside_a_threshold():
+    alone = parse_contrast("R(a) - R(b) within 5 points", "items", "claim x")
+    assert (alone.threshold, alone.within, alone.points, alone.marks) == (None, 5.0, True, (-5.0, 5.0))
+    for text in ("v(a) - v(b) >= 0 or within 0.05", "v(a) - v(b) >= 0, or within 0.05"):
+        beside = parse_contrast(text, "images", "claim x")
+        assert (beside.threshold, beside.within, beside.points, beside.marks) == (0.0, 0.05, False, (0.0,))
+    points = parse_contrast("R(a) - R(b) >= -3 points or within 5 points", "items", "claim x")
+    assert (points.threshold, points.within, points.points) == (-3.0, 5.0, True)
+    assert parse_contrast("R(a) - R(b) >= 0 points", "items", "claim x").within is None
+
+
+@pytest.mark.parametrize(
+    ("text", "directed"),
+    [
+        ("R(a) - R(b) >= 20 points", True),
+        ("R(a) - 0.75*R(b) - 0.25*R(c) >= 20 points", True),
+        ("R(a) >= 20 points", False),
+        ("R(a) - 0.8*R(b) >= 20 points", False),
+    ],
+)
+def test_only_a_difference_has_a_direction(text, directed):
+    assert parse_contrast(text, "items", "claim x").directed is directed
+
+
 def test_a_claim_may_wait_with_a_plan(world):
     data = copy.deepcopy(DATA)
     first, chapter = data["chapter"]["claims"][0], data["chapter"]
@@ -303,7 +336,8 @@ def test_a_claim_may_wait_with_a_plan(world):
 def test_a_rule_that_came_late_says_so():
     late = [claim for claim in catalog().claims.values() if claim.late]
     assert late
-    assert {claim.background.partition(", ")[2] for claim in late} == {"its rule written when the outcomes were known"}
+    assert {claim.background.partition(", ")[2] for claim in late} == set(LATE.values())
+    assert {claim.chapter for claim in late if claim.late == "interval"} == {"inversion"}
     assert catalog().claims["free-robust"].background == "from the thesis"
 
 
@@ -340,7 +374,8 @@ def judged(world, rates, rule, *, n=400, **changes):
         (0.9, "0", Verdict.FAILS),
         (0.7, "0", Verdict.INCONCLUSIVE),  # the same network against itself
         (0.7, "-3", Verdict.HOLDS),
-        (0.72, "-1", Verdict.FAILS),  # wider than the margin, and wholly below it
+        (0.72, "-1", Verdict.FAILS),
+        (0.72, "-6", Verdict.HOLDS),  # a loss, and a smaller one than is tolerated
     ],
 )
 def test_every_verdict_is_reached(world, natural, threshold, verdict):
@@ -363,8 +398,123 @@ def test_several_contrasts_must_all_hold(world):
     assert judged(world, rates, [good, good]).verdict is Verdict.HOLDS
     both = judged(world, rates, [good, bad])
     assert both.verdict is Verdict.FAILS
-    assert both.reason == "part 2 of the rule: the whole interval lies below the threshold"
-    assert judged(world, rates, [bad, good, bad, bad]).reason.startswith("parts 1, 3 and 4 of the rule: ")
+    assert both.reason == (
+        "part 1 of the rule: holds, for the whole interval lies at or above the threshold; "
+        "part 2 of the rule: does not hold here, for the whole interval lies below the threshold"
+    )
+    assert both.parts == "holds in 1 of 2 parts"
+    many = judged(world, rates, [bad, good, bad, bad])
+    assert many.reason.startswith("parts 1, 3 and 4 of the rule: does not hold here, for ")
+    assert many.parts == "holds in 1 of 4 parts"
+    assert [judged(world, rates, rule).parts for rule in ([good], [bad], [good, good])] == ["", "", ""]
+
+
+def test_two_may_be_the_same(world):
+    same = judged(world, {"free-8": 0.7, "natural": 0.7}, ["R(free-8) - R(natural) within 5 points"])
+    assert (same.verdict, same.parts) == (Verdict.SAME, "")
+    apart = judged(world, {"free-8": 0.7, "natural": 0.3}, ["R(free-8) - R(natural) within 5 points"])
+    assert apart.verdict is Verdict.FAILS
+    good, alike = "R(free-8) - R(natural) >= 20 points", "R(pgd-7) - R(natural) within 5 points"
+    rates = {"free-8": 0.7, "natural": 0.3, "pgd-7": 0.3}
+    both = judged(world, rates, [good, alike])
+    assert both.verdict is Verdict.HOLDS  # each part came out as the claim has it
+    assert [finding.agrees for finding in both.findings] == [True, True]
+    beside = judged(world, rates, [good, "R(pgd-7) - R(natural) >= 0 points or within 5 points"])
+    assert (beside.verdict, beside.parts) == (Verdict.INCONCLUSIVE, "holds in 1 of 2 parts")
+    assert "part 2 of the rule: the same, for the whole interval lies within 5 of zero" in beside.reason
+
+
+def test_a_level_between_nothing_and_its_threshold_is_open_or_refuted(world):
+    assert judged(world, {"free-8": 0.7, "natural": 0.3}, ["R(free-8) >= 90 points"]).verdict is Verdict.FAILS
+    assert judged(world, {"free-8": 0.7, "natural": 0.3}, ["R(free-8) >= 71 points"]).verdict is Verdict.INCONCLUSIVE
+
+
+def of_drawings(world, cells):
+    """The same cells as drawings of four classes by one network, from other noise each seed."""
+    planned = {name: replace(world.arm(name), units=("class", "drawing")) for name in cells}
+    for seeds in cells.values():
+        for seed, cell in seeds.items():
+            cell["group"] = f"tiny/4 classes × {cell['n'] // 4}/seed {seed}"
+    return Result("defenses.digits", cells, planned)
+
+
+def test_drawings_of_one_network_are_not_seeds_of_training(world):
+    rule = ["R(free-8) - R(natural) >= 20 points"]
+    cells = world.cells({"free-8": {"R": 0.7}, "natural": {"R": 0.3}}, n=40)
+    found = judge_claim(claim_with(rule=rule, scope="network"), of_drawings(world, copy.deepcopy(cells)))
+    (finding,) = found.findings
+    assert finding.interval.kind == "bootstrap over drawings within classes"
+    assert (finding.interval.n, finding.interval.seeds, finding.interval.item) == (160, 0, "drawing")
+    trained = judge_claim(claim_with(rule=rule), of(cells))
+    assert trained.findings[0].interval.value == finding.interval.value
+    assert "(160 drawings; bootstrap over drawings within classes)" in dict(rows(found))["Measured"][0]
+    unsaid = judge_claim(claim_with(rule=rule), of_drawings(world, copy.deepcopy(cells)))
+    assert unsaid.verdict is Verdict.NOT_RUN
+    assert unsaid.reason == "a claim about a way to train cannot rest on free-8, which is of one fixed network"
+    other = judge_claim(claim_with(rule=rule, scope="network"), of(cells))
+    assert other.reason == "a claim about one fixed network cannot rest on free-8, which is of networks trained anew"
+
+
+def test_a_number_of_a_block_is_judged_by_its_drawings():
+    """How many weights can be used exists for a block of drawings: it is made again from drawings drawn again."""
+    for claim in ("pii-color", "pii-color-plain"):
+        (judged_here,) = [one for one in judge_chapter("inversion") if one.claim.id == claim]
+        (finding,) = judged_here.findings
+        arms = [arm for _, arm in finding.contrast.expression.terms]
+        recorded = [np.mean(list(judged_here.result.scalars("usable", arm).values())) for arm in arms]
+        assert finding.interval.value == recorded[0] - recorded[1]
+        assert (finding.interval.n, finding.interval.kind) == (128, "bootstrap over drawings within classes")
+        assert finding.interval.low < finding.interval.value < finding.interval.high
+
+
+def test_usable_weights_are_counted_as_they_were_recorded():
+    result = load_result("inversion.scenes")
+    for network in ("resnet", "resnet-plain"):
+        arms = [f"sweep+color@{network}", f"sweep@{network}"]
+        shares = np.array([[curve[:, 1] for curve in result.curves("V", arm).values()] for arm in arms])
+        recorded = [list(result.scalars("usable", arm).values()) for arm in arms]
+        assert usable_weights(shares[:, 0]).tolist() == [row[0] for row in recorded]
+        each = np.stack([usable_weights(shares[:, seed]) for seed in range(shares.shape[1])], axis=1)
+        assert each.tolist() == recorded
+    assert usable_weights(np.zeros((2, 3, 6))).tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_no_interval_of_one_network_is_of_trainings():
+    """In the whole ledger Student's t stands beside trainings alone."""
+    for chapter in catalog().chapters:
+        for one in judge_chapter(chapter):
+            for finding in one.findings:
+                assert finding.interval.kind != BY_BLOCKS, one.claim.id
+                assert (finding.interval.kind == BY_SEEDS) <= (one.claim.scope != "network"), one.claim.id
+
+
+def agrees(finding):
+    """Whether a part's interval and verdict are as the legend has them, said again in other words."""
+    low, high, asked, within = (
+        finding.interval.low,
+        finding.interval.high,
+        finding.contrast.threshold,
+        (finding.contrast.within),
+    )
+    if finding.contrast.kind == "trials":
+        return finding.verdict in (Verdict.HOLDS, Verdict.FAILS) and "exact binomial test" in finding.reason
+    return {
+        Verdict.HOLDS: lambda: asked is not None and low >= asked,
+        Verdict.IN_DIRECTION: lambda: finding.contrast.directed and 0 < low < asked,
+        Verdict.FAILS: lambda: high < asked and not (finding.contrast.directed and low > 0),
+        Verdict.SAME: lambda: within is not None and -within <= low and high <= within,
+        Verdict.INCONCLUSIVE: lambda: math.isinf(high) or low <= asked <= high,
+    }[finding.verdict]()
+
+
+def test_legend_and_rows_agree():
+    for chapter in catalog().chapters:
+        for one in judge_chapter(chapter):
+            assert all(agrees(finding) for finding in one.findings), one.claim.id
+            if one.findings and not one.reason.startswith("the condition"):
+                verdicts = {finding.verdict for finding in one.findings}
+                assert (one.verdict is Verdict.HOLDS) is (verdicts == {Verdict.HOLDS}), one.claim.id
+                assert (one.verdict is Verdict.FAILS) is (Verdict.FAILS in verdicts), one.claim.id
 
 
 def test_shares_of_seeds_use_newcombe(world):
@@ -535,6 +685,13 @@ def test_a_decision_near_its_threshold_is_fragile(low, high, kind, seeds, expect
     interval = Interval((low + high) / 2, low, high, 100, seeds, kind)
     contrast = parse_contrast("R(a) - R(b) >= 0 points", "items", "claim x")
     assert fragile(Finding(contrast, interval, {}, Verdict.HOLDS, "")) is expected
+
+
+@pytest.mark.parametrize(("low", "high", "expected"), [(-2.0, 2.0, False), (-4.0, 4.0, True), (0.0, 4.8, True)])
+def test_sameness_near_its_distance_is_fragile(low, high, expected):
+    interval = Interval((low + high) / 2, low, high, 100, 0, "bootstrap over drawings within classes")
+    contrast = parse_contrast("R(a) - R(b) >= 0 points or within 5", "items", "claim x")
+    assert fragile(Finding(contrast, interval, {}, Verdict.SAME, "")) is expected
 
 
 def test_contrasts_are_counted(world):

@@ -6,14 +6,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import t
 
 from thesis_kit.ledger import statistics
+from thesis_kit.ledger.resampling import (
+    blocks_interval,
+    bootstrap_interval,
+    nested_interval,
+    nested_mean,
+    nested_weights,
+)
 from thesis_kit.ledger.statistics import (
+    BY_BLOCKS,
     BY_IMAGES,
     BY_SEEDS,
     Interval,
     Verdict,
-    bootstrap_interval,
     combine,
     items_interval,
     judge,
@@ -78,12 +86,140 @@ def _means(world, *layout):
     return [value.mean() for value in world(rng, *layout, item=0.0, seed=1.0)[1]]
 
 
+# --- nested units: what one network drew, and networks of a kind
+
+DRAWINGS = ("class", "drawing")
+KIND = ("network", "class", "drawing")
+
+
+def drawn(rng, classes, each, blocks, *, network=0.0, of_class=1.0, of_drawing=1.0, truth=10.0):
+    """Numbers of drawings, block by block as seeds record them: classes differ by ``of_class`` and are the same in all
+    blocks, drawings by ``of_drawing``, and every block is another network's where ``network`` is above zero."""
+    levels = rng.normal(0, of_class, classes)
+    levels = levels - levels.mean()  # all classes are there: the truth is of just these
+    values = []
+    for _ in range(blocks):
+        noise = rng.normal(0, of_drawing, (classes, each))
+        values.append((truth + rng.normal(0, network) * (network > 0) + levels[:, None] + noise).ravel())
+    return [f"world/{classes} classes × {each}/seed {seed}" for seed in range(blocks)], values
+
+
+@pytest.mark.parametrize(
+    ("classes", "each", "blocks", "of_class", "of_drawing"),
+    [(16, 2, 4, 1.0, 1.0), (16, 2, 4, 5.0, 0.3), (4, 1, 3, 0.0, 1.0), (16, 1, 2, 1.0, 1.0)],
+)
+def test_drawings_of_one_network_cover_its_truth(classes, each, blocks, of_class, of_drawing):
+    """Also where there are two of a class, and classes differ far more than drawings do."""
+    rng, n_worlds = np.random.default_rng(1), 500
+    found = [
+        items_interval(*drawn(rng, classes, each, blocks, of_class=of_class, of_drawing=of_drawing), DRAWINGS)
+        for _ in range(n_worlds)
+    ]
+    covered = sum(one.low <= 10 <= one.high for one in found) / n_worlds
+    assert 0.92 <= covered <= 0.98
+    width = np.mean([one.half_width for one in found])
+    error, freedom = of_drawing / math.sqrt(classes * each * blocks), classes * (each * blocks - 1)
+    assert width == pytest.approx(float(t.ppf(0.975, freedom)) * error, rel=0.08)
+
+
+def test_a_difference_that_is_not_there_is_seldom_found():
+    """Type I errors of a rule with threshold zero: about one in forty on either side."""
+    rng, n_worlds = np.random.default_rng(2), 600
+    verdicts = [judge(items_interval(*drawn(rng, 16, 2, 4, truth=0.0), DRAWINGS), 0)[0] for _ in range(n_worlds)]
+    assert 0.01 <= verdicts.count(Verdict.HOLDS) / n_worlds <= 0.045
+    assert 0.01 <= verdicts.count(Verdict.FAILS) / n_worlds <= 0.045
+    assert verdicts.count(Verdict.INCONCLUSIVE) >= 0.91 * n_worlds
+
+
+@pytest.mark.parametrize(
+    ("networks", "of_network", "highest"), [(6, 1.0, 0.98), (12, 1.0, 0.98), (12, 0.2, 1.0), (5, 0.0, 1.0)]
+)
+def test_networks_of_a_kind_cover_the_truth_of_their_kind(networks, of_network, highest):
+    rng, n_worlds = np.random.default_rng(3), 400
+    worlds = (drawn(rng, 4, 2, networks, network=of_network) for _ in range(n_worlds))
+    covered = sum(one.low <= 10 <= one.high for one in (items_interval(*w, KIND) for w in worlds)) / n_worlds
+    assert 0.925 <= covered <= highest
+
+
+def test_blocks_of_drawings_are_no_networks():
+    """Where networks differ, what one network drew says nothing of the others: the two scopes are not the same."""
+    rng, n_worlds = np.random.default_rng(4), 200
+    worlds = [drawn(rng, 4, 2, 6, network=2.0) for _ in range(n_worlds)]
+    covered = [
+        sum(one.low <= 10 <= one.high for one in (items_interval(*w, units) for w in worlds))
+        for units in (DRAWINGS, KIND)
+    ]
+    assert covered[0] < 0.6 * n_worlds < 0.9 * n_worlds < covered[1]
+
+
+def test_nested_intervals_say_what_was_drawn():
+    groups, values = drawn(np.random.default_rng(5), 4, 2, 3)
+    one, kind = items_interval(groups, values, DRAWINGS), items_interval(groups, values, KIND)
+    assert (one.kind, one.n, one.seeds, one.item) == ("bootstrap over drawings within classes", 24, 0, "drawing")
+    assert (kind.n, kind.seeds) == (24, 3)
+    assert kind.kind in (BY_SEEDS, "bootstrap over networks, then drawings within classes")
+    assert one.value == kind.value == pytest.approx(np.mean(values))
+    assert items_interval(groups, values, DRAWINGS) == one  # the same on every call
+    words = items_interval(
+        [f"3 words × 2 voices × 2/{g}" for g in groups],
+        [v[:12] for v in drawn(np.random.default_rng(5), 3, 4, 3)[1]],
+        ("word", "voice", "clip"),
+    )
+    assert words.kind == "bootstrap over words, then voices, then clips"
+    with pytest.raises(ValueError, match="should say how many classes its 8 items are of"):
+        items_interval(["world/seed 0"], [values[0]], DRAWINGS)
+
+
+def test_a_nested_interval_against_the_exact_variance():
+    """Two classes with three drawings each: the variance of the mean is known, and so is the bootstrap's."""
+    values, classes = [1.0, 2.0, 6.0, 10.0, 11.0, 15.0], [0, 0, 0, 1, 1, 1]
+    weights = nested_weights((tuple(classes),), 6, (0,))
+    assert weights.sum(axis=1) == pytest.approx(1.0)
+    exact = sum(np.var(part, ddof=1) / 3 for part in (values[:3], values[3:])) / 4
+    assert np.var(weights @ np.array(values)) == pytest.approx(exact, rel=0.03)
+    alike = nested_interval([3.0, 3.0, 3.0, 7.0, 7.0, 7.0], [classes], kept=[0])
+    assert alike == pytest.approx((5.0, 5.0), abs=1e-12)  # classes are kept: what differs between them is no chance
+    drawn_again = nested_interval([3.0, 3.0, 3.0, 7.0, 7.0, 7.0], [classes])
+    assert drawn_again == pytest.approx((3.0, 7.0), abs=1e-12)
+
+
+def test_one_unit_says_nothing_of_others():
+    assert nested_interval([1.0, 2.0], [[0, 1]], kept=[0]) == (-math.inf, math.inf)  # one drawing a class
+    assert nested_interval([1.0, 2.0], [[0, 0]]) == (-math.inf, math.inf)  # one network
+    groups, values = drawn(np.random.default_rng(6), 4, 1, 1)
+    verdict, reason = judge(items_interval(groups, values, DRAWINGS), 0)
+    assert (verdict, reason) == (Verdict.INCONCLUSIVE, "one drawing gives no interval")
+
+
+def test_units_count_alike_whatever_they_hold():
+    assert nested_mean(np.array([1.0, 3.0, 10.0]), [[0, 0, 1]]) == 6.0
+    weights = nested_weights(((0, 0, 0, 1, 1),), 5, (0,))
+    assert weights.mean(axis=0) == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 4, 1 / 4], abs=0.005)
+
+
+def test_a_number_of_a_block_is_made_again_from_its_drawings():
+    """The share of conditions that at least half of a block's drawings pass; its mean over blocks has a known truth."""
+
+    def passed(means):
+        return (means[0] >= 0.5).mean(axis=-1)
+
+    rng, n_worlds, rates, covered = np.random.default_rng(7), 30, np.array([0.3, 0.5, 0.55, 0.7]), 0
+    table = rng.random((1, 40_000, 4, 4, 2)) < rates[None, None, :, None, None]
+    truth = passed(np.moveaxis(table.mean(axis=(-2, -1)), 2, -1)).mean()
+    for _ in range(n_worlds):
+        low, high = blocks_interval((rng.random((1, 6, 4, 4, 2)) < rates[:, None, None]).astype(float), passed)
+        covered += low <= truth <= high
+    assert covered >= 0.9 * n_worlds
+    sure = np.ones((1, 3, 4, 4, 2))
+    assert blocks_interval(sure, passed) == (1.0, 1.0)
+
+
 def test_an_image_tested_twice_moves_as_one():
     values = np.random.default_rng(0).normal(size=200)
     once = bootstrap_interval(["a"], [values])
     twice = bootstrap_interval(["a", "a"], [values, values])
     apart = bootstrap_interval(["a", "b"], [values, values])
-    assert twice == pytest.approx(once, abs=1e-12)
+    assert twice == pytest.approx(once, abs=1e-6)
     assert apart[1] - apart[0] == pytest.approx((once[1] - once[0]) / math.sqrt(2), rel=0.05)
 
 
@@ -106,9 +242,15 @@ def test_student_against_a_worked_example():
     assert interval.seeds == 5
 
 
+def test_a_number_of_a_block_is_not_one_of_a_training():
+    trained, blocks = scalars_interval([1, 2, 3]), scalars_interval([1, 2, 3], DRAWINGS)
+    assert (trained.kind, trained.item, blocks.kind, blocks.item) == (BY_SEEDS, "image", BY_BLOCKS, "block")
+    assert (trained.low, trained.high) == (blocks.low, blocks.high)
+
+
 def test_one_seed_has_no_interval():
     assert student_interval([0.7]) == (-math.inf, math.inf)
-    assert judge(scalars_interval([0.7]), 0.1, points=False)[0] is Verdict.INCONCLUSIVE
+    assert judge(scalars_interval([0.7]), 0.1)[0] is Verdict.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
@@ -179,52 +321,69 @@ def interval(low, high):
     ],
 )
 def test_verdict_of_one_contrast(low, high, threshold, verdict):
-    assert judge(interval(low, high), threshold, points=True)[0] is verdict
+    assert judge(interval(low, high), threshold)[0] is verdict
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "threshold", "points", "verdict"),
+    ("low", "high", "margin", "verdict"),
     [
-        # a small margin, the interval wide and around zero: it could not have shown a loss of 3
-        (-2.9, 3.1, -3, True, Verdict.INCONCLUSIVE),  # half-width 3.0 is not under the margin
-        (-2.9, 17, -3, True, Verdict.INCONCLUSIVE),
-        (-3, 3, -3, True, Verdict.INCONCLUSIVE),
-        (0, 6, -3, True, Verdict.INCONCLUSIVE),  # zero itself belongs to the interval
-        (-0.5, 0.5, -0.5, True, Verdict.INCONCLUSIVE),
-        # narrow enough, around zero or beside it
-        (-2.9, 3.0, -3, True, Verdict.HOLDS),
-        (-2.9, -0.1, -3, True, Verdict.HOLDS),
-        (-3, 2.9, -3, True, Verdict.HOLDS),
-        (0, 5.9, -3, True, Verdict.HOLDS),
-        # wholly above zero, where even a margin of zero would be granted
-        (0.1, 9, -3, True, Verdict.HOLDS),
-        (10, 40, -3, True, Verdict.HOLDS),
-        # wholly below the threshold
-        (-20, -10, -3, True, Verdict.FAILS),
-        (-4, -3.1, -3, True, Verdict.FAILS),
-        (-10, 1, 2, True, Verdict.FAILS),
-        # across the threshold, at any width
-        (-3.1, -2.9, -3, True, Verdict.INCONCLUSIVE),
-        (-20, 10, -3, True, Verdict.INCONCLUSIVE),
-        (-20, -3, -3, True, Verdict.INCONCLUSIVE),
-        # no small margin: a tolerated loss of 5, a threshold of zero, a gain that is asked for
-        (-5, 30, -5, True, Verdict.HOLDS),
-        (-4.9, 30, -4.9, True, Verdict.INCONCLUSIVE),
-        (0.1, 9, 0, True, Verdict.HOLDS),
-        (2, 9, 2, True, Verdict.HOLDS),
-        (0.5, 7, 2, True, Verdict.IN_DIRECTION),
-        # nor are numbers a seed points
-        (-0.3, 1.5, -0.3, False, Verdict.HOLDS),
+        (-2.9, 3.1, 3, Verdict.HOLDS),  # around zero, and no loss of 3 is left open, however wide it is
+        (-2.9, 17, 3, Verdict.HOLDS),
+        (-3, 3, 3, Verdict.HOLDS),
+        (-2.9, -0.1, 3, Verdict.HOLDS),  # a loss is shown, and a smaller one than is tolerated
+        (10, 40, 3, Verdict.HOLDS),
+        (-1.3, 4.3, 2, Verdict.HOLDS),
+        (-3.1, 5, 3, Verdict.INCONCLUSIVE),
+        (-20, -3, 3, Verdict.INCONCLUSIVE),
+        (-4, -3.1, 3, Verdict.FAILS),
     ],
 )
-def test_a_small_tolerated_loss_asks_for_a_narrow_interval(low, high, threshold, points, verdict):
-    assert judge(interval(low, high), threshold, points=points)[0] is verdict
+def test_non_inferiority_asks_that_no_larger_loss_is_left_open(low, high, margin, verdict):
+    assert judge(interval(low, high), -margin)[0] is verdict
 
 
-def test_the_guard_gives_its_reason():
-    wide, across = (judge(interval(*ends), -3, points=True)[1] for ends in ((-2, 10), (-4, 10)))
-    assert wide == "an interval of ±6.0 that contains zero is too wide to grant a margin of 3"
-    assert across == "the interval reaches to both sides of the threshold"
+@pytest.mark.parametrize(
+    ("low", "high", "threshold", "verdict"),
+    [
+        (82, 90, 80, Verdict.HOLDS),
+        (70, 85, 80, Verdict.INCONCLUSIVE),  # above zero, as every accuracy is
+        (33, 59, 80, Verdict.FAILS),
+        (0, 5, 80, Verdict.FAILS),
+    ],
+)
+def test_a_level_has_no_direction(low, high, threshold, verdict):
+    assert judge(interval(low, high), threshold, directed=False)[0] is verdict
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (-2.9, 3.5, Verdict.SAME),
+        (-5, 5, Verdict.SAME),
+        (1, 4, Verdict.SAME),  # a difference, and none that counts
+        (-5.1, 3, Verdict.INCONCLUSIVE),
+        (1, 9, Verdict.INCONCLUSIVE),
+        (5.1, 9, Verdict.FAILS),
+        (-9, -5.1, Verdict.FAILS),
+    ],
+)
+def test_the_same_within_a_distance(low, high, verdict):
+    assert judge(interval(low, high), None, within=5)[0] is verdict
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (-2.9, 3.5, Verdict.SAME),  # no sign is shown, and whatever it is, it is small
+        (0.5, 3, Verdict.HOLDS),  # a sign is shown: that is what was asked first
+        (-3, -0.5, Verdict.FAILS),
+        (-9, 3, Verdict.INCONCLUSIVE),
+    ],
+)
+def test_sameness_beside_a_threshold_answers_only_what_is_left_open(low, high, verdict):
+    found, reason = judge(interval(low, high), 0, within=5)
+    assert found is verdict
+    assert ("within 5 of zero" in reason) is (verdict is Verdict.SAME)
 
 
 ORDER = [Verdict.FAILS, Verdict.INCONCLUSIVE, Verdict.IN_DIRECTION, Verdict.HOLDS]
@@ -234,26 +393,43 @@ ORDER = [Verdict.FAILS, Verdict.INCONCLUSIVE, Verdict.IN_DIRECTION, Verdict.HOLD
 def test_a_rule_that_asks_for_less_never_fares_worse(low, width, thresholds):
     """In quarters of a point, so that ends and thresholds meet exactly."""
     measured = interval(low / 4, (low + width) / 4)
-    ranks = [ORDER.index(judge(measured, t / 4, points=True)[0]) for t in sorted(thresholds, reverse=True)]
+    ranks = [ORDER.index(judge(measured, one / 4)[0]) for one in sorted(thresholds, reverse=True)]
     assert ranks == sorted(ranks)
 
 
 H, D, F, X = Verdict.HOLDS, Verdict.IN_DIRECTION, Verdict.FAILS, Verdict.INCONCLUSIVE
+S = Verdict.SAME
 
 
 @pytest.mark.parametrize(
     ("parts", "whole"),
-    [([H], H), ([H, H], H), ([H, D], D), ([D, D], D), ([H, X], X), ([D, X], X), ([H, F], F), ([X, F], F), ([D, F], F)],
+    [
+        ([H], H),
+        ([H, H], H),
+        ([H, D], D),
+        ([D, D], D),
+        ([H, X], X),
+        ([D, X], X),
+        ([H, F], F),
+        ([X, F], F),
+        ([D, F], F),
+        ([S], S),
+        ([S, S], S),
+        ([S, F], F),
+        ([S, H], X),
+        ([S, X], X),
+    ],
 )
 def test_verdict_of_several_contrasts(parts, whole):
     assert combine(parts) is whole
 
 
-def test_the_five_words():
+def test_the_six_words():
     assert [verdict.value for verdict in statistics.Verdict] == [
         "holds",
         "holds in direction",
         "does not hold here",
+        "the same",
         "inconclusive",
         "not run",
     ]

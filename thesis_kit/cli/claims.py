@@ -36,7 +36,7 @@ def list_claims(folder: Folder = None) -> None:
 
     table = Table("claim", "arena", "origin", "verdict", box=None, pad_edge=False)
     for judged in _all_judged(folder):
-        verdict = f"{SIGNS[judged.verdict]} {judged.verdict.value}"
+        verdict = f"{SIGNS[judged.verdict]} {judged.said}"
         table.add_row(judged.claim.id, judged.arena, judged.claim.origin, verdict)
     out.print(table)
 
@@ -150,7 +150,7 @@ class _Campaign:
         pin(claim, self.folder)  # before it is measured
         judged = judge_claim(claim, self.measure(claim.id, claim.chapter, where, claim.arms), where)
         self.places[claim.chapter, where] = None
-        out.print(f"  {SIGNS[judged.verdict]} {judged.verdict.value}: {judged.reason}")
+        out.print(f"  {SIGNS[judged.verdict]} {judged.said}: {judged.reason}")
 
     def finish(self) -> None:
         """Measure the arms that no claim rests on but a figure shows."""

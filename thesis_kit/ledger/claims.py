@@ -35,6 +35,12 @@ ORIGINS = {
     "ours": "our own",
 }
 STATUSES = {"seen": "checked against a published source", "recalled": "recalled, not verified"}
+SCOPES = {"training": "a way to train", "kind": "a kind of network", "network": "one fixed network"}
+LATE = {
+    "rule": "its rule written when the outcomes were known",
+    "interval": "its kind of interval chosen when the outcomes were known, until fresh starts decide",
+    "both": "its rule and its kind of interval chosen when the outcomes were known, until fresh starts decide",
+}
 INTERVALS = ("items", "images", "scalars", "shares", "trials")
 _PER = {"items": "image", "images": "image number", "scalars": "seed", "shares": "seed", "trials": "image"}
 
@@ -52,8 +58,9 @@ class Paper:
 class Claim:
     """One row of the ledger, without its measurement.
 
-    A claim that waits for its arms has a ``plan``, sentences that fix what will be asked, in place of a rule. One whose
-    rule was written or changed when the outcomes were known is ``late``.
+    A claim that waits for its arms has a ``plan``, sentences that fix what will be asked, in place of a rule. What was
+    chosen when the outcomes were known is ``late`` (a key of ``LATE``, or empty); ``scope`` is what its sentence is
+    about, a key of ``SCOPES``.
     """
 
     id: str
@@ -68,13 +75,13 @@ class Claim:
     report: tuple[Reported, ...]
     not_run: str | None
     plan: tuple[str, ...] = ()
-    late: bool = False
+    late: str = ""
+    scope: str = "training"
 
     @property
     def background(self) -> str:
         """Where the claim comes from, in words."""
-        late = ", its rule written when the outcomes were known" if self.late else ""
-        return f"{ORIGINS[self.origin]}{late}"
+        return f"{ORIGINS[self.origin]}{f', {LATE[self.late]}' if self.late else ''}"
 
     @property
     def terms(self) -> list[tuple[str, str]]:
@@ -103,12 +110,16 @@ class Chapter:
 class Measure:
     """What a measure is called, what it is recorded for, and whose attacks' cost it carries.
 
-    ``per`` is "image" (0 or 1 an image), "image number" or "seed".
+    ``per`` is "image" (0 or 1 an image), "image number" or "seed". A number a seed may be made from another measure
+    (``of``) by a function ("module:name"), which takes that measure's means over the drawings of a block under every
+    condition, (arms, …, conditions), and returns a number for each, (arms, …).
     """
 
     title: str
     per: str
     attacks: tuple[str, ...] = ()
+    of: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,12 +141,13 @@ class Catalog:
 Text = str | bytes
 _CLAIM = {  # what each key of a claim holds
     "id": "text", "arena": "text", "also": "texts", "origin": "text", "statement": "text", "interval": "text",
-    "conditions": "texts", "report": "named texts", "not_run": "text", "plan": "texts", "late": "yes or no",
+    "conditions": "texts", "report": "named texts", "not_run": "text", "plan": "texts", "late": "text",
+    "scope": "text",
 }  # fmt: skip
 _SHARED = {"sources": "named texts", "measures": "named tables"}
 _CHAPTER = {"number": "number", "title": "text", "claims": "tables", **_SHARED}
 _COMMON = {"arenas": "named texts", **_SHARED}
-_MEASURE = {"title": "text", "per": "text", "attacks": "texts"}
+_MEASURE = {"title": "text", "per": "text", "attacks": "texts", "of": "text", "by": "text"}
 _PAPER = {"text": "text", "source": "text or texts", "status": "text"}
 
 
@@ -229,7 +241,9 @@ def _measures(tables: Mapping[str, Any]) -> dict[str, Measure]:
 def _measure(name: str, row: Mapping[str, Any]) -> Measure:
     _keys(row, f"measure {name}", _MEASURE, required=("title", "per"))
     _known(row["per"], tuple(dict.fromkeys(_PER.values())), f"value of per in measure {name}")
-    return Measure(row["title"], row["per"], tuple(row.get("attacks", ())))
+    if ("of" in row) is not ("by" in row):
+        raise BadClaims(f"measure {name} needs both of and by, or neither: what it is made from, and what makes it")
+    return Measure(row["title"], row["per"], tuple(row.get("attacks", ())), row.get("of", ""), row.get("by", ""))
 
 
 def _claim(row: Mapping[str, Any], chapter: str, catalog: Catalog) -> Claim:
@@ -241,6 +255,10 @@ def _claim(row: Mapping[str, Any], chapter: str, catalog: Catalog) -> Claim:
     _known(row["origin"], ORIGINS, f"origin of {name}")
     interval = row.get("interval", "items")
     _known(interval, INTERVALS, f"interval of {name}")
+    scope, late = row.get("scope", "training"), row.get("late", "")
+    _known(scope, SCOPES, f"scope of {name}")
+    if late:
+        _known(late, LATE, f"value of late in {name}")
     rule, plan = _rule_or_plan(row, name)
     claim = Claim(
         id=row["id"],
@@ -255,7 +273,8 @@ def _claim(row: Mapping[str, Any], chapter: str, catalog: Catalog) -> Claim:
         report=tuple(parse_report(title, text, name) for title, text in row.get("report", {}).items()),
         not_run=row.get("not_run"),
         plan=plan,
-        late=bool(row.get("late", False)),
+        late=late,
+        scope=scope,
     )
     _check_terms(claim, catalog.chapters[chapter], catalog, name)
     return claim

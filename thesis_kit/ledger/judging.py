@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from thesis_kit.files import DamagedFile
 from thesis_kit.ledger import statistics
-from thesis_kit.ledger.claims import Claim, catalog
+from thesis_kit.ledger.claims import SCOPES, Claim, catalog
 from thesis_kit.ledger.pinned import Pinned, read_pinned
 from thesis_kit.ledger.results import NotRecorded, Result, available, load_result
 from thesis_kit.ledger.rules import Condition, Contrast, Expression, Reported, parse_expression
@@ -31,6 +32,11 @@ class Finding:
     levels: Mapping[tuple[str, str], float]
     verdict: Verdict
     reason: str
+
+    @property
+    def agrees(self) -> bool:
+        """Whether this part of a rule came out as the claim has it."""
+        return self.verdict is (Verdict.SAME if self.contrast.threshold is None else Verdict.HOLDS)
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,18 @@ class Judged:
         before = ", ".join(f"`{text}`" for text in (*self.pinned.rule, *self.pinned.conditions))
         return f"changed since it was fixed on {self.pinned.date}; then it was {before}"
 
+    @property
+    def parts(self) -> str:
+        """How many parts of a rule hold, where it has several and not all do: "holds in 2 of 3 parts"; else empty."""
+        agreeing = sum(finding.agrees for finding in self.findings)
+        several = len(self.findings) > 1 and agreeing < len(self.findings)
+        return f"holds in {agreeing} of {len(self.findings)} parts" if several else ""
+
+    @property
+    def said(self) -> str:
+        """The verdict's word and, where some parts of a rule do not hold, in how many it holds."""
+        return ", ".join(filter(None, (self.verdict.value, self.parts)))
+
 
 def judge_claim(
     claim: Claim, result: Result | None, arena: str | None = None, pinned: Pinned | None = None
@@ -65,25 +83,26 @@ def judge_claim(
     if why is not None:
         return Judged(claim, arena, Verdict.NOT_RUN, why)
     try:
+        _check_scope(claim, result)
         findings = tuple(measure_contrast(contrast, result) for contrast in claim.rule)
         unmet = [said for said in (_unmet(condition, result) for condition in claim.conditions) if said]
     except (NotRecorded, DamagedFile) as error:
         return Judged(claim, arena, Verdict.NOT_RUN, str(error))
-    verdict = Verdict.INCONCLUSIVE if unmet else statistics.combine(finding.verdict for finding in findings)
-    reason = "; ".join(unmet) if unmet else _reason(verdict, findings)
+    verdict = Verdict.INCONCLUSIVE if unmet else _whole(findings)
+    reason = "; ".join(unmet) if unmet else _reason(findings)
     reported = {item.title: _report(item, result) for item in claim.report}
     return Judged(claim, arena, verdict, reason, findings, reported, result, pinned)
 
 
 def judge_chapter(chapter: str, folder: Any = None) -> list[Judged]:
     """All claims of a chapter, each in its headline arena and in the others where it was recorded."""
-    judged, pinned = [], read_pinned(chapter, folder)
-    for claim in catalog().of(chapter):
+    claims, recorded, judged, pinned = catalog().of(chapter), available(folder), [], read_pinned(chapter, folder)
+    arenas = dict.fromkeys(arena for claim in claims for arena in (claim.arena, *claim.also))
+    results = {one: load_result(f"{chapter}.{one}", folder) for one in arenas if f"{chapter}.{one}" in recorded}
+    for claim in claims:
         for arena in (claim.arena, *claim.also):
-            name = f"{chapter}.{arena}"
-            result = load_result(name, folder) if name in available(folder) else None
-            if result is not None or arena == claim.arena:
-                judged.append(judge_claim(claim, result, arena, pinned.get(claim.id)))
+            if arena in results or arena == claim.arena:
+                judged.append(judge_claim(claim, results.get(arena), arena, pinned.get(claim.id)))
     return judged
 
 
@@ -109,6 +128,15 @@ def _why_not(arm: str, result: Result) -> str:
     return f"{arm} was recorded with something else than it has now ({changed})" if changed else ""
 
 
+def _check_scope(claim: Claim, result: Result) -> None:
+    """A sentence about one network rests on what that network made, any other on networks that were trained anew."""
+    for arm in dict.fromkeys(arm for contrast in claim.rule for _, arm in contrast.expression.terms):
+        units = result.units(arm)
+        if ("network" in units) is (claim.scope == "network"):
+            made = "networks trained anew" if "network" in units else "one fixed network"
+            raise NotRecorded(f"a claim about {SCOPES[claim.scope]} cannot rest on {arm}, which is of {made}")
+
+
 def measure_contrast(contrast: Contrast, result: Result) -> Finding:
     """The value of a contrast with its interval, and its verdict."""
     if contrast.kind == "trials":
@@ -122,10 +150,36 @@ def measure_contrast(contrast: Contrast, result: Result) -> Finding:
         if contrast.kind == "shares":
             interval = statistics.shares_interval(*table)
         else:
-            interval = statistics.scalars_interval(contrast.expression(*map(np.asarray, table)))
+            numbers = contrast.expression(*map(np.asarray, table))
+            interval = statistics.scalars_interval(numbers, _units(contrast.expression, result))
+            interval = _made_again(contrast.expression, result, interval)
     levels = {term: scale * float(np.mean(list(result.scalars(*term).values()))) for term in terms}
-    verdict, reason = statistics.judge(interval, contrast.threshold, points=contrast.points)
+    asked = {"within": contrast.within, "directed": contrast.directed}
+    verdict, reason = statistics.judge(interval, contrast.threshold, **asked)
     return Finding(contrast, interval, levels, verdict, reason)
+
+
+def _made_again(expression: Expression, result: Result, interval: Interval) -> Interval:
+    """The interval of numbers that exist for blocks of one network's drawings, where they can be made again."""
+    makers = {catalog().measures[measure] for measure, _ in expression.terms if measure in catalog().measures}
+    if interval.kind != statistics.BY_BLOCKS or len(makers) != 1 or not (maker := makers.pop()).by:
+        return interval
+    module, _, name = maker.by.partition(":")
+    make = getattr(import_module(module), name)
+    cells = [result.per_image(maker.of, arm) for _, arm in expression.terms]
+    seeds = _common_seeds(expression, cells)
+    groups = [result.cells[expression.terms[0][1]][seed]["group"] for seed in seeds]
+    tables = [[table[seed] for seed in seeds] for table in cells]
+    (low, high), n = statistics.blocks_of_drawings(groups, tables, lambda shares: expression(*make(shares)))
+    return replace(interval, low=low, high=high, n=n, seeds=0, kind=statistics.BY_DRAWINGS, item="drawing")
+
+
+def _units(expression: Expression, result: Result) -> tuple[str, ...]:
+    """The units that all arms of a contrast share."""
+    found = {result.units(arm) for _, arm in expression.terms}
+    if len(found) > 1:
+        raise NotRecorded(f"{expression.text} cannot be paired: its arms have different units of replication")
+    return found.pop()
 
 
 def difference(recorded: Result, expression: str, *, points: bool = True) -> str:
@@ -158,7 +212,7 @@ def _paired(expression: Expression, result: Result, scale: float) -> Interval:
     values = [scale * expression(*(table[seed] for table in tables)) for seed in seeds]
     if not all(len(v) for v in values):
         raise NotRecorded(f"{expression.text} cannot be measured: a seed has no images to compare")
-    interval = statistics.items_interval(groups, values)
+    interval = statistics.items_interval(groups, values, _units(expression, result))
     if expression.is_share and interval.value in (0, scale):  # where resampling shows nothing
         ends = statistics.wilson(round(interval.value / scale * interval.n), interval.n)
         return replace(interval, low=scale * ends[0], high=scale * ends[1], kind=statistics.WILSON)
@@ -212,18 +266,25 @@ def _as_it_is(interval: Interval) -> str:
     return f"{interval.value:+.2f}, 95% interval {interval.low:.2f} to {interval.high:.2f}".replace("-", "−")
 
 
-def _reason(verdict: Verdict, findings: tuple[Finding, ...]) -> str:
-    """Why the claim has its verdict: the reasons of the contrasts that decided it, by their place in the rule."""
+def _whole(findings: tuple[Finding, ...]) -> Verdict:
+    """The verdict of all parts together; a part that asks for sameness and finds it stands beside others as one that
+    holds."""
+    verdicts = [finding.verdict for finding in findings]
+    if set(verdicts) == {Verdict.SAME}:
+        return Verdict.SAME
+    return statistics.combine(Verdict.HOLDS if finding.agrees else finding.verdict for finding in findings)
+
+
+def _reason(findings: tuple[Finding, ...]) -> str:
+    """Why the claim has its verdict: every part of the rule with its own verdict and reason, like parts together."""
     if len(findings) == 1:
         return findings[0].reason
-    if verdict is Verdict.HOLDS:
+    if all(finding.verdict is Verdict.HOLDS for finding in findings) and findings[0].contrast.kind != "trials":
         return f"all {len(findings)} parts of the rule hold"
-    numbered = [*enumerate(findings, start=1)]
-    deciding = [(number, finding) for number, finding in numbered if finding.verdict is verdict] or numbered
     parts: dict[str, list[int]] = {}
-    for number, finding in deciding:
-        parts.setdefault(finding.reason, []).append(number)
-    return "; ".join(f"{_spelled(numbers)} of the rule: {reason}" for reason, numbers in parts.items())
+    for number, finding in enumerate(findings, start=1):
+        parts.setdefault(f"{finding.verdict.value}, for {finding.reason}", []).append(number)
+    return "; ".join(f"{_spelled(numbers)} of the rule: {said}" for said, numbers in parts.items())
 
 
 def _spelled(numbers: list[int]) -> str:

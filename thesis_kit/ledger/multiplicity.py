@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from scipy import stats
 
 from thesis_kit.ledger.judging import Finding, Judged
-from thesis_kit.ledger.statistics import BY_SEEDS, LEVEL, Interval
+from thesis_kit.ledger.statistics import BY_BLOCKS, BY_SEEDS, LEVEL, Interval, Verdict
 
 STRICT = 0.99
 
@@ -23,17 +23,17 @@ def contrasts(judged: Iterable[Judged]) -> list[tuple[Judged, Finding]]:
 
 
 def fragile(finding: Finding) -> bool:
-    """Whether the 95% interval lies on one side of the threshold and the 99% interval does not."""
-    interval, threshold = finding.interval, finding.contrast.threshold
-    factor = _widening(interval)
-    if interval.low >= threshold:
-        return interval.value - factor * (interval.value - interval.low) < threshold
-    if interval.high < threshold:
-        return interval.value + factor * (interval.high - interval.value) >= threshold
-    return False
+    """Whether a decision would be none by the 99% interval: it crosses an end of what was asked that the 95% interval
+    keeps to one side."""
+    interval, contrast, factor = finding.interval, finding.contrast, _widening(finding.interval)
+    low = interval.value - factor * (interval.value - interval.low)
+    high = interval.value + factor * (interval.high - interval.value)
+    same = finding.verdict is Verdict.SAME or contrast.threshold is None
+    ends = (-contrast.within, contrast.within) if same else (contrast.threshold,)
+    return any(low < end <= interval.low or interval.high <= end < high for end in ends)
 
 
 def _widening(interval: Interval) -> float:
     """The 99% interval's width over the 95% interval's: by Student's t over seeds, by the normal law else."""
-    law = stats.t(interval.seeds - 1) if interval.kind == BY_SEEDS and interval.seeds > 1 else stats.norm
+    law = stats.t(interval.seeds - 1) if interval.kind in (BY_SEEDS, BY_BLOCKS) and interval.seeds > 1 else stats.norm
     return float(law.ppf((1 + STRICT) / 2) / law.ppf((1 + LEVEL) / 2))

@@ -83,6 +83,10 @@ class Result:
         """The arm's own settings as they were recorded."""
         return next(iter(self._arm(arm).values()))["settings"]
 
+    def units(self, arm: str) -> tuple[str, ...]:
+        """What was drawn anew from one number of an arm to the next, from the outermost to the innermost."""
+        return self.planned[arm].units if arm in self.planned else statistics.TRAININGS
+
     def _arm(self, arm: str) -> Mapping[int, Cell]:
         return self.cells[choose(arm, self.arms, f"arm of {self.name}")]
 
@@ -116,14 +120,15 @@ class Result:
         """The mean over seeds of an outcome or number, with its 95% interval (outcomes as shares of one)."""
         first = next(iter(self._arm(arm).values()))
         if measure not in {**first["outcomes"], **first.get("values", {})}:
-            return statistics.scalars_interval(list(self.scalars(measure, arm).values()))
+            return statistics.scalars_interval(list(self.scalars(measure, arm).values()), self.units(arm))
         values = self.per_image(measure, arm)
-        interval = statistics.items_interval([self.cells[arm][seed]["group"] for seed in values], list(values.values()))
+        groups = [self.cells[arm][seed]["group"] for seed in values]
+        interval = statistics.items_interval(groups, list(values.values()), self.units(arm))
         if measure not in first["outcomes"]:
             return interval
         if interval.value in (0, 1):  # all images alike: resampling them cannot show what Wilson's interval knows
             ends = statistics.wilson(round(interval.value * interval.n), interval.n)
-            return Interval(interval.value, *ends, n=interval.n, seeds=interval.seeds, kind=statistics.WILSON)
+            return replace(interval, low=ends[0], high=ends[1], kind=statistics.WILSON)
         return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))  # a share ends there
 
     @property

@@ -15,7 +15,11 @@ from typing import Any
 import numpy as np
 
 _TERM = re.compile(r"([A-Za-z_]\w*)\(([^()]+)\)")
-_RULE = re.compile(r"^(?P<left>.+?)>=\s*(?P<threshold>-?\d+(\.\d+)?)\s*(?P<unit>points)?$")
+_NUMBER = r"\d+(?:\.\d+)?"
+_RULE = re.compile(
+    rf"^(?P<left>.+?)\s*(?:>=\s*(?P<threshold>-?{_NUMBER})|\bwithin\s+(?P<only>{_NUMBER}))\s*(?P<unit>points)?"
+    rf"(?:,?\s*or within\s+(?P<else>{_NUMBER})(?:\s*points)?)?$"
+)
 _CONDITION = re.compile(r"^(?P<left>.+?)(?P<comparison>==|<=|>=)(?P<right>.+)$")
 _OPERATIONS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: lambda a, b: a + b,
@@ -49,12 +53,24 @@ class Expression:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A linear expression that a claim wants at ``threshold`` or above, and how its interval is made."""
+    """A linear expression that a claim wants at ``threshold`` or above, and how its interval is made.
+
+    ``within`` is how far from zero counts as the same: what the claim asks for where there is no threshold, and beside
+    one the answer where no sign of the difference is shown. ``directed`` says that zero means no difference, as it does
+    for a difference of like measures and does not for a level.
+    """
 
     text: str
     expression: Expression
-    threshold: float
+    threshold: float | None
     kind: str
+    within: float | None = None
+    directed: bool = True
+
+    @property
+    def marks(self) -> tuple[float, ...]:
+        """The ends that an interval is held to: the threshold, or both ends of what counts as the same."""
+        return (-self.within, self.within) if self.threshold is None else (self.threshold,)
 
     @property
     def points(self) -> bool:
@@ -118,21 +134,29 @@ def _evaluate(node: ast.expr, values: Any) -> Any:
 
 
 def parse_contrast(text: str, interval: str, where: str) -> Contrast:
-    """Read a rule such as ``"R(free-8) - R(natural) >= 20 points"``; its left side must be linear in its
-    terms."""
+    """Read a rule such as ``"R(free-8) - R(natural) >= 20 points"``, ``"R(a) - R(b) within 5 points"`` or ``"… >= 0
+    points or within 5 points"``; its left side must be linear in its terms."""
     match = _RULE.match(str(text).strip())
-    if match is None:
-        raise BadClaims(f"a rule of {where} cannot be read: {text!r} should look like 'R(a) - R(b) >= 20 points'")
+    if match is None or (match["only"] and match["else"]):
+        raise BadClaims(
+            f"a rule of {where} cannot be read: {text!r} should look like 'R(a) - R(b) >= 20 points' or "
+            "'R(a) - R(b) within 5 points'"
+        )
     kind = "items" if match["unit"] else interval if interval in ("shares", "images", "trials") else "scalars"
     expression = parse_expression(match["left"], f"a rule of {where}")
     coefficients = _coefficients(expression)
     if coefficients is None or not expression.terms:
         raise BadClaims(f"a rule of {where} must be linear in its measures: {text!r} is not")
-    if kind == "trials" and (not expression.is_share or not 0 < float(match["threshold"]) < 1):
+    threshold = None if match["threshold"] is None else float(match["threshold"])
+    within = next((float(match[part]) for part in ("only", "else") if match[part]), None)
+    directed = abs(sum(coefficients)) < 1e-9
+    if within is not None and (not directed or within == 0):
+        raise BadClaims(f"a rule of {where} can be within a distance (above 0) for a difference only: {text!r} is not")
+    if kind == "trials" and (not expression.is_share or threshold is None or not 0 < threshold < 1):
         raise BadClaims(f"a rule of {where} must be one share and a probability: {text!r} is not")
     if kind == "shares" and coefficients not in ([1.0], [1.0, -1.0]):
         raise BadClaims(f"a rule of {where} must be one share or a difference of two: {text!r} is not")
-    return Contrast(str(text).strip(), expression, float(match["threshold"]), kind)
+    return Contrast(str(text).strip(), expression, threshold, kind, within, directed)
 
 
 def _coefficients(expression: Expression) -> list[float] | None:

@@ -1,29 +1,33 @@
 """Intervals for contrasts between models, and the verdicts that follow from them.
 
-A contrast is a linear combination of measurements of several models, paired on the same test images. Two
-things make it uncertain: training again gives other models (seeds), and testing on other images gives other
-outcomes. Each gets its own 95% interval and the wider one is reported. Shares of few seeds use Wilson's
-interval (JASA 1927) and, for a difference, Newcombe's hybrid score interval (Statistics in Medicine 1998,
-method 10).
+A contrast is a linear combination of measurements of several models, paired on the same items. What makes it uncertain
+depends on what was drawn anew. Where seeds are trainings, training again gives other networks (Student's t over seeds)
+and testing on other images gives other outcomes (a bootstrap); the wider of the two intervals is reported. Where one
+fixed network was asked again and again, its drawings are drawn again within their classes, and no seed is a training.
+Shares have Wilson's interval (JASA 1927) and a difference of two shares Newcombe's hybrid score interval (Statistics in
+Medicine 1998, method 10).
 """
 
 from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import scipy
 
-LEVEL = 0.95
-N_RESAMPLES = 10_000
-SMALL_MARGIN = 5.0  # points; a tolerated loss under this is granted only by an interval that could have shown it
+from thesis_kit.ledger.resampling import LEVEL, blocks_interval, bootstrap_interval, nested_interval
+
+TRAININGS = ("network", "image")  # the units of most recordings: every seed trains a network and tests it on images
+KEPT = ("class",)  # units that are all there, so that no others could have been drawn
 
 BY_SEEDS = "Student-t over seeds"
 BY_IMAGES = "bootstrap over images"
+BY_DRAWINGS = "bootstrap over drawings within classes"
+BY_BLOCKS = "Student-t over blocks of drawings"
 WILSON = "Wilson"
 CLOPPER_PEARSON = "Clopper–Pearson"
 NEWCOMBE = "Newcombe"
@@ -35,14 +39,15 @@ class Verdict(enum.Enum):
     HOLDS = "holds"
     IN_DIRECTION = "holds in direction"
     FAILS = "does not hold here"
+    SAME = "the same"
     INCONCLUSIVE = "inconclusive"
     NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its 95% interval: ``n`` distinct images (0 for a number per seed), ``seeds`` models, and
-    its kind."""
+    """A value with its 95% interval: ``n`` distinct items (0 for a number per seed), ``seeds`` models (or blocks
+    of drawings; 0 where one fixed network made all items), its kind, and what an item is."""
 
     value: float
     low: float
@@ -50,6 +55,7 @@ class Interval:
     n: int
     seeds: int
     kind: str
+    item: str = "image"
 
     @property
     def half_width(self) -> float:
@@ -81,56 +87,103 @@ def prediction_interval(values: Sequence[float] | np.ndarray, level: float = LEV
     return float(values.mean()) - half, float(values.mean()) + half
 
 
-@lru_cache(maxsize=16)
-def _resample_counts(n: int, group: int) -> np.ndarray:
-    """How often each of ``n`` images is drawn in each resample, (resamples, n); the same on every call."""
-    draws = np.random.default_rng([group, n]).integers(0, n, size=(N_RESAMPLES, n), dtype=np.int32)
-    flat = draws + np.arange(N_RESAMPLES, dtype=np.int64)[:, None] * n
-    counts = np.bincount(flat.ravel(), minlength=N_RESAMPLES * n).reshape(N_RESAMPLES, n)
-    return counts.astype(np.uint8)
-
-
-def bootstrap_interval(groups: Sequence[str], values: Sequence[np.ndarray]) -> tuple[float, float]:
-    """95% percentile interval of the mean over seeds, when images are drawn again and the models are kept.
+def items_interval(
+    groups: Sequence[str], values: Sequence[np.ndarray], units: Sequence[str] = TRAININGS
+) -> Interval:  # fmt: skip
+    """The mean over seeds of a number an item, with the interval that its units call for.
 
     Args:
-        groups: for each seed, the name of its set of test images. Seeds of one group tested the same images
-            in the same order; an image then moves as a whole, with the outcomes of all its seeds.
-        values: for each seed, one number an image, (n,).
+        groups: for each seed, the name of its test set; it says how many units of a level there are where the order of
+            items tells them apart ("16 classes × 2").
+        values: for each seed, one number an item, (n,).
+        units: what was drawn anew, from the outermost: ("network", "image") where networks were trained and tested on
+            images, ("class", "drawing") where one fixed network made drawings of every class, ("network", "class",
+            "drawing") for a kind of network.
     """
-    total = np.zeros(N_RESAMPLES)
-    for number, group in enumerate(dict.fromkeys(groups)):
-        cluster = np.sum([v for g, v in zip(groups, values, strict=True) if g == group], axis=0)  # (n,)
-        counts = _resample_counts(len(cluster), number)
-        total += counts @ (cluster / len(cluster))  # (resamples, n) @ (n,)
-    low, high = np.quantile(total / len(groups), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
-
-
-def items_interval(groups: Sequence[str], values: Sequence[np.ndarray]) -> Interval:
-    """The mean over seeds of a per-image quantity, with the wider of its two intervals (see ``bootstrap_interval``)."""
     values = [np.asarray(v, dtype=float) for v in values]
+    if tuple(units) == TRAININGS:
+        return _trained(groups, values)
+    labels, item = _labels(groups, values, units), units[-1]
+    value, every = float(np.mean([v.mean() for v in values])), np.concatenate(values)
+    kept = [place for place, unit in enumerate(units) if unit in KEPT]
+    within = "".join(f" within {_plural(units[place])}" for place in kept)
+    drawn = f"bootstrap over {', then '.join(_plural(unit) for unit in units if unit not in KEPT)}{within}"
+    ends = {drawn: nested_interval(every, labels, kept=kept)}
+    if "network" not in units:
+        return Interval(value, *ends[drawn], n=len(every), seeds=0, kind=drawn, item=item)
+    ends[BY_SEEDS] = student_interval([v.mean() for v in values])
+    kind = _wider(ends)
+    return Interval(value, *ends[kind], n=len(every), seeds=len(values), kind=kind, item=item)
+
+
+def _trained(groups: Sequence[str], values: Sequence[np.ndarray]) -> Interval:
+    """Networks of one way to train, which meet the same images: training again, or testing on others."""
     per_seed = [float(v.mean()) for v in values]
     ends = {BY_IMAGES: bootstrap_interval(groups, values), BY_SEEDS: student_interval(per_seed)}
-    kind = max(ends, key=lambda name: ends[name][1] - ends[name][0])
+    kind = _wider(ends)
     n = sum(dict(zip(groups, map(len, values), strict=True)).values())
     return Interval(float(np.mean(per_seed)), *ends[kind], n=n, seeds=len(values), kind=kind)
 
 
-def scalars_interval(values: Sequence[float] | np.ndarray) -> Interval:
-    """The mean of one number a seed, with Student's t interval."""
-    return Interval(float(np.mean(values)), *student_interval(values), n=0, seeds=len(values), kind=BY_SEEDS)
+def _labels(groups: Sequence[str], values: Sequence[np.ndarray], units: Sequence[str]) -> list[list[int]]:
+    """For every unit but the innermost, which one each item belongs to; items of a seed stand unit by unit."""
+    columns: dict[str, list[int]] = {unit: [] for unit in units[:-1]}
+    for seed, (group, numbers) in enumerate(zip(groups, values, strict=True)):
+        inner = len(numbers)
+        for unit, column in columns.items():
+            count = 1 if unit == "network" else how_many(unit, group, inner)
+            inner //= count
+            column += [seed if unit == "network" else place // inner % count for place in range(len(numbers))]
+    return [*columns.values()]
+
+
+def how_many(unit: str, group: str, n: int) -> int:
+    """How many units of a kind the ``n`` items of a test set are of, in equal parts, by its name ("16 classes × 2")."""
+    found = re.search(rf"\b(\d+) {_plural(unit)}\b", group)
+    if not found or n % int(found[1]):
+        raise ValueError(
+            f"the test set {group!r} should say how many {_plural(unit)} its {n} items are of, in equal parts: name it "
+            f"like '16 {_plural(unit)} × 2'"
+        )
+    return int(found[1])
+
+
+def _wider(ends: dict[str, tuple[float, float]]) -> str:
+    return max(ends, key=lambda name: ends[name][1] - ends[name][0])
+
+
+def _plural(unit: str) -> str:
+    return unit + ("es" if unit.endswith("s") else "s")
+
+
+def scalars_interval(values: Sequence[float] | np.ndarray, units: Sequence[str] = TRAININGS) -> Interval:
+    """The mean of one number a seed, with Student's t interval; a seed of one fixed network is a block of drawings."""
+    kind, item = (BY_SEEDS, units[-1]) if "network" in units else (BY_BLOCKS, "block")
+    return Interval(float(np.mean(values)), *student_interval(values), n=0, seeds=len(values), kind=kind, item=item)
+
+
+def blocks_of_drawings(
+    groups: Sequence[str], tables: Sequence[Sequence[np.ndarray]], number: Callable[[np.ndarray], np.ndarray]
+) -> tuple[tuple[float, float], int]:  # fmt: skip
+    """95% interval of a number of one network that exists only for a block, and how many drawings it rests on.
+
+    Args:
+        groups: for each block, the name of its test set, as in "16 classes × 2 …".
+        tables: for each arm and block, one number a drawing, under one condition after the other.
+        number: as ``resampling.blocks_interval`` has it.
+    """
+    sizes = {re.search(r"\b(\d+) classes × (\d+)", group).groups() for group in groups}
+    classes, each = map(int, sizes.pop())
+    drawings = np.asarray(tables, dtype=float).reshape(len(tables), len(groups), -1, classes, each)
+    return blocks_interval(drawings, number), len(groups) * classes * each
 
 
 def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """Wilson's score interval for a share of ``successes`` in ``n``."""
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"a share needs 0 <= successes <= n and n >= 1, got {successes} of {n}")
-    z2 = float(scipy.stats.norm.ppf((1 + level) / 2)) ** 2
-    p = successes / n
-    center = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = math.sqrt(z2 * p * (1 - p) / n + z2**2 / (4 * n**2)) / (1 + z2 / n)
-    return max(0.0, center - half), min(1.0, center + half)
+    found = scipy.stats.binomtest(successes, n).proportion_ci(level, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def newcombe(successes_1: int, n_1: int, successes_2: int, n_2: int, level: float = LEVEL) -> tuple[float, float]:
@@ -171,31 +224,43 @@ def judge_trials(successes: int, n: int, promised: float) -> tuple[Verdict, str]
     return verdict, f"{failed} where {allowed}; exact binomial test, p = {p:.2g}"
 
 
-def judge(interval: Interval, threshold: float, *, points: bool) -> tuple[Verdict, str]:
-    """The verdict of one contrast against its threshold, and the reason in words.
+def judge(
+    interval: Interval, threshold: float | None, *, within: float | None = None, directed: bool = True
+) -> tuple[Verdict, str]:  # fmt: skip
+    """The verdict of one contrast, and the reason in words.
 
-    ``points`` says that the numbers are percentage points, for which the protocol guards small margins. A rule with a
-    threshold below zero tolerates a loss, its margin, and is the one kind that can hold without any difference being
-    shown; its evidence is that a loss as small as the margin would have been seen. So where the margin is under 5
-    points and the interval contains zero, the rule holds only if the half-width is smaller than the margin. The guard
-    stops there: an interval wholly below the threshold has failed whatever its width, and one wholly above zero shows
-    more than was asked. With that, on one and the same interval, a rule that asks for less never fares worse.
+    Args:
+        threshold: what the contrast must reach. Below zero it is the margin of a test of non-inferiority: the loss that
+            is tolerated, shown to be no larger where the lower end reaches it. None where only ``within`` is asked.
+        within: how far from zero counts as no difference; the contrast is "the same" where its interval lies inside.
+        directed: whether zero means that there is no difference. A level, such as an accuracy, is above zero by itself,
+            and has no direction.
     """
     if math.isinf(interval.half_width):
-        return Verdict.INCONCLUSIVE, "one seed gives no interval"
+        return Verdict.INCONCLUSIVE, f"one {'seed' if interval.seeds else interval.item} gives no interval"
+    inside = within is not None and -within <= interval.low and interval.high <= within
+    alike = Verdict.SAME, f"the whole interval lies within {within:g} of zero" if inside else ""
+    if threshold is None:
+        return alike if inside else _unlike(interval, within)
+    verdict, reason = _reached(interval, threshold, directed)
+    return alike if inside and verdict is Verdict.INCONCLUSIVE else (verdict, reason)
+
+
+def _unlike(interval: Interval, within: float) -> tuple[Verdict, str]:
+    if interval.low > within or interval.high < -within:
+        return Verdict.FAILS, f"the whole interval lies farther than {within:g} from zero"
+    return Verdict.INCONCLUSIVE, f"the interval reaches farther than {within:g} from zero"
+
+
+def _reached(interval: Interval, threshold: float, directed: bool) -> tuple[Verdict, str]:
     low, high = interval.low, interval.high
     if low >= threshold and (threshold != 0 or low > 0):
-        if points and low <= 0 and threshold > -SMALL_MARGIN and interval.half_width >= -threshold:
-            return Verdict.INCONCLUSIVE, (
-                f"an interval of ±{interval.half_width:.1f} that contains zero is too wide to grant a margin of "
-                f"{-threshold:g}"
-            )
         return Verdict.HOLDS, "the whole interval lies at or above the threshold"
-    if 0 < low < threshold:
+    if directed and 0 < low < threshold:
         return Verdict.IN_DIRECTION, "the interval lies above zero but reaches below the threshold"
-    if high < threshold and low <= 0:
+    if high < threshold:
         return Verdict.FAILS, "the whole interval lies below the threshold" + (
-            " and does not lie wholly above zero" if threshold > 0 else ""
+            " and does not lie wholly above zero" if threshold > 0 and directed else ""
         )
     return Verdict.INCONCLUSIVE, "the interval reaches to both sides of the threshold"
 
@@ -203,10 +268,13 @@ def judge(interval: Interval, threshold: float, *, points: bool) -> tuple[Verdic
 def combine(verdicts: Iterable[Verdict]) -> Verdict:
     """The verdict of a claim with several contrasts: every one of them must hold for the claim to hold."""
     verdicts = list(verdicts)
-    if all(verdict is Verdict.HOLDS for verdict in verdicts):
-        return Verdict.HOLDS
+    for all_alike in (Verdict.HOLDS, Verdict.SAME):
+        if all(verdict is all_alike for verdict in verdicts):
+            return all_alike
     if Verdict.FAILS in verdicts:
         return Verdict.FAILS
     if all(verdict in (Verdict.HOLDS, Verdict.IN_DIRECTION) for verdict in verdicts):
         return Verdict.IN_DIRECTION
     return Verdict.INCONCLUSIVE
+
+

@@ -17,7 +17,7 @@ import numpy as np
 from thesis_kit.ledger.claims import STATUSES, Chapter, catalog
 from thesis_kit.ledger.judging import Finding, Judged
 from thesis_kit.ledger.results import Result
-from thesis_kit.ledger.statistics import Verdict
+from thesis_kit.ledger.statistics import Interval, Verdict
 from thesis_kit.show.interval_bar import small_bar
 from thesis_kit.show.shown import html_id
 
@@ -25,6 +25,7 @@ SIGNS = {
     Verdict.HOLDS: "✓",
     Verdict.IN_DIRECTION: "↗",
     Verdict.FAILS: "✗",
+    Verdict.SAME: "=",
     Verdict.INCONCLUSIVE: "?",
     Verdict.NOT_RUN: "–",
 }
@@ -32,20 +33,29 @@ COLORS = {
     Verdict.HOLDS: "#00694d",
     Verdict.IN_DIRECTION: "#00619a",
     Verdict.FAILS: "#a94400",
+    Verdict.SAME: "#6b3fa0",
     Verdict.INCONCLUSIVE: "#7a5400",
     Verdict.NOT_RUN: "#595f66",
 }
 MEANINGS = {
-    Verdict.HOLDS: "the whole 95% interval lies at or above the threshold (a promised probability: no test refutes it)",
-    Verdict.IN_DIRECTION: "the interval lies above zero, but not wholly above the threshold",
-    Verdict.FAILS: "the whole interval lies below the threshold and does not lie wholly above zero",
-    Verdict.INCONCLUSIVE: "the interval is too wide to tell, or a condition of the claim is not met",
+    Verdict.HOLDS: (
+        "the whole 95% interval lies at or above the threshold; of a promised probability (a certificate's): an exact "
+        "binomial test of the trials does not refute it at p < 0.001, whatever lower end so few trials leave open"
+    ),
+    Verdict.IN_DIRECTION: "the interval of a difference lies above zero, but not wholly above the threshold",
+    Verdict.FAILS: (
+        "the whole interval lies below the threshold and, for a difference, not wholly above zero (where only sameness "
+        "is asked: wholly outside); of a promised probability: the test refutes it"
+    ),
+    Verdict.SAME: "where a row asks for it: the whole interval of a difference lies within the distance it names",
+    Verdict.INCONCLUSIVE: "the interval is too wide to tell, parts of the rule disagree, or a condition is not met",
     Verdict.NOT_RUN: "nothing was measured, for the reason given",
 }
 _SHADES = {
     Verdict.HOLDS: "good",
     Verdict.IN_DIRECTION: "blue",
     Verdict.FAILS: "bad",
+    Verdict.SAME: "same",
     Verdict.INCONCLUSIVE: "open",
     Verdict.NOT_RUN: "muted",
 }
@@ -59,8 +69,8 @@ Row = tuple[str, list[str]]
 
 def rows(judged: Judged) -> list[Row]:
     """What the ledger says about one claim, label by label; each line is light markup."""
-    claim = judged.claim
-    table: list[Row] = [("Verdict", [f"{SIGNS[judged.verdict]} **{judged.verdict.value}**: {judged.reason}"])]
+    claim, parts = judged.claim, f", {judged.parts}" * bool(judged.parts)
+    table: list[Row] = [("Verdict", [f"{SIGNS[judged.verdict]} **{judged.verdict.value}**{parts}: {judged.reason}"])]
     if judged.findings:
         table.append(("Measured", [_finding(finding, judged) for finding in judged.findings]))
     if judged.reported:
@@ -78,11 +88,28 @@ def rows(judged: Judged) -> list[Row]:
 def _finding(finding: Finding, judged: Judged) -> str:
     interval, unit = finding.interval, " points" if finding.contrast.points else ""
     low, high, value = (_number(x, unit) for x in (interval.low, interval.high, interval.value))
-    sample = f"{interval.n:,} images, " * bool(interval.n) + f"{interval.seeds} seeds"
+    part = f"{SIGNS[finding.verdict]} {finding.verdict.value}: " * (len(judged.findings) > 1)
     return (
-        f"**{_signed(value)}{unit}**, 95% interval {low} to {high}; the rule asks for at least "
-        f"{_number(finding.contrast.threshold, unit)}. {_levels(finding, judged)}. ({sample}; {interval.kind})"
+        f"{part}**{_signed(value)}{unit}**, 95% interval {low} to {high}; the rule asks for "
+        f"{asked(finding)}. {_levels(finding, judged)}. ({_sample(interval)}; {interval.kind})"
     )
+
+
+def _sample(interval: Interval) -> str:
+    """How much was measured: "1,797 images, 10 seeds", or "128 drawings" of one network."""
+    items = f"{interval.n:,} {interval.item}s" * bool(interval.n)
+    models = f"{interval.seeds} {'blocks' if interval.item == 'block' else 'seeds'}" * bool(interval.seeds)
+    return ", ".join(filter(None, (items, models)))
+
+
+def asked(finding: Finding) -> str:
+    """What a part of a rule asks for: "at least 20", "within 5 of zero", or a probability that a test must refute."""
+    contrast, unit = finding.contrast, " points" if finding.contrast.points else ""
+    within = f"within {_number(contrast.within, unit)} of zero" if contrast.within else ""
+    if contrast.kind == "trials":
+        return f"{_number(contrast.threshold, unit)}, unless a test refutes it"
+    least = "" if contrast.threshold is None else f"at least {_number(contrast.threshold, unit)}"
+    return " or ".join(filter(None, (least, within)))
 
 
 def _levels(finding: Finding, judged: Judged) -> str:
@@ -172,11 +199,12 @@ def definitions(table: Mapping[str, Sequence[str]]) -> str:
     return f'<dl style="margin:4px 0;font-size:0.94em">{"".join(entries)}</dl>'
 
 
-def verdict_html(verdict: Verdict) -> str:
-    """A verdict's sign and word in its color."""
-    name = _SHADES[verdict]
-    look = f"color:var(--tk-{name},{COLORS[verdict]});font-weight:600"
-    return f'<span style="{look}">{SIGNS[verdict]}\N{NO-BREAK SPACE}{verdict.value}</span>'
+def verdict_html(judged: Judged) -> str:
+    """A verdict's sign and word in its color, and under it how many parts of the rule hold where not all do."""
+    verdict = judged.verdict
+    look = f"color:var(--tk-{_SHADES[verdict]},{COLORS[verdict]});font-weight:600"
+    parts = f"<br><small>{judged.parts}</small>" * bool(judged.parts)
+    return f'<span style="{look}">{SIGNS[verdict]}\N{NO-BREAK SPACE}{verdict.value}</span>{parts}'
 
 
 def measured_html(judged: Judged) -> str:
@@ -189,16 +217,15 @@ def measured_html(judged: Judged) -> str:
 
 def _part(finding: Finding, judged: Judged, several: bool) -> str:
     interval, unit = finding.interval, " points" if finding.contrast.points else ""
-    numbers = [_number(x, unit) for x in (interval.value, interval.low, interval.high, finding.contrast.threshold)]
-    value, low, high, threshold = numbers
+    value, low, high = (_number(x, unit) for x in (interval.value, interval.low, interval.high))
     shade = f"color:var(--tk-{_SHADES[finding.verdict]},{COLORS[finding.verdict]})"
     sign = f'<span style="{shade}" title="{finding.verdict.value}">{SIGNS[finding.verdict]}</span> ' * several
-    bar = small_bar(interval, finding.contrast.threshold, points=finding.contrast.points)
+    bar = small_bar(interval, finding.contrast.marks, points=finding.contrast.points)
     known = not math.isinf(interval.half_width)
     between = f' <span style="white-space:nowrap">[{low}, {high}]</span>' * known
     return (
         f'<div class="tk-part">{sign}<strong>{_signed(value)}{unit}</strong>{between}'
-        f'<span style="{shade}">{bar}</span><small>asked: at least {threshold}</small></div>'
+        f'<span style="{shade}">{bar}</span><small>asked: {asked(finding)}</small></div>'
     )
 
 

@@ -107,7 +107,7 @@ def verdict_strip(judged: Iterable[Judged]) -> str:
 
 
 def _told(judged: Judged) -> str:
-    return html.escape(f"{judged.verdict.value} ({judged.arena}): {judged.claim.statement}", quote=True)
+    return html.escape(f"{judged.said} ({judged.arena}): {judged.claim.statement}", quote=True)
 
 
 def with_cards(page: str, folder: str | os.PathLike | None = None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from thesis_kit.ledger.statistics import Interval
 
@@ -20,7 +21,7 @@ def interval_bar(interval: Interval, threshold: float, *, points: bool) -> str:
     def x(value: float) -> float:
         return round(_MARGIN + (value - left) * scale, 1)
 
-    said = _said(interval, threshold, points)
+    said = _said(interval, (threshold,), points)
     zero = _tick(x(0.0), "0", _LINE + 24) if threshold else ""
     return (
         f'<svg class="tk-interval" role="img" aria-label="{said}" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
@@ -32,12 +33,10 @@ def interval_bar(interval: Interval, threshold: float, *, points: bool) -> str:
     )
 
 
-def _said(interval: Interval, threshold: float, points: bool) -> str:
+def _said(interval: Interval, marks: Sequence[float], points: bool) -> str:
     unit = " points" if points else ""
-    return (
-        f"Value {_text(interval.value)}{unit}, interval {_text(interval.low)} to {_text(interval.high)}, "
-        f"threshold {_text(threshold)}"
-    )
+    held = f"threshold{'s' * (len(marks) > 1)} {' and '.join(_text(mark) for mark in marks)}"
+    return f"Value {_text(interval.value)}{unit}, interval {_text(interval.low)} to {_text(interval.high)}, {held}"
 
 
 def _tick(x: float, label: str, y: float, *, dash: str = "none") -> str:
@@ -55,24 +54,27 @@ def _text(value: float) -> str:
 _SHORT, _THIN = 132, 16
 
 
-def small_bar(interval: Interval, threshold: float, *, points: bool) -> str:
-    """``interval_bar`` without words, small enough for the cell of a table: zero solid, the threshold dashed."""
+def small_bar(interval: Interval, marks: Sequence[float], *, points: bool) -> str:
+    """``interval_bar`` without words, small enough for the cell of a table: zero solid, each mark that the interval is
+    held to dashed."""
     if math.isinf(interval.half_width):
         return ""
-    marks = (0.0, threshold, interval.low, interval.high)
-    left, right = min(marks), max(marks)
+    places = (0.0, *marks, interval.low, interval.high)
+    left, right = min(places), max(places)
     scale = (_SHORT - 16) / ((right - left) or 1.0)
-    zero, asked, low, value, high = (
-        round(8 + (x - left) * scale, 1) for x in (0.0, threshold, interval.low, interval.value, interval.high)
-    )
+
+    def x(value: float) -> float:
+        return round(8 + (value - left) * scale, 1)
+
     middle = _THIN / 2
-    dashed = f'<path d="M{asked} 1V{_THIN - 1}" stroke-width="1.5" stroke-dasharray="2 2"/>' if threshold else ""
+    up = f"1V{_THIN - 1}"
+    dashes = [f'<path d="M{x(mark)} {up}" stroke-width="1.5" stroke-dasharray="2 2"/>' for mark in marks if mark]
     return (
-        f'<svg class="tk-interval" role="img" aria-label="{_said(interval, threshold, points)}" '
+        f'<svg class="tk-interval" role="img" aria-label="{_said(interval, marks, points)}" '
         f'viewBox="0 0 {_SHORT} {_THIN}" style="display:block;width:{_SHORT}px;max-width:100%;height:{_THIN}px" '
         'fill="none" stroke="currentColor">'
         f'<path d="M4 {middle:g}H{_SHORT - 4}" stroke-width="1" opacity="0.35"/>'
-        f'<path d="M{zero} 1V{_THIN - 1}" stroke-width="1.5"/>{dashed}'
-        f'<path d="M{low} {middle:g}H{high}" stroke-width="4" stroke-linecap="round"/>'
-        f'<circle cx="{value}" cy="{middle:g}" r="4" fill="currentColor"/></svg>'
+        f'<path d="M{x(0.0)} {up}" stroke-width="1.5"/>{"".join(dashes)}'
+        f'<path d="M{x(interval.low)} {middle:g}H{x(interval.high)}" stroke-width="4" stroke-linecap="round"/>'
+        f'<circle cx="{x(interval.value)}" cy="{middle:g}" r="4" fill="currentColor"/></svg>'
     )

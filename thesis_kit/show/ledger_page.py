@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from thesis_kit.ledger.claims import ORIGINS, STATUSES, catalog
 from thesis_kit.ledger.judging import Judged, judge_chapter
 from thesis_kit.ledger.multiplicity import contrasts, fragile
-from thesis_kit.ledger.statistics import SMALL_MARGIN, Verdict
+from thesis_kit.ledger.statistics import Verdict
 from thesis_kit.show.claim_rows import (
     MEANINGS,
     SIGNS,
@@ -37,7 +37,6 @@ def ledger_page(folder: str | os.PathLike | None = None) -> str:
     arenas = {name: said for name, said in catalog().arenas.items() if name in measured_in}
     return _HEAD.format(
         table=_table(everything),
-        margin=SMALL_MARGIN,
         legend=_legend(everything),
         number=_multiplicity(everything),
         arenas=_definitions(arenas),
@@ -62,16 +61,23 @@ they mean stands [below the table](#how-a-verdict-is-made). Open a claim for its
 
 {legend}
 
-A claim has a rule, one or more differences with a threshold fixed in advance, measured on the same test images for
-every method. The 95% interval covers both the luck of a training run (Student's t over seeds) and the choice of
-test images (a bootstrap); the wider of the two counts, and is named behind the number. A share of seeds has
-Wilson's interval and a difference of two shares Newcombe's, which are made for small counts. Where a rule tolerates
-a loss of less than {margin:g} points, it holds only if half the interval's width is smaller than that loss or the
-whole interval lies above zero. A claim that fails is a finding, and stands here like any other.
+A claim has a rule, one or more differences with a threshold fixed in advance, measured on the same items for every
+method. Every part of a rule is judged and shown by itself, and a row says in how many of them it holds: the claim holds
+where all parts do, and does not where one does not.
 
-Where a rule was written or changed when the outcomes were known, its row says so. A promised probability (that a
-certificate is right) has no threshold for its interval: an exact binomial test refutes it if so many failures cannot be
-chance. Claims of chapters to come stand here with what is planned.
+The 95% interval covers what the sentence is about, and its kind is named behind the number. Of a way to train: the luck
+of a training run (Student's t over seeds) and the choice of test images (a bootstrap); the wider of the two counts. Of
+one fixed network: which drawings it happened to make, by a bootstrap that draws them again within their classes; a
+start from other noise is no training. A share of seeds has Wilson's interval and a difference of two shares Newcombe's,
+which are made for small counts.
+
+Where a rule tolerates a loss it is a test of non-inferiority, and holds where the whole interval shows no larger one. A
+level, such as a share that is asked to be 90%, lies above zero by itself and has no direction. A claim that fails is a
+finding, and stands here like any other.
+
+Where a rule, or the kind of its interval, was chosen when the outcomes were known, its row says so. A promised
+probability (that a certificate is right) has no threshold for its interval: an exact binomial test refutes it if so
+many failures cannot be chance. Claims of chapters to come stand here with what is planned.
 
 {number}
 
@@ -100,9 +106,10 @@ def _legend(everything: list[Judged]) -> str:
 
 
 def _multiplicity(everything: list[Judged]) -> str:
-    """How many contrasts the page judges, and which decided rows would not be decided at 99%."""
+    """How many contrasts the page judges, and which rows have a part that is decided and would not be at 99%."""
     measured = contrasts(everything)
-    near = [one for one, found in measured if one.verdict in (Verdict.HOLDS, Verdict.FAILS) and fragile(found)]
+    decided = (Verdict.HOLDS, Verdict.FAILS, Verdict.SAME)
+    near = [one for one, found in measured if found.verdict in decided and fragile(found)]
     named = dict.fromkeys(f'<a href="#{anchor(one)}">{one.claim.id}</a> ({one.arena})' for one in near)
     lean = f" Lean least on these rows, where an interval of 99% would reach the threshold: {', '.join(named)}."
     return (
@@ -180,7 +187,7 @@ def _row(place: int, judged: Judged) -> str:
     cells = {
         "arena": judged.arena,
         "measured": measured_html(judged),
-        "verdict": verdict_html(judged.verdict) + why,
+        "verdict": verdict_html(judged) + why,
     }
     told = "".join(f'<td role="cell" data-label="{name}">{inner}</td>' for name, inner in cells.items() if inner)
     told = told if cells["measured"] else told.replace('data-label="verdict"', 'colspan="2" data-label="verdict"')

@@ -52,7 +52,7 @@ def claims_table(chapter: str, folder: str | os.PathLike | None = None) -> Claim
 
 
 def _verdict_text(judged: Judged) -> str:
-    return judged.verdict.value + (f": {judged.reason}" if judged.verdict is Verdict.NOT_RUN else "")
+    return judged.said + (f": {judged.reason}" if judged.verdict is Verdict.NOT_RUN else "")
 
 
 def _claim(group: list[Judged]) -> str:
@@ -83,5 +83,5 @@ def _arena(judged: Judged, *, named: bool) -> str:
     why = f"<br><small>{html.escape(judged.reason)}</small>" if judged.verdict is Verdict.NOT_RUN else ""
     return (
         f'<td role="cell" data-label="{_COLUMNS[2]}" style="{_LEFT}">{where}{measured_html(judged)}</td>'
-        f'<td role="cell" data-label="{_COLUMNS[3]}" style="{_LEFT}">{verdict_html(judged.verdict)}{why}</td>'
+        f'<td role="cell" data-label="{_COLUMNS[3]}" style="{_LEFT}">{verdict_html(judged)}{why}</td>'
     )

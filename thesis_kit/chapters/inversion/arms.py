@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from thesis_kit.chapters.inversion.settings import INVERSION, Inversion
+from thesis_kit.chapters.inversion.usable import USABLE
 from thesis_kit.chapters.inversion.world import JUDGED, RANDOM, STUDIED, World
 from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.evaluation.pictures import class_regions, high_frequency_share
@@ -34,7 +35,6 @@ from thesis_kit.synthesis import Synthesis
 UNCOLORED = "resnet-plain"  # the studied network's twin that never saw other colors, light or noise in training
 JITTERED = (STUDIED, "vit", "mixer", "robust", UNCOLORED, "vit-plain", "mixer-plain")  # each kind, and its twins
 PUBLISHED = {"steps": 400, "lr": 0.01}  # of a stage
-USABLE = 0.8  # of the best V: a weight of total variation that keeps so much of it can be used
 _ROUNDING = 1e-9  # of a share
 _PLUGGED = (*JUDGED, "steps", "lr", "copies")  # what decides an inversion
 NAMES = {  # of the networks

@@ -78,7 +78,8 @@ def main_effect(recorded: Result, factor: str, network: str = "resnet") -> Inter
         raise NotRecorded(f"a main effect needs all eight combinations, {', '.join(missing) or 'a common seed'} lacks")
     groups = [recorded.cells[next(iter(signs))][seed]["group"] for seed in seeds]
     half = len(signs) / 2
-    return items_interval(groups, [sum(s * tables[arm][seed] for arm, s in signs.items()) / half for seed in seeds])
+    values = [sum(sign * tables[arm][seed] for arm, sign in signs.items()) / half for seed in seeds]
+    return items_interval(groups, values, recorded.units(next(iter(signs))))
 
 
 # Figures of a recording
