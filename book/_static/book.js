@@ -43,13 +43,13 @@
     }
   }
 
-  /* A formula too wide for its box gets smaller, to seven tenths at most; what is still too wide scrolls. */
+  /* A formula too wide for its box gets smaller, to two thirds at most; what is still too wide scrolls. */
   function fitFormulas() {
     for (const box of document.querySelectorAll("article div.math")) {
       box.style.fontSize = "";
       const parts = [box, ...box.querySelectorAll("mjx-container")];
       const over = Math.max(...parts.map(part => part.scrollWidth / part.clientWidth));
-      if (over > 1) box.style.fontSize = `${Math.max(70, Math.floor(97 / over))}%`;
+      if (over > 1) box.style.fontSize = `${Math.max(66, Math.floor(97 / over))}%`;
     }
   }
 

@@ -121,6 +121,16 @@ def test_names_of_rows_leave_room_for_the_plot():
     assert narrow.axes[0].get_yticklabels()[0].get_text().count("\n") >= 2
 
 
+def test_names_of_rows_do_not_run_into_each_other():
+    with style():
+        figure, axis = canvas(size=(7, 3))
+        axis.plot(range(8), range(8), "o")
+        axis.set_yticks(range(8), [f"a long way to train {n}\nover ordinary training" for n in range(8)])
+    boxes = sorted((box for box in extents(narrowed(figure)) if "ordinary" in box[0]), key=lambda box: box[2])
+    assert len(boxes) == 8
+    assert all(below[4] <= above[2] + 1 for below, above in itertools.pairwise(boxes))
+
+
 def test_names_under_an_axis_do_not_run_into_each_other():
     with style():
         figure, axis = canvas(size=(9, 3))

@@ -106,8 +106,12 @@ def _wrap_rows(axis: Axes) -> None:
     names = [label.get_text() for label in axis.get_yticklabels()]
     if not names or _numeric(names):
         return
-    letters = int(_NAMES * WIDTH / (0.6 * LEAST))
-    axis.set_yticks(axis.get_yticks(), [_wrapped(name, letters) for name in names])
+    letters = int(_NAMES * WIDTH / (0.56 * LEAST))
+    names = [_wrapped(name, letters) for name in names]
+    axis.set_yticks(axis.get_yticks(), names)
+    figure, lines = axis.figure, len(names) * max(name.count("\n") + 1 for name in names)
+    if len(figure.axes) == 1:  # names under each other need their height
+        figure.set_figheight(max(figure.get_figheight(), (1.3 * LEAST * lines + 60) / 72))
 
 
 def _numeric(names: Iterable[str]) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from thesis_kit.show.shown import Shown
 
-_FITS = 34  # letters of a row that a phone shows without breaking a word
+_FITS = 44  # letters of a row that a phone shows without breaking a word
 _NUMBERS = set("0123456789.,+-−–×%±[]() /εσ∞")
 Cells = Sequence[object]
 
