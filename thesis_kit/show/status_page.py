@@ -53,7 +53,7 @@ def _verdicts(folder: str | os.PathLike | None) -> str:
 
 def _recordings(folder: str | os.PathLike | None) -> str:
     """A row a result file."""
-    names = ("chapter and arena", "recorded", "on", "torch", "runs", "seeds", "core-hours")
+    names = ("chapter and arena", "recorded", "reproduced", "on", "torch", "runs", "seeds", "core-hours")
     rows = [_recording(load_result(name, folder)) for name in sorted(available(folder), key=_place)]
     return table(rows or [("nothing yet", *[""] * (len(names) - 1))], names).html
 
@@ -64,18 +64,22 @@ def _place(name: str) -> tuple[int, str]:
 
 
 def _recording(result: Result) -> tuple[str, ...]:
-    document = result.document
-    cells, machine = document["cells"], document["machine"]
-    title = catalog().chapters[document["experiment"]].title
-    seeds = len({cell["seed"] for cell in cells})
-    cost = f"{document['seconds'] / 3600:.1f}"
-    where = f"{machine['processor']}, {machine['device']}"
+    cells = result.every_cell
+    chapter, arena = result.name.split(".")
+    machines = dict.fromkeys(f"{c['machine']['processor']}, {c['machine']['device']}" for c in cells)
+    days, again = sorted({cell["recorded"] for cell in cells}), sorted({one.date for one in result.reproduced})
     return (
-        f"{title}, {document['arena']}",
-        document["recorded"],
-        where,
-        machine["torch"],
+        f"{catalog().chapters[chapter].title}, {arena}",
+        _span(days),
+        _span(again),
+        " and ".join(machines),
+        " and ".join(dict.fromkeys(cell["machine"]["torch"] for cell in cells)),
         str(len(cells)),
-        str(seeds),
-        cost,
+        str(len({cell["seed"] for cell in cells})),
+        f"{sum(cell['seconds'] for cell in cells) / 3600:.1f}",
     )
+
+
+def _span(days: list[str]) -> str:
+    """The first and the last of some days, or the one."""
+    return " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "not yet"
