@@ -135,7 +135,7 @@ class _Walk:
             direction = random.uniform(*x.shape[1:], low=-1, high=1, dtype=wide)
         else:
             direction = random.normal(*x.shape[1:], dtype=wide)
-        unit = direction / _per_image(self.ball.size(direction))
+        unit = over(direction, _per_image(self.ball.size(direction)))
         return (x + _per_image(reach / 2) * unit).clamp(0, 1).to(x.dtype)
 
     def along(self, x: Tensor, point: Tensor, toward: Goal) -> tuple[Tensor, Tensor]:
