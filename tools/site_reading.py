@@ -52,6 +52,13 @@ def reachable(app, pagename, templatename, context, doctree):
         context["body"] = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
 
 
+def formulas_only_where_they_are(app, pagename, templatename, context, doctree):
+    """The page that lists all others has MathJax for theirs; it goes where there is no formula of its own."""
+    if not app.env.get_domain("math").data["has_equations"].get(pagename):
+        named = [(script, str(getattr(script, "filename", ""))) for script in context.get("script_files", ())]
+        context["script_files"] = [script for script, name in named if "mathjax" not in name]
+
+
 def as_lines(found: re.Match) -> str:
     """A signature's parameters, each on a line of its own."""
     lines = found[1].replace("<dd>", '<span class="tk-line">').replace("</dd>", "</span>")
@@ -70,4 +77,5 @@ def setup(app):
     app.connect("config-inited", still_formulas, priority=900)
     app.connect("doctree-read", shorten_setup)
     app.connect("html-page-context", reachable)
+    app.connect("html-page-context", formulas_only_where_they_are, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -148,8 +148,10 @@ print(certificates.budget)
 #
 # ```{math}
 # :label: eq-shadow
-# \min_\delta \; \mathbb{E}_\eta \, L\big(f(x + \eta + \delta),\, t\big) + \lambda_{tv}\, \mathrm{TV}(\delta)
-# + \lambda_c\, C(\delta) + \lambda_s\, D(\delta) .
+# \begin{aligned}
+# \min_\delta \;\; & \mathbb{E}_\eta \, L\big(f(x + \eta + \delta),\, t\big) \\
+# & + \lambda_{tv}\, \mathrm{TV}(\delta) + \lambda_c\, C(\delta) + \lambda_s\, D(\delta) .
+# \end{aligned}
 # ```
 #
 # $L$ pulls the noisy copies towards a wrong class $t$, on average over draws of noise, because the vote is counted over noise. $\mathrm{TV}$,

@@ -93,8 +93,10 @@ table(medians, ("network", "logit gap", "gradient gap", "ratio"), caption="media
 #
 # ```{math}
 # :label: eq-squeeze
-# \min_\theta \; \sum_k L\big(Z(X_k + \eta),\, Y_k\big) + \beta\, \lVert Z(X_k + \eta) \rVert_F ,
-# \qquad \eta \sim N(0, \sigma^2 I) .
+# \begin{aligned}
+# \min_\theta \;\; & \sum_k L\big(Z(X_k + \eta),\, Y_k\big) + \beta\, \lVert Z(X_k + \eta) \rVert_F , \\
+# & \eta \sim N(0, \sigma^2 I) .
+# \end{aligned}
 # ```
 #
 # (Others take the mean length of an image's logits instead {cite:p}`kannan2018pairing`. With $n$ images of equal length the two differ

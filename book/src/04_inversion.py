@@ -111,7 +111,10 @@ figures.picture_grid(
 #
 # ```{math}
 # :label: eq-colorshift
-# x' = \sigma\, x + \mu , \qquad \mu \sim U(-\alpha, \alpha), \quad \log \sigma \sim U(-\beta, \beta), \qquad \alpha = \beta = 1 .
+# \begin{aligned}
+# & x' = \sigma\, x + \mu , \qquad \alpha = \beta = 1 , \\
+# & \mu \sim U(-\alpha, \alpha), \quad \log \sigma \sim U(-\beta, \beta) .
+# \end{aligned}
 # ```
 #
 # The result is not clipped. Here is what they do to a scene:
@@ -327,8 +330,8 @@ differences(recorded, {called: f"recognized(published@resnet) - recognized({arm}
 # its own optimizer, jitter alone falls back a little, and on the ViT the whole method is ahead (on the MLP-Mixer it is behind even
 # there). And our stages are short: with the published steps, ten times as many, the 32 drawings that were made look smoother. They
 # may be recognized more often too, which so few cannot show. So jitter is enough for most of what others can name. Are the other parts enough without
-# it? A small answer, live, with one copy and one seed, so without an interval (recorded with jitter: the point at 1 in Figure
-# 4.12):
+# it? A small answer, live, with one copy and one seed, so without an interval (recorded with jitter: the point at 1 in
+# Figure 4.12):
 
 # %%
 still = inversion.plug_in_inversion(networks["resnet"], P.classes, size=P.size, steps=P.steps, copies=1, lr=P.lr, jitter=0)

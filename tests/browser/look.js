@@ -19,7 +19,7 @@ const wide = all("*").filter(element => {
 const clipped = all("*").filter(element => {
   const style = getComputedStyle(element);
   if (style.display === "inline" || style.overflowX === "visible" || !seen(element)) return false;
-  if (element.closest(".highlight, .MathJax_Assistive, mjx-assistive-mml, .visually-hidden, thead, dt.sig")) return false;
+  if (element.closest(".highlight, .MathJax_Assistive, mjx-assistive-mml, .visually-hidden, thead, dt.sig, .toggle-hidden")) return false;
   return element.scrollWidth > element.clientWidth + 1;
 });
 
