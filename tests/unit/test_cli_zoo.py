@@ -114,7 +114,6 @@ def test_show_prints_one_member_in_full(trained):
         "natural on digits; 40 updates of 128 images",
         "0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
         "40 forward and 40 backward passes",
-        "the code is unchanged since",
         "robust@0.1:",
         about.sha256,
     ):

@@ -15,10 +15,11 @@ import safetensors.torch
 import torch
 
 import thesis_kit as tk
-from thesis_kit import chapters, training
+from thesis_kit import training
 from thesis_kit.checks import NonFiniteOutput, UnknownName
 from thesis_kit.data.scenes import DISTRIBUTIONS
 from thesis_kit.files import DamagedFile, only_writer
+from thesis_kit.ledger import registry
 from thesis_kit.models import Classifier, zoo
 from thesis_kit.models.zoo import MissingWeights, Score, UnfitWeights
 from thesis_kit.zookeeping import making
@@ -619,5 +620,5 @@ def test_the_audit_reports_scores_that_no_longer_hold(trained, monkeypatch):
 
 
 def test_the_zoo_is_no_chapter():
-    assert not [name for name in chapters.chapters() if name.startswith("zoo")]
-    assert "defenses" in chapters.chapters()
+    assert not [name for name in registry.chapters() if name.startswith("zoo")]
+    assert "defenses" in registry.chapters()

@@ -41,8 +41,6 @@ def environment() -> dict[str, str]:
 
 
 def _version(package: str) -> str | None:
-    if package in sys.modules:  # it says which build it is
-        return getattr(sys.modules[package], "__version__", None)
     try:
         return version(package)
     except PackageNotFoundError:
@@ -64,7 +62,7 @@ def machine(device: str = "cpu", threads: int = 1) -> dict[str, object]:
         "threads": threads,
         "device": device,
         "python": platform.python_version(),
-        "torch": _version("torch"),
+        "torch": getattr(sys.modules.get("torch"), "__version__", None) or _version("torch"),  # with its build, if it ran
     }
 
 
