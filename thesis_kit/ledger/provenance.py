@@ -62,7 +62,7 @@ def machine(device: str = "cpu", threads: int = 1) -> dict[str, object]:
         "threads": threads,
         "device": device,
         "python": platform.python_version(),
-        "torch": getattr(sys.modules.get("torch"), "__version__", None) or _version("torch"),  # with its build, if it ran
+        "torch": getattr(sys.modules.get("torch"), "__version__", None) or _version("torch"),  # with its build
     }
 
 
