@@ -282,6 +282,9 @@ def test_killed_at_random_points_it_goes_on_and_ends_the_same(unbroken, tmp_path
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.skipif(
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="SIGINT is ignored here, as under nohup"
+)
 def test_ctrl_c_stops_everything_and_keeps_what_is_finished(tmp_path):
     process = start(tmp_path, rest=0.3)
     assert any("seed 0" in line for line in process.stdout), process.communicate()[1]
