@@ -66,12 +66,13 @@ def sweep(
     if (found := files.finished()) is not None:
         return found
     mine = [key for place, key in enumerate(items) if place % world_size == rank]
-    with files.share(rank, world_size) as share, track(text, len(mine), progress) as bar:
-        for key in mine:
-            if not files.done(key):
-                share.append(key, work(items[key]))
-            bar.advance()
-    return files.merge()
+    with files.telling():
+        with files.share(rank, world_size) as share, track(text, len(mine), progress) as bar:
+            for key in mine:
+                if not files.done(key):
+                    share.append(key, work(items[key]))
+                bar.advance()
+        return files.merge()
 
 
 def _pairs(items: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
@@ -130,12 +131,20 @@ class _Files:
                 self.look()
                 if not self._complete():
                     share.begin()
-            try:
-                yield share
-            except (KeyboardInterrupt, SystemExit) as stop:
+            yield share
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """An interruption of the block says what is kept, as soon as there is a file."""
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit) as stop:
+            begun = self.folder.is_dir() and any(_SHARE.fullmatch(file.name) for file in self.folder.iterdir())
+            place = self.folder if begun else self.path
+            if place.exists():
                 done = f"{sum(key in self.known for key in self.keys):,} of {len(self.keys):,} items"
-                note(stop, f"{self.folder} keeps {done}: the same call goes on from there")
-                raise
+                note(stop, f"{place} keeps {done}: the same call goes on from there")
+            raise
 
     def done(self, key: str) -> bool:
         """Whether some process has kept a record of this item."""

@@ -175,8 +175,10 @@ class Child:
         read, write = os.pipe()
         self._words = read
         self.began = time.monotonic()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # an interruption waits until the work has begun
         self.pid = os.fork()
         if self.pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             os.close(write)
             return
         code = 1
@@ -206,7 +208,10 @@ class Child:
 
 def _ended(work: Callable[[], str]) -> tuple[int, str]:
     try:
-        return 0, work()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        said = work()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # too late: what comes now interrupts the telling, not the work
+        return 0, said
     except KeyboardInterrupt as stop:
         return 130, "; ".join(getattr(stop, "__notes__", []))
     except Exception as error:

@@ -79,7 +79,7 @@ def _in_full(result: Result) -> Result:
         arm: {**found, **{seed + 10: {**cell, "seed": seed + 10} for seed, cell in found.items()}}
         for arm, found in result.cells.items()
     }
-    return Result(result.name, cells)
+    return Result(result.name, cells, result.planned)
 
 
 @pytest.mark.parametrize("name", NAMES)

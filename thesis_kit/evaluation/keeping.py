@@ -89,10 +89,12 @@ def keeping(
     if _END in journal.known:  # only read, for which nobody need be able to write
         yield Keeper(journal)
         return
-    with journal.held():
-        try:
+    try:
+        with journal.held():
             yield Keeper(journal)
-        except (KeyboardInterrupt, SystemExit) as stop:
-            note(stop, f"{out} keeps {len(journal.known):,} minibatches: the same call goes on from there")
-            raise
-        journal.append(_END, {"minibatches": len(journal.known)})
+            journal.append(_END, {"minibatches": len(journal.known)})
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if journal.path.exists():
+            minibatches = len(journal.known.keys() - {_END})
+            note(stop, f"{out} keeps {minibatches:,} minibatches: the same call goes on from there")
+        raise
