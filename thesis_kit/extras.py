@@ -12,6 +12,7 @@ from types import ModuleType
 EXTRAS = {  # module → the extra of pyproject.toml that brings it
     "IPython": "show",
     "PIL": "show",
+    "espeakng_loader": "speech",
     "ipywidgets": "show",
     "jupytext": "book",
     "matplotlib": "show",

@@ -6,37 +6,15 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thesis_kit.asking import ask
 from thesis_kit.checks import NonFiniteOutput, check_same_device
+from thesis_kit.data.transcripts import Transcripts
 from thesis_kit.training.method import Method
 from thesis_kit.training.run import Run
-
-
-@dataclass(frozen=True)
-class Transcripts:
-    """What clips say, indexed and moved as tensors are, so that a ``Part`` holds them.
-
-    ``tokens`` (n, s) int64, of which the first ``lengths`` (n,) count; ``frames`` (n,) int64, how long each clip is in
-    steps of its input.
-    """
-
-    tokens: Int[Tensor, "n s"]
-    lengths: Int[Tensor, " n"]
-    frames: Int[Tensor, " n"]
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def __getitem__(self, index: slice | Tensor) -> Transcripts:
-        return Transcripts(self.tokens[index], self.lengths[index], self.frames[index])
-
-    def to(self, device: torch.device | str) -> Transcripts:
-        """The same on another device."""
-        return Transcripts(self.tokens.to(device), self.lengths.to(device), self.frames.to(device))
 
 
 @dataclass
