@@ -1,9 +1,9 @@
 """Robust and understandable deep networks: the methods of the book, as functions on your own models.
 
 ``import thesis_kit as tk``; then ``tk.setup`` chooses where and how large things run, ``tk.train`` trains,
-``tk.attacks`` and ``tk.evaluation`` judge, ``tk.certification`` certifies, ``tk.inversion``, ``tk.synthesis`` and
-``tk.recording`` look inside, ``tk.models`` and ``tk.data`` bring networks and images, and ``tk.zoo`` networks that are
-trained already.
+``tk.attacks`` and ``tk.evaluation`` judge, ``tk.certification`` certifies, ``tk.inversion``, ``tk.synthesis``,
+``tk.recording`` and ``tk.features`` look inside, ``tk.models`` and ``tk.data`` bring networks and images, and
+``tk.zoo`` networks that are trained already.
 
 A name is loaded where it is first used, so that ``import thesis_kit`` itself costs nothing.
 """
@@ -14,7 +14,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what editors and type checkers see; a running program takes the names from _HOMES
-    from thesis_kit import attacks, certification, data, evaluation, inversion, models, recording, synthesis, training
+    from thesis_kit import (
+        attacks,
+        certification,
+        data,
+        evaluation,
+        features,
+        inversion,
+        models,
+        recording,
+        synthesis,
+        training,
+    )
     from thesis_kit.evaluation import robust_accuracy
     from thesis_kit.models import Classifier, build, zoo
     from thesis_kit.session import Session, setup
@@ -30,6 +41,7 @@ __all__ = [
     "certification",
     "data",
     "evaluation",
+    "features",
     "inversion",
     "models",
     "recording",

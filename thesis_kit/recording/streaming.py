@@ -19,6 +19,7 @@ from thesis_kit.recording.reducers import Moments, Reducer, Rows, Top, TopExampl
 from thesis_kit.recording.sites import Site
 
 Pool = str | Callable[[Tensor], Tensor]
+POOLS = ("mean", "max", "class")
 _REDUCERS = {"moments": Moments, "rows": Rows}
 _FORMS = "a tensor or array (n, …), a Part, a pair (inputs, labels), a map-style Dataset, or minibatches"
 
@@ -78,7 +79,8 @@ def top_examples(
     Args:
         model, run: as for ``record``. data, pool, batch_size: as for ``stream``.
         site: one name. k: at most as many as there are inputs.
-        units: those that are asked for; None for all.
+        units: those that are asked for; None for all. Or directions, floating-point rows (k, u): a row is then asked
+            about as if it were a unit, and ``units`` of what is returned are the rows' numbers.
         patterns: keep each unit at every patch of its strongest inputs, as maps (u, k, rows, columns) where the patches
             form a grid, else (u, k, patches).
 
@@ -89,13 +91,16 @@ def top_examples(
     chosen = None if units is None else torch.as_tensor(units)
     for values, positions in _recorded(model, data, [name], batch_size, run):
         value, place = values[name]
-        pooled = _pooled(value, place, name, pool)
-        if chosen is None:
-            chosen = torch.arange(pooled.shape[1])
-        chosen = _checked_units(chosen, pooled, name).to(pooled.device)
-        seen = _spread(value, place)[:, chosen] if patterns else None
-        top.add(pooled[:, chosen], positions.to(pooled.device), seen)
-    return replace(top.result(), units=chosen)
+        if chosen is not None and chosen.is_floating_point():
+            pooled, seen = _along(chosen, value, place, name, pool)
+        else:
+            pooled = _pooled(value, place, name, pool)
+            chosen = torch.arange(pooled.shape[1]) if chosen is None else chosen
+            chosen = check_units(chosen, pooled.shape[1], name).to(pooled.device)
+            pooled, seen = pooled[:, chosen], spread(value, place)[:, chosen] if patterns else None
+        top.add(pooled, positions.to(pooled.device), seen if patterns else None)
+    found = top.result()
+    return found if chosen.is_floating_point() else replace(found, units=chosen)
 
 
 def _recorded(
@@ -149,11 +154,11 @@ def _pooled(value: Tensor, site: Site | None, name: str, pool: Pool) -> Tensor:
     """(n, …) -> (n, u), finite."""
     if callable(pool):
         pooled = pool(value)
-    elif choose(pool, ("mean", "max", "class"), "way to pool") == "class":
+    elif choose(pool, POOLS, "way to pool") == "class":
         pooled = _class_token(value, site, name)
     else:
-        spread = _spread(value, site).flatten(2)
-        pooled = spread.mean(dim=2) if pool == "mean" else spread.amax(dim=2)
+        positions = spread(value, site).flatten(2)
+        pooled = positions.mean(dim=2) if pool == "mean" else positions.amax(dim=2)
     if pooled.ndim != 2 or len(pooled) != len(value):
         raise ValueError(f"pool must give one row an input, ({len(value)}, u), of {name}, got {tuple(pooled.shape)}")
     if not torch.isfinite(pooled).all():
@@ -161,24 +166,34 @@ def _pooled(value: Tensor, site: Site | None, name: str, pool: Pool) -> Tensor:
     return pooled
 
 
-def _spread(value: Tensor, site: Site | None) -> Tensor:
-    """Units before positions, (n, u, …), without class tokens and registers, as maps where the patches form a grid."""
+def spread(value: Tensor, site: Site | None) -> Tensor:
+    """Units before positions, (n, u, …), without class tokens and registers, as maps where the patches form a grid.
+
+    ``value`` is what ``record`` gives of a site; None for the site stands for a layer by its name.
+    """
     if value.ndim == 2:
         return value[:, :, None]
     form = site.form if site is not None else ("tokens" if value.ndim == 3 else "maps")
     if form == "tokens" and value.ndim == 3:
         if site is None:
             return value.transpose(1, 2)
-        if site.grid is not None and _fits(site, value.shape[1] - site.prefix):
-            return site.maps(value)
-        return site.patches(value).transpose(1, 2)
+        return _on_grid(site.patches(value).transpose(1, 2), site)
     if form == "heads":
-        return site.patches(value).transpose(2, 3).flatten(1, 2)  # (n, heads · d, t)
+        return _on_grid(site.patches(value).transpose(2, 3).flatten(1, 2), site)  # from (n, heads · d, t)
     return value
 
 
-def _fits(site: Site, patches: int) -> bool:
-    return site.grid[0] * site.grid[1] == patches
+def _on_grid(values: Tensor, site: Site) -> Tensor:
+    """(n, u, t) as (n, u, rows, columns) where that many patches are the network's grid, or the grid of a later stage
+    of a network without class tokens, which halves its sides."""
+    count = values.shape[2]
+    rows, columns = site.grid or (0, 0)
+    while rows and columns:
+        if rows * columns == count:
+            return values.unflatten(2, (rows, columns))
+        whole = site.prefix == 0 and rows % 2 == columns % 2 == 0
+        rows, columns = (rows // 2, columns // 2) if whole else (0, 0)
+    return values
 
 
 def _class_token(value: Tensor, site: Site | None, name: str) -> Tensor:
@@ -187,9 +202,30 @@ def _class_token(value: Tensor, site: Site | None, name: str) -> Tensor:
     return value[:, 0] if site.form == "tokens" else value[:, :, 0].flatten(1)
 
 
-def _checked_units(units: Tensor, pooled: Tensor, name: str) -> Tensor:
-    count = pooled.shape[1]
+def _along(directions: Tensor, value: Tensor, site: Site | None, name: str, pool: Pool) -> tuple[Tensor, Tensor]:
+    """Of directions (k, u), pooled (n, k) and at every position (n, k, …)."""
+    seen = spread(value, site)
+    rows = check_directions(directions, seen.shape[1], name).to(seen)
+    seen = torch.einsum("nu...,ku->nk...", seen, rows)
+    if callable(pool) or choose(pool, POOLS, "way to pool") == "class":
+        return _pooled(value, site, name, pool) @ rows.T, seen
+    return _pooled(seen.flatten(2), None, name, lambda v: v.mean(2) if pool == "mean" else v.amax(2)), seen
+
+
+def check_units(units: Tensor, count: int, name: str) -> Tensor:
+    """Require numbers of units that a site of ``count`` units has, at least one."""
     whole = units.ndim == 1 and not units.is_floating_point() and units.numel()
     if not whole or units.min() < 0 or units.max() >= count:
         raise ValueError(f"units of {name} must be numbers in [0, {count - 1}], at least one, got {units.tolist()}")
     return units
+
+
+def check_directions(directions: Tensor, count: int, name: str) -> Tensor:
+    """Require finite rows (k, u) that are not zero, for a site of ``count`` units."""
+    fits = directions.ndim == 2 and len(directions) and directions.shape[1] == count
+    if not fits or not torch.isfinite(directions).all() or not directions.norm(dim=1).all():
+        raise ValueError(
+            f"directions among the units of {name} must be finite rows (k, {count}), none of them zero, got shape "
+            f"{tuple(directions.shape)}"
+        )
+    return directions

@@ -215,6 +215,9 @@ def grid_of(name: str, modules: Modules) -> tuple[int, int] | None:
             grid = getattr(part, "grid_size", None)
             if isinstance(grid, tuple) and len(grid) == 2:
                 return grid
+        side, patch = getattr(module, "image_size", None), getattr(module, "patch_size", None)
+        if isinstance(side, int) and isinstance(patch, int) and patch:  # torchvision's, which are squares
+            return side // patch, side // patch
         if not name:
             return None
         name = parent_of(name)

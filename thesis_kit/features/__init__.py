@@ -1,0 +1,14 @@
+"""What the units of a network look at: optima, strongest images and maps of them, with controls that cannot be fooled.
+
+``recording.sites(model)`` names the places of a network, unpatched ones of timm, open_clip and torchvision included;
+the functions here take these names. ``visualize`` makes the image that excites a unit most, ``maps`` says where in an
+image it fires, and ``triples`` shows both beside its strongest images, with a rotated basis and random weights as
+controls.
+"""
+
+from thesis_kit.features.controls import random_twin, rotated, rotation
+from thesis_kit.features.triples import Triples, triples
+from thesis_kit.features.units import excitation, maps
+from thesis_kit.features.visualization import visualize
+
+__all__ = ["Triples", "excitation", "maps", "random_twin", "rotated", "rotation", "triples", "visualize"]

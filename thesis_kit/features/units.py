@@ -1,0 +1,104 @@
+"""Units of a network: which there are at a site, where in an image they fire, and what it means to excite one.
+
+A unit is a number of a site (``recording.sites``) or any direction among a site's units, so that whatever is asked of
+units can be asked of a rotated basis too. Class tokens and registers are left out: a unit is seen at the patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from thesis_kit.asking import Model, as_module
+from thesis_kit.checks import check_images, choose
+from thesis_kit.recording.batches import Run, record
+from thesis_kit.recording.sites import Site
+from thesis_kit.recording.streaming import check_directions, check_units, spread
+from thesis_kit.recording.watching import Watcher
+from thesis_kit.synthesis import Objective
+
+Units = Sequence[int] | Tensor
+_REDUCERS = ("mean", "sum")
+
+
+def site_of(model: Model, name: str) -> Site | None:
+    """The site that a name stands for; None where it is a layer's.
+
+    Raises:
+        UnknownName: neither a site nor a layer has the name; near names are offered.
+        ValueError: a site that cannot be recorded, such as q of an attention in windows.
+    """
+    return Watcher(as_module(model), [name]).site(name)
+
+
+def maps(
+    model: Model, x: Float[Tensor, "n c h w"], site: str, units: Units | None = None, *, run: Run | None = None
+) -> Float[Tensor, "n k ..."]:
+    """Each unit at every patch of some images: (n, k, rows, columns) where the patches form a grid, else (n, k, t).
+
+    Args:
+        model, run: as for ``recording.record``.
+        x: images in [0, 1], on the model's device.
+        site: a name of ``recording.sites(model)``.
+        units: numbers of units, or directions (k, u); None for all units.
+
+    Raises:
+        UnknownName, ValueError, TypeError: as ``recording.record``; units that the site does not have.
+    """
+    check_images(x)
+    seen = spread(record(model, x, site, run=run)[site], site_of(model, site))
+    if units is None:
+        return seen
+    return _chosen(seen, _given(units), site)
+
+
+def excitation(model: Model, site: str, units: Units, *, over: str = "mean") -> Objective:
+    """The activation of each target's unit over an image's patches, as an objective of ``synthesis`` to be maximized.
+
+    Args:
+        model: whose site it is. site, units: as for ``maps``; a unit, or direction, a target.
+        over: "mean" or "sum" over the patches.
+
+    Raises:
+        UnknownName, ValueError: as ``maps``; later, units that the site does not have.
+    """
+    choose(over, _REDUCERS, "way to take patches together")
+    place, wanted = site_of(model, site), _given(units)
+
+    def read(seen: dict[str, Tensor], index: Tensor) -> Tensor:
+        value = seen[site]
+        shape = value.shape[:2]  # targets and copies
+        patches = spread(value.flatten(0, 1).float(), place).flatten(2)  # (n · e, u, patches)
+        rows = wanted.to(patches.device)[index].repeat_interleave(shape[1], dim=0)
+        if wanted.is_floating_point():
+            check_directions(rows, patches.shape[1], site)
+            along = torch.einsum("nup,nu->np", patches, rows.to(patches))
+        else:
+            check_units(rows, patches.shape[1], site)
+            along = patches.gather(1, rows[:, None, None].expand(-1, 1, patches.shape[2]))[:, 0]
+        total = along.mean(dim=1) if over == "mean" else along.sum(dim=1)
+        return total.view(shape).mean(dim=1)
+
+    said = f"units of {site}" if not wanted.is_floating_point() else f"directions in {site}"
+    return Objective([site], read, said, targets=len(wanted), settings=f"{over} of {said} {wanted.tolist()}")
+
+
+def _given(units: Units) -> Tensor:
+    """Numbers of units (k,) or directions (k, u)."""
+    found = torch.as_tensor(units).detach()
+    if found.numel() == 0 or found.ndim != (2 if found.is_floating_point() else 1) or found.dtype == torch.bool:
+        raise ValueError(
+            f"units are whole numbers (k,) or directions (k, u) of floating-point numbers, at least one, got shape "
+            f"{tuple(found.shape)} of {found.dtype}"
+        )
+    return found
+
+
+def _chosen(seen: Tensor, units: Tensor, name: str) -> Tensor:
+    """Of units before positions (n, u, …), some units or directions (n, k, …)."""
+    if units.is_floating_point():
+        return torch.einsum("nu...,ku->nk...", seen, check_directions(units, seen.shape[1], name).to(seen))
+    return seen[:, check_units(units, seen.shape[1], name).to(seen.device)]
