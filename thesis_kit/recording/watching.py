@@ -85,7 +85,7 @@ class Watcher:
         """Hooks on the layers inside the block, gone after it."""
         with ExitStack() as stack:
             if self._taps:
-                stack.enter_context(_uncompiled())
+                stack.enter_context(uncompiled())
                 stack.enter_context(_without_fast_paths())
             for name, tap in self._taps.items():
                 if tap.at == "input":
@@ -181,7 +181,7 @@ class Watcher:
         self._seen[name] = value.clone()  # what comes next may work in place, as a ReLU or a residual sum does
 
 
-def _uncompiled() -> AbstractContextManager:
+def uncompiled() -> AbstractContextManager:
     """Whatever is compiled runs as it was before, inside the block."""
     never = "torch._dynamo" not in sys.modules  # the compiler, which takes seconds to load
     return nullcontext() if never else torch.compiler.set_stance("force_eager")

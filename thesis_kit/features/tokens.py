@@ -1,0 +1,283 @@
+"""What tokens of a Vision Transformer do: class tokens that are cut off, patches that are dropped, single ones read.
+
+The experiments of Ghiasi et al. 2022, section 4 and table 1, on networks as they are: blocks are called as they stand,
+on fewer tokens or on others. Depth is counted in blocks that have been run, 0 for none. Class tokens are those that
+stand before the patches and are no registers; ``hold="mean"`` is ours: a class token that says nothing of the image but
+is still there to be looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from thesis_kit.asking import Model, as_module, ask, evaluating, plain
+from thesis_kit.checks import check_count, check_images, check_logits, check_same_device, choose
+from thesis_kit.recording.batches import record, sites
+from thesis_kit.recording.streaming import stream
+from thesis_kit.recording.watching import uncompiled
+
+HOLDS = ("alone", "mean")
+_POOLS = ("token", "tok", "")  # what timm and open_clip call a head that reads the class token
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The blocks of a ViT: ``names`` of the sites at depth 0 … L, its ``blocks``, ``classes`` tokens, ``prefix``."""
+
+    names: tuple[str, ...]
+    blocks: tuple[nn.Module, ...]
+    classes: int
+    prefix: int
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+
+def stack(model: Model) -> Stack:
+    """The blocks of a network whose tokens lie in a row.
+
+    Raises:
+        ValueError: there are none, or tokens do not come as (n, t, d).
+    """
+    found = sites(model)
+    rows = [site for site in found.values() if site.kind == "residual" and site.form == "tokens"]
+    first = next((site for site in found.values() if site.kind == "tokens"), None)
+    if first is None or not rows or found.refused:  # what is refused are attentions in windows
+        raise ValueError(
+            f"{type(found.network).__name__} has no row of tokens that goes from block to block: take a Vision "
+            "Transformer"
+        )
+    if not first.batch_first:
+        raise ValueError(f"tokens of {type(found.network).__name__} come as (t, n, d): build it with batch_first=True")
+    registers = getattr(found.network, "num_reg_tokens", 0) or 0
+    blocks = tuple(found.modules[site.module] for site in rows)
+    return Stack((first.name, *(site.name for site in rows)), blocks, first.prefix - registers, first.prefix)
+
+
+def isolate_cls(
+    model: Model, x: Float[Tensor, "n c h w"], blocks: int, *, hold: str = "alone",
+    means: Float[Tensor, "depths classes d"] | None = None, batch_size: int = 64,
+) -> Float[Tensor, "n k"]:  # fmt: skip
+    """Logits where the class token sees no patch in the first ``blocks`` blocks, and joins them then.
+
+    Args:
+        model: pixels in [0, 1] to logits, a ViT whose head reads its class token.
+        x: images.
+        blocks: 0, which is the whole network as it is, to all L.
+        hold: "alone", the class token goes through the blocks by itself and patches by themselves, as published; or
+            "mean", patches see the class token's mean over a data set, as deep as they are, and it sees nothing.
+        means: for "mean", of ``class_means``; of ``x`` itself unless given.
+        batch_size: images a pass.
+
+    Raises:
+        ValueError: a network without class token, or whose head does not read it; a depth that it does not have; blocks
+            that are given more than tokens, such as rotary positions.
+    """
+    choose(hold, HOLDS, "way to hold the class token")
+    known = _with_class(model)
+    _check_depth(blocks, known)
+    if hold == "mean" and means is None:
+        means = class_means(model, x, batch_size=batch_size)
+
+    def separated(place: int, block: Callable) -> Callable:
+        def alone(tokens: Tensor) -> Tensor:
+            return torch.cat([block(part) for part in _parted(tokens, known.classes)], dim=1)
+
+        def held(tokens: Tensor) -> Tensor:
+            before, after = (mean.to(tokens).expand(len(tokens), -1, -1) for mean in means[place : place + 2])
+            given = torch.cat([before, tokens[:, known.classes :]], dim=1)
+            return torch.cat([after, block(given)[:, known.classes :]], dim=1)
+
+        return alone if hold == "alone" else held
+
+    return _asked(model, x, known, dict.fromkeys(range(blocks), separated), batch_size)
+
+
+def class_means(
+    model: Model, x: Float[Tensor, "n c h w"], *, batch_size: int = 64
+) -> Float[Tensor, "depths classes d"]:
+    """The mean class token over images at every depth, 0 to L: (L + 1, class tokens, d)."""
+    check_images(x)
+    known = _with_class(model)
+    found = stream(
+        model, x, known.names, pool=lambda tokens: tokens[:, : known.classes].flatten(1), batch_size=batch_size
+    )
+    return torch.stack([found[name].mean for name in known.names]).unflatten(1, (known.classes, -1)).float()
+
+
+def drop_patches(
+    model: Model, x: Float[Tensor, "n c h w"], after: int, *, batch_size: int = 64
+) -> Float[Tensor, "n k"]:
+    """Logits where the class token goes on alone after ``after`` blocks; L is the whole network as it is.
+
+    A head that was trained on class tokens of whole runs sees others here, so that what it reads is a lower bound.
+
+    Raises:
+        ValueError: as ``isolate_cls``.
+    """
+    known = _with_class(model)
+    _check_depth(after, known)
+
+    def lonely(place: int, block: Callable) -> Callable:
+        return lambda tokens: block(tokens[:, : known.classes])
+
+    return _asked(model, x, known, {after: lonely} if after < len(known) else {}, batch_size)
+
+
+def class_logits(
+    model: Model, x: Float[Tensor, "n c h w"], after: int, *, batch_size: int = 64
+) -> Float[Tensor, "n k"]:
+    """What the head reads from the class token after ``after`` blocks, the other blocks skipped.
+
+    Raises:
+        ValueError: as ``isolate_cls``.
+    """
+    known = _with_class(model)
+    _check_depth(after, known)
+    skipped = dict.fromkeys(range(after, len(known)), lambda place, block: lambda tokens: tokens)
+    return _asked(model, x, known, skipped, batch_size)
+
+
+def patch_logits(
+    model: Model, x: Float[Tensor, "n c h w"], after: int | None = None, *, batch_size: int = 64
+) -> Float[Tensor, "n p k"]:
+    """What the head reads from every single patch in the class token's place, after ``after`` blocks or, as is, all.
+
+    Final norm and head are the network's own, trained on the class token; the blocks left out are skipped.
+
+    Raises:
+        ValueError: as ``isolate_cls``.
+    """
+    known = _with_class(model)
+    after = len(known) if after is None else after
+    _check_depth(after, known)
+    check_images(x), check_count(batch_size, what="batch_size")
+    read = []
+    for some in x.split(batch_size):
+        tokens = record(model, some, known.names[after])[known.names[after]]
+
+        def of_patch(number: int, some: Tensor = some, tokens: Tensor = tokens) -> Tensor:
+            token = tokens[:, number : number + 1].expand(-1, known.classes, -1)
+            given = dict.fromkeys(range(len(known)), lambda place, block: lambda tokens: token)
+            return _asked(model, some, known, given, len(some))
+
+        read.append(torch.stack([of_patch(number) for number in range(known.prefix, tokens.shape[1])], dim=1))
+    return torch.cat(read)
+
+
+def similarity(model: Model, x: Float[Tensor, "n c h w"], *, batch_size: int = 64) -> Float[Tensor, " depths"]:
+    """How alike patches of an image are at depth 0 … L: mean cosine of pairs, the mean patch of all taken off."""
+
+    def of(tokens: Tensor, mean: Tensor) -> Tensor:
+        directions = nn.functional.normalize(tokens - mean, dim=2)
+        count = tokens.shape[1]
+        return (directions.sum(dim=1).square().sum(dim=1) - count) / (count * (count - 1))
+
+    return _by_depth(model, x, of, batch_size)
+
+
+def within_share(model: Model, x: Float[Tensor, "n c h w"], *, batch_size: int = 64) -> Float[Tensor, " depths"]:
+    """The share of patches' variance that lies within images at depth 0 … L; the rest lies between them."""
+
+    def inside(tokens: Tensor, mean: Tensor) -> Tensor:
+        return (tokens - tokens.mean(dim=1, keepdim=True)).square().sum(dim=2).mean(dim=1)
+
+    def whole(tokens: Tensor, mean: Tensor) -> Tensor:
+        return (tokens - mean).square().sum(dim=2).mean(dim=1)
+
+    return _by_depth(model, x, inside, batch_size) / _by_depth(model, x, whole, batch_size)
+
+
+def token_norms(model: Model, x: Float[Tensor, "n c h w"], *, batch_size: int = 64) -> Float[Tensor, "depths n t"]:
+    """The length of every token at depth 0 … L, prefix tokens first: few very long patches serve as registers (Darcet
+    et al., ICLR 2024)."""
+    known = stack(model)
+    parts = [record(model, some, known.names) for some in x.split(batch_size)]
+    return torch.stack([torch.cat([part[name].norm(dim=2) for part in parts]) for name in known.names])
+
+
+def _by_depth(model: Model, x: Tensor, of: Callable[[Tensor, Tensor], Tensor], batch_size: int) -> Tensor:
+    """The mean over images of a number that patches (n, p, d) and their mean (d,) over all images give, by depth."""
+    check_images(x)
+    known = stack(model)
+    means = stream(model, x, known.names, batch_size=batch_size)
+    sums = torch.zeros(len(known.names), dtype=torch.float64)
+    for some in x.split(batch_size):
+        for depth, tokens in enumerate(record(model, some, known.names).values()):
+            patches = tokens[:, known.prefix :].double()
+            sums[depth] += of(patches, means[known.names[depth]].mean.to(patches)).sum().cpu()
+    return sums / len(x)
+
+
+Change = Callable[[int, Callable], Callable]
+
+
+def _asked(model: Model, x: Tensor, known: Stack, changes: dict[int, Change], batch_size: int) -> Tensor:
+    """Logits of the model while some of its blocks work otherwise."""
+    model = as_module(model)
+    check_images(x), check_same_device(model, x), check_count(batch_size, what="batch_size")
+    with torch.no_grad(), evaluating(model), uncompiled(), _changed(known, changes):
+        logits = torch.cat([ask(model, some) for some in plain(x).split(batch_size)])
+    check_logits(logits, len(x))
+    return logits
+
+
+@contextmanager
+def _changed(known: Stack, changes: dict[int, Change]) -> Iterator[None]:
+    """Blocks with another forward inside the block, and with their own after it."""
+    own = {place: vars(known.blocks[place]).get("forward") for place in changes}
+    try:
+        for place, change in changes.items():
+            block = known.blocks[place]
+            block.forward = _tokens_alone(change(place, block.forward), type(block).__name__)
+        yield
+    finally:
+        for place, forward in own.items():
+            if forward is None:
+                vars(known.blocks[place]).pop("forward", None)
+            else:
+                known.blocks[place].forward = forward
+
+
+def _tokens_alone(change: Callable[[Tensor], Tensor], kind: str) -> Callable:
+    """A forward that refuses whatever belongs to the tokens and comes beside them."""
+
+    def forward(tokens: Tensor, *others: object, **named: object) -> Tensor:
+        if any(isinstance(other, Tensor) for other in (*others, *named.values())):
+            raise ValueError(
+                f"{kind} is given more than its tokens, such as rotary positions or a mask, which belong to all of "
+                "them: tokens cannot be taken apart here"
+            )
+        return change(tokens)
+
+    return forward
+
+
+def _parted(tokens: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    return tokens[:, :classes], tokens[:, classes:]
+
+
+def _with_class(model: Model) -> Stack:
+    """The blocks of a network whose head reads class tokens."""
+    known, network = stack(model), sites(model).network
+    pool = getattr(network, "global_pool", getattr(network, "pool_type", "token"))
+    if known.classes < 1:
+        raise ValueError(f"{type(network).__name__} has no class token: similarity and within_share need none")
+    if pool not in _POOLS or getattr(network, "attn_pool", None) is not None:
+        raise ValueError(
+            f"the head of {type(network).__name__} reads all patches ({pool or 'map'}), not the class token: what the "
+            "class token does cannot be read there"
+        )
+    return known
+
+
+def _check_depth(depth: int, known: Stack) -> None:
+    check_count(depth, what="the number of blocks", least=0)
+    if depth > len(known):
+        raise ValueError(f"the network has {len(known)} blocks, got {depth}: give at most as many")
