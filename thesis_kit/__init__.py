@@ -43,6 +43,7 @@ __all__ = [
     "evaluation",
     "features",
     "inversion",
+    "language",
     "models",
     "recording",
     "robust_accuracy",

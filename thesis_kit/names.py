@@ -16,6 +16,7 @@ _SHOWN = 8  # of very many names
 _LISTED_BY = {
     "claim": "`thesis-kit claims list`", "model": "`thesis-kit zoo list` and timm.list_models()",
     "zoo model": "`thesis-kit zoo list`", "zoo recipe": "`thesis-kit zoo list`", "layer": "model.named_modules()",
+    "word": "clip.tokenizer.words", "image–text model": "open_clip.list_models()",
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ LAYERS = [
     {"show"},
     {"ledger", "zookeeping"},
     {"session"},
-    {"sonification", "features", "inversion"},
+    {"sonification", "language", "features", "inversion"},
     {"evaluation", "synthesis"},
     {"training"},
     {"attacks"},

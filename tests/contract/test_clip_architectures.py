@@ -1,0 +1,121 @@
+"""open_clip's architectures by their own names, with random weights: both kinds of image tower and of text tower."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from thesis_kit import attacks, recording
+from thesis_kit.checks import UnknownName
+from thesis_kit.language import zero_shot
+from thesis_kit.models import build_clip
+from thesis_kit.models.pretrained import WeightsUnavailable
+
+open_clip = pytest.importorskip("open_clip", reason="the extra clip brings open_clip")
+from open_clip.modified_resnet import AttentionPool2d  # noqa: E402
+from open_clip.transformer import QuickGELU, TextTransformer  # noqa: E402
+
+PAIRS = {
+    "ViT-B-32": {"force_quick_gelu": True},  # its text tower among the whole's own layers
+    "RN50": {"force_custom_text": True},  # its text tower a module of its own
+}
+
+
+@pytest.fixture(scope="module", params=list(PAIRS))
+def pair(request):
+    return request.param, build_clip(request.param, seed=0, **PAIRS[request.param]).eval()
+
+
+def images(n: int = 2) -> torch.Tensor:
+    return torch.rand(n, 3, 80, 80, generator=torch.Generator().manual_seed(0))
+
+
+def test_towers_are_those_of_the_name(pair):
+    name, clip = pair
+    kinds = [type(module) for module in clip.modules()]
+    if name == "RN50":
+        assert AttentionPool2d in kinds
+        assert type(clip.text) is TextTransformer
+    else:
+        assert QuickGELU in kinds
+        assert nn.GELU not in kinds
+    assert clip.image.size == (224, 224)
+    assert clip.scale.item() == pytest.approx(1 / 0.07, rel=1e-4)
+
+
+def test_pixels_and_sentences_end_in_one_space(pair):
+    name, clip = pair
+    with torch.no_grad():
+        seen, said = clip.encode_image(images()), clip.encode_text(["a photo of a cat", "a photo of a dog"])
+    assert seen.shape == said.shape == (2, 512 if name == "ViT-B-32" else 1024)
+    assert torch.allclose(seen.norm(dim=1), torch.ones(2), atol=1e-5)
+    assert torch.allclose(said.norm(dim=1), torch.ones(2), atol=1e-5)
+    assert not torch.allclose(said[0], said[1], atol=1e-4)
+
+
+def test_it_says_what_open_clip_says(pair):
+    """With open_clip's own normalization, tokenizer and text tower."""
+    name, clip = pair
+    network = open_clip.create_model(name, **PAIRS[name]).eval()
+    theirs = network.visual
+    theirs.load_state_dict(clip.image.network.state_dict())
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (theirs.image_mean, theirs.image_std))
+    x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    tokens = open_clip.get_tokenizer(name)(["a photo of a cat"])
+    assert torch.equal(clip.tokenizer(["a photo of a cat"]), tokens)
+    with torch.no_grad():
+        expected = nn.functional.normalize(theirs((x - mean) / std), dim=1)
+        assert torch.allclose(clip.encode_image(x), expected, atol=1e-5)
+
+
+def test_zero_shot_is_attacked_for_a_step(pair):
+    _, clip = pair
+    model = zero_shot(clip, ["cat", "dog"], ("a photo of a {}",))
+    x = images()
+    y = model(x).argmax(dim=1).detach()
+    x_adv = attacks.pgd(model, x, y, eps=8 / 255, steps=1)
+    assert model(x_adv).shape == (2, 2)
+    assert (x_adv - x).abs().max() <= 8 / 255 + 1e-6
+
+
+def test_a_prompt_that_open_clip_would_cut_short_is_refused(pair):
+    _, clip = pair
+    assert clip.tokenizer(["cat " * 75]).shape == (1, 77)
+    with pytest.raises(ValueError, match="78 tokens is longer than the context of 77"):
+        clip.encode_text(["cat " * 76])
+    with pytest.raises(ValueError, match="without a word says nothing"):
+        clip.encode_text(["cat", ""])
+
+
+def test_units_behind_quick_gelu_can_be_recorded(pair):
+    name, clip = pair
+    if name == "RN50":
+        pytest.skip("a ResNet has no units behind a GELU")
+    layer = "network.transformer.resblocks.0.mlp.gelu"
+    seen = recording.record(clip.image, images(), [layer])
+    assert seen[layer].shape[-1] == 3072
+
+
+@pytest.mark.parametrize(
+    ("name", "tag", "said"),
+    [
+        ("ViT-B-33", None, "unknown image–text model 'ViT-B-33': did you mean ViT-B-32"),
+        ("ViT-B-32", "opnai", "unknown tag 'opnai' of ViT-B-32: it has openai"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_near_ones(name, tag, said):
+    with pytest.raises(UnknownName, match=said):
+        build_clip(name, pretrained=tag)
+
+
+def test_without_a_connection_it_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("thesis_kit.models.clip_build.reachable", lambda url: False)
+    monkeypatch.setattr(open_clip, "create_model", _failing)
+    with pytest.raises(WeightsUnavailable, match=r"huggingface.co does not answer.*leave out pretrained") as caught:
+        build_clip("RN50", pretrained="openai")
+    assert "\n" not in str(caught.value)
+
+
+def _failing(*args, **kwargs):
+    raise RuntimeError("Failed to download file")

@@ -1,0 +1,82 @@
+"""Zero-shot classification: an image–text pair and the names of some classes are an ordinary classifier.
+
+After Radford et al. 2021, section 3.1. What comes out takes pixels in [0, 1] to logits, so attacks, certificates and
+inversion work on it as on any other; the sentences are encoded once and held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thesis_kit.asking import evaluating
+from thesis_kit.data.scenes.vocabulary import SHAPES
+from thesis_kit.models.classifier import Classifier
+from thesis_kit.models.clip import Clip
+
+PLAIN = ("{}",)
+SCENE_TEMPLATES = ("{}", "a picture of {}", "an image of {}", "this is {}", "there is {}", "we see {}")
+
+
+def zero_shot(clip: Clip, classes: Sequence[str], templates: Sequence[str] = PLAIN) -> Classifier:
+    """A classifier whose logits are the scaled cosines of an image with each class's sentences.
+
+    Args:
+        clip: an image–text pair; the classifier shares its image tower, and keeps what it said of the classes now.
+        classes: at least two different names, in the words of the templates ("a star").
+        templates: sentences with one "{}" for the name. Of several, a class has the mean of their features of length 1,
+            brought to length 1 again: a prompt ensemble.
+
+    Returns:
+        A ``Classifier`` in the mode that the image tower is in.
+
+    Raises:
+        ValueError: fewer than two classes, one that comes twice, a template without its "{}", a sentence that the text
+            tower cannot take. UnknownName: a word that it does not know.
+    """
+    weights = class_features(clip, classes, templates)
+    found = Classifier(_Cosines(clip.image, weights, clip.scale.detach().to(weights.device)))
+    return found.train(clip.image.training)
+
+
+def class_features(clip: Clip, classes: Sequence[str], templates: Sequence[str] = PLAIN) -> Float[Tensor, "k d"]:
+    """One feature of length 1 a class, the mean over templates; arguments and errors as of ``zero_shot``."""
+    _check(classes, templates)
+    sentences = [template.format(name) for name in classes for template in templates]
+    with torch.no_grad(), evaluating(clip.text):
+        said = clip.encode_text(sentences).unflatten(0, (len(classes), len(templates)))  # (k, templates, d)
+    return F.normalize(said.mean(dim=1), dim=1)
+
+
+def scene_classes(shapes: Sequence[str] = SHAPES) -> list[str]:
+    """Shapes with their article, as ``SCENE_TEMPLATES`` take them: "a star", "an arrow"."""
+    return [f"{'an' if shape[0] in 'aeiou' else 'a'} {shape}" for shape in shapes]
+
+
+def _check(classes: Sequence[str], templates: Sequence[str]) -> None:
+    for names, what in ((classes, "classes"), (templates, "templates")):
+        if isinstance(names, str) or not len(names):
+            raise ValueError(f"{what} must be a list of texts, got {names!r}")
+    if len(classes) < 2 or len(set(classes)) < len(classes):
+        raise ValueError(f"zero-shot classification needs at least two different classes, got {list(classes)[:8]}")
+    for template in templates:
+        if template.count("{}") != 1:
+            raise ValueError(f'a template has one "{{}}" where the class\'s name goes, got {template!r}')
+
+
+class _Cosines(nn.Module):
+    """An image tower and the features of classes: pixels in [0, 1] to scaled cosines (n, k)."""
+
+    def __init__(self, image: nn.Module, weights: Tensor, scale: Tensor):
+        super().__init__()
+        self.image = image
+        self.register_buffer("weights", weights)
+        self.register_buffer("scale", scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = F.normalize(self.image(x), dim=1)
+        return self.scale * features @ self.weights.to(features).T
