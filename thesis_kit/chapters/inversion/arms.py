@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thesis_kit.chapters.inversion.real_arms import real_arms
 from thesis_kit.chapters.inversion.settings import INVERSION, Inversion
 from thesis_kit.chapters.inversion.usable import USABLE
 from thesis_kit.chapters.inversion.world import JUDGED, RANDOM, STUDIED, World
@@ -327,4 +328,7 @@ def arms(s: Inversion) -> tuple[Arm, ...]:
     )  # fmt: skip
 
 
-EXPERIMENTS = {"scenes": Experiment("inversion", "scenes", arms(INVERSION["record"]))}
+EXPERIMENTS = {
+    "scenes": Experiment("inversion", "scenes", arms(INVERSION["record"])),
+    "real": Experiment("inversion", "real", real_arms()),
+}
