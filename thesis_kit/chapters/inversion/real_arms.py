@@ -1,8 +1,8 @@
 """Chapter 4's arms on real networks: what EfficientNet-Lite0 draws by each method, and who else reads it.
 
 Arms are named method@network. ``pii`` is Plug-In Inversion with 40 steps a stage, ``pii=100`` and ``published`` (400)
-with more; ``ce`` and ``ce+jitter`` make as many steps, ``ce+jitter=passes`` shows the network as many images; ``none`` …
-``zoom+center`` take its parts away, jitter staying; ``copies=…`` change the ensemble, ``copies=1,passes`` at equal
+with more; ``ce`` and ``ce+jitter`` make as many steps, ``ce+jitter=passes`` shows the network as many images; ``none``
+… ``zoom+center`` take its parts away, jitter staying; ``copies=…`` change the ensemble, ``copies=1,passes`` at equal
 passes; ``fourier-growing`` and ``fourier`` put its augmentations on a canvas of frequencies, in its stages and at full
 size. ``tv+l2`` and ``deep`` are tuned on Lite0 and carried to Lite1. ``shown`` … are classes that everyone knows by
 sight, for pictures.
