@@ -159,7 +159,7 @@ def arms(s: Real) -> tuple[Arm, ...]:
         )  # fmt: skip
         full = f"{name}@{on}"
         return Arm(
-            full, title, RealWorld, partial(make_and_judge, how=how), settings, s.planned(full),
+            full, title, RealWorld, partial(make_and_judge, how=how), settings, s.seeds[: s.few_seeds.get(full)],
             units=("class", "drawing"),
         )  # fmt: skip
 

@@ -121,9 +121,9 @@ class Real:
     ``batch`` images, which on one core is faster than more. Judges also see each drawing blurred by ``blur`` of its
     side and with its pixels brought to ``mean`` and ``deviation``.
 
-    Arms are planned with the first ``few`` seeds, those that the main contrasts rest on (``main``) with all, and what
-    only stands beside others with as many as ``few_seeds`` says. One core takes about 7 s for a drawing by 40 steps a
-    stage, 4 s by cross-entropy alone, 16 s at as many passes or without growing, and 70 s by the published steps.
+    Arms have a drawing of a class for each of ``seeds``, and what only stands beside others as many as ``few_seeds``
+    says. One core takes about 7 s for a drawing by 40 steps a stage, 4 s by cross-entropy alone, 16 s at as many passes
+    or without growing, and 70 s by the published steps.
     """
 
     networks: MappingProxyType = field(
@@ -152,9 +152,7 @@ class Real:
     trial_norms: tuple[float, ...] = (1e-5, 1e-2)
     trial_batchnorms: tuple[float, ...] = (5e-2, 5e-1)
     pictured: tuple[int, ...] = (0, 6, 7, 15)
-    seeds: tuple[int, ...] = (0, 1, 2, 3)
-    few: int = 2
-    main: tuple[str, ...] = ("pii@lite0", "ce@lite0", "ce+jitter@lite0", "fourier-growing@lite0")
+    seeds: tuple[int, ...] = (0, 1)
     few_seeds: MappingProxyType = field(
         default_factory=lambda: MappingProxyType(
             {
@@ -163,10 +161,6 @@ class Real:
             }
         )
     )
-
-    def planned(self, arm: str) -> tuple[int, ...]:
-        """The seeds of an arm."""
-        return self.seeds if arm in self.main else self.seeds[: self.few_seeds.get(arm, self.few)]
 
 
 REAL = MappingProxyType(
