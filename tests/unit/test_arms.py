@@ -25,6 +25,7 @@ AGAIN = {  # an arm that shares work with others and is cheap
     "certificates.scenes": "inside shadow",
     "defenses.digits": "n-fgsm@strong",
     "defenses.scenes": "tuned@5",
+    "inversion.real": "tv+l2@lite1",
     "inversion.scenes": "tv+l2@mixer",
     "regularization.digits": "ls+noise",
     "regularization.scenes": "lsq+noise",

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -24,16 +24,18 @@ from thesis_kit.chapters.defenses import arms as defenses
 from thesis_kit.chapters.defenses import transfer_arms
 from thesis_kit.chapters.defenses.settings import DEFENSES, TRANSFER
 from thesis_kit.chapters.inversion import arms as inversion
-from thesis_kit.chapters.inversion.settings import INVERSION
+from thesis_kit.chapters.inversion import real_arms, real_world
+from thesis_kit.chapters.inversion.settings import INVERSION, REAL
 from thesis_kit.chapters.regularization import arms as regularization
 from thesis_kit.chapters.regularization.settings import REGULARIZATION, REGULARIZATION_ON_SCENES
 from thesis_kit.data import digits, load
+from thesis_kit.evaluation import class_regions
 from thesis_kit.ledger.arm import Experiment
 from thesis_kit.ledger.cells import unpack
 from thesis_kit.ledger.memory import FOLDER_VARIABLE
 from thesis_kit.ledger.results import Result, load_result
 from thesis_kit.ledger.runner import run_experiment
-from thesis_kit.models import anatomy, zoo
+from thesis_kit.models import anatomy, build, zoo
 from thesis_kit.zookeeping import making
 from thesis_kit.zookeeping.recipes import RECIPES, Recipe
 
@@ -88,6 +90,16 @@ TINY_INVERSION = replace(
     each_trial=1, seeds=(0, 1),
 )  # fmt: skip
 
+TINY_REAL = replace(
+    REAL["record"], size=16, large=24, classes=(0, 1, 2), shown=(3, 4), trial_classes=(5, 6), steps=1, copies=2, many=3,
+    long=(2, 0.04), published=(3, 0.01), fourier_steps=2, trial_lrs=(0.1,), pictured=(0, 2), seeds=(0,),
+)  # fmt: skip
+
+
+def small_network(name, seed=0):
+    """In place of a network of ImageNet: as many classes, hardly any weights."""
+    return build("small_resnet", n_classes=1000, in_channels=3, width=4, seed=seed + int(name[-1])).eval()
+
 
 def _with(module, name, value, make):
     """What ``make`` returns while a constant of a module has another value."""
@@ -106,6 +118,7 @@ def experiments() -> dict[str, Experiment]:
         Experiment("certificates", "scenes", few),
         Experiment("defenses", "digits", defenses.arms(TINY_DEFENSES)),
         Experiment("defenses", "scenes", transfer_arms.arms(TINY_TRANSFER)),
+        Experiment("inversion", "real", real_arms.arms(TINY_REAL)),
         Experiment("inversion", "scenes", short),
         Experiment("regularization", "digits", regularization.arms_on_digits(TINY_REGULARIZATION)),
         Experiment("regularization", "scenes", regularization.arms_on_scenes(TINY_ON_SCENES)),
@@ -156,6 +169,10 @@ def surroundings(name: str, folder: Path) -> Iterator[Experiment]:
         patch.setenv(FOLDER_VARIABLE, str(folder / "runs"))
         if name == "defenses.digits":
             patch.setattr(defenses, "digits", few_digits)
+        if name == "inversion.real":
+            patch.setattr(real_world, "packaged", small_network)
+            patch.setattr(real_world, "untaught", small_network)
+            patch.setattr(real_arms, "class_regions", partial(class_regions, steps=2))
         if name == "inversion.scenes":
             members = folder / "zoo"
             patch.setattr(making, "CHECKPOINTS", folder / "checkpoints")
