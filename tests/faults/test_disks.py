@@ -56,6 +56,8 @@ def full(folder: Path, work) -> Iterator:
     if not os.path.ismount(folder):
         yield partial(limited, work)
         return
+    for part in folder.rglob(".*.part"):  # else the room that it gives back
+        part.unlink()
     filler = fill(folder)
     try:
         yield work

@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from tests.faults.writers import KILLS, WRITERS, Child, emptied, left_in, outcome, run, seconds, started
+from tests.faults.writers import KILLS, WRITERS, Child, dying, emptied, left_in, outcome, run, seconds, started
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 writers = pytest.mark.parametrize("name", WRITERS)
@@ -38,27 +38,6 @@ def test_killed_at_random_points_it_ends_as_if_unbroken(name, tmp_path):
     last = run(partial(writer.work, tmp_path))
     assert (last.how, last.said) == ("done", outcome(name)), f"seed {seed}: {last}"
     assert left_in(tmp_path) == list(writer.files), f"seed {seed}"
-
-
-_STEPS = ("fsync", "replace", "unlink", "open")
-
-
-def dying(call: int, work):
-    """The work, in a process that is killed at its n-th step on disk; before it, or after it."""
-    left, after = [call // 2], call % 2
-
-    def step(real, *args, **knobs):
-        left[0] -= 1
-        if left[0] < 0 and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        found = real(*args, **knobs)
-        if left[0] < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return found
-
-    for name in _STEPS:
-        setattr(os, name, partial(step, getattr(os, name)))
-    return work()
 
 
 @pytest.mark.parametrize(("name", "steps"), [("pair", 40), ("value", 16), ("sweep", 20), ("training", 16)])

@@ -13,7 +13,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -233,15 +233,57 @@ def emptied(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+_STEPS = ("fsync", "replace", "unlink", "open")  # what a process does on disk
+
+
+@contextlib.contextmanager
+def watched(before: Callable[[], None], after: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Something happens before and after each step on disk inside the block."""
+
+    def step(real, *args, **knobs):
+        before()
+        try:
+            return real(*args, **knobs)
+        finally:
+            after()
+
+    real = {name: getattr(os, name) for name in _STEPS}
+    try:
+        for name in _STEPS:
+            setattr(os, name, partial(step, real[name]))
+        yield
+    finally:
+        for name in _STEPS:
+            setattr(os, name, real[name])
+
+
+def dying(call: int, work: Callable[[], str]) -> str:
+    """The work, in a process that is killed at its n-th step on disk: n is half of call, and odd calls die after it."""
+    left, late = [call // 2], call % 2
+
+    def die(when: int) -> None:
+        if when == late and left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def before() -> None:
+        left[0] -= 1
+        die(0)
+
+    with watched(before, partial(die, 1)):
+        return work()
+
+
 @cache
-def _unbroken(name: str) -> tuple[str, float]:
+def _unbroken(name: str) -> tuple[str, float, int]:
     """Done once here, so that what is imported on the way is there for every fork, and once more to see how long."""
+    steps = []
     with tempfile.TemporaryDirectory() as here, tempfile.TemporaryDirectory() as there:
-        said = WRITERS[name].work(Path(here))
+        with watched(lambda: steps.append(1)):
+            said = WRITERS[name].work(Path(here))
         child = Child(partial(WRITERS[name].work, Path(there)))
         ended = child.end()
         assert (ended.how, ended.said) == ("done", said), ended
-        return said, time.monotonic() - child.began
+        return said, time.monotonic() - child.began, len(steps)
 
 
 def outcome(name: str) -> str:
@@ -261,14 +303,7 @@ def started(folder: Path, child: Child) -> None:
 
 
 def begun(name: str, folder: Path, share: float = 0.5) -> None:
-    """Leave work in a folder that a kill broke off on its way."""
-    writer = WRITERS[name]
-    for attempt in range(1, 40):
-        child = Child(partial(writer.work, folder))
-        started(folder, child)
-        time.sleep(seconds(name) * share / attempt)
-        child.kill(signal.SIGKILL)
-        if child.end().how == "killed" and any(not file.rpartition("/")[2].startswith(".") for file in left_in(folder)):
-            return
-        emptied(folder)
-    raise AssertionError(f"{name} was never caught on its way")
+    """Leave work in a folder that a kill broke off on its way, after a share of what it does on disk."""
+    ended = run(partial(dying, 2 * round(_unbroken(name)[2] * share), partial(WRITERS[name].work, folder)))
+    assert ended.how == "killed", ended
+    assert any(not file.rpartition("/")[2].startswith(".") for file in left_in(folder)), f"{name} left nothing"
