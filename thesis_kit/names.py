@@ -12,7 +12,7 @@ class UnknownName(ValueError):
     """A name that nothing is registered under; the message offers the nearest names."""
 
 
-_SHOWN = 8  # of very many names
+_SHOWN, _MANY = 8, 40  # of very many names, and how many are
 _LISTED_BY = {
     "claim": "`thesis-kit claims list`", "model": "`thesis-kit zoo list` and timm.list_models()",
     "zoo model": "`thesis-kit zoo list`", "zoo recipe": "`thesis-kit zoo list`", "layer": "model.named_modules()",
@@ -32,9 +32,11 @@ def _offer(near: list[str], names: list[str], kind: str) -> str:
     """Names near the one asked for, else all, or the first few of very many and how to list them."""
     if near:
         return f"did you mean {' or '.join(near)}?"
-    if kind not in _LISTED_BY or len(names) <= _SHOWN:
+    listed = kind in _LISTED_BY
+    if len(names) <= (_SHOWN if listed else _MANY):
         return f"choose one of {', '.join(sorted(names))}"
-    return f"choose one of {', '.join(names[:_SHOWN])} and {len(names) - _SHOWN:,} more: see {_LISTED_BY[kind]}"
+    some = f"choose one of {', '.join(names[:_SHOWN])} and {len(names) - _SHOWN:,} more"
+    return f"{some}: see {_LISTED_BY[kind]}" if listed else some
 
 
 def check_count(value: int, *, what: str, least: int = 1) -> None:

@@ -11,7 +11,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LEFT_OUT = {"thesis-kit", "pip", "wheel"}
+LEFT_OUT = {"thesis-kit", "pip", "wheel", "resemblyzer"}  # the last asks for packages that nobody here needs
 CUDA = re.compile(r"^(nvidia-|cuda-|triton$)")
 CUDA_MARKER = '; sys_platform == "linux" and platform_machine == "x86_64"'
 HEADER = """\

@@ -138,7 +138,7 @@ def test_page_is_printed_written_and_checked(trained, tmp_path, fails):
     printed = call("page", folder=trained).output
     assert printed == zoo_page(trained)
     code, said = fails("page", "--check", "--page", page, "--folder", trained)
-    assert (code, "zoo.md is not what the zoo's manifest says now: run `thesis-kit zoo page" in said) == (2, True)
+    assert (code, "zoo.md is not what the zoo says now: run `thesis-kit zoo page" in said) == (2, True)
     assert "wrote zoo.md" in call("page", "--write", "--page", page, folder=trained).output
     assert page.read_text(encoding="utf-8") == printed
     assert "is up to date" in call("page", "--check", "--page", page, folder=trained).output

@@ -20,7 +20,7 @@ from thesis_kit.checks import NonFiniteOutput, UnknownName
 from thesis_kit.data.scenes import DISTRIBUTIONS
 from thesis_kit.files import DamagedFile, only_writer
 from thesis_kit.ledger import registry
-from thesis_kit.models import Classifier, zoo
+from thesis_kit.models import Classifier, entries, zoo
 from thesis_kit.models.zoo import MissingWeights, Score, UnfitWeights
 from thesis_kit.zookeeping import making
 from thesis_kit.zookeeping.making import agrees, audit, make, measure, problems
@@ -69,16 +69,16 @@ def folder(trained, tmp_path):
     """A copy of it, to be damaged."""
     copy = tmp_path / "weights"
     copy.mkdir()
-    for file in (f"{NAME}.safetensors", zoo.MANIFEST):
+    for file in (f"{NAME}.safetensors", f"{NAME}.json"):
         (copy / file).write_bytes((trained / file).read_bytes())
     return copy
 
 
 def rewrite(folder: Path, change) -> None:
-    """Change the member's record in the manifest by hand."""
-    document = json.loads((folder / zoo.MANIFEST).read_bytes())
-    change(document["models"][NAME])
-    (folder / zoo.MANIFEST).write_text(json.dumps(document), encoding="utf-8")
+    """Change the member's entry by hand."""
+    record = json.loads((folder / f"{NAME}.json").read_bytes())
+    change(record)
+    (folder / f"{NAME}.json").write_text(json.dumps(record), encoding="utf-8")
 
 
 def same_files(one: Path, other: Path) -> bool:
@@ -164,7 +164,7 @@ def test_an_altered_file_is_refused_by_name(folder, damage):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes({"a bit": data, "the end": path.read_bytes()[:-9], "everything": b""}[damage])
-    with pytest.raises(DamagedFile, match=rf"the weights of {NAME} are not those that manifest\.json describes"):
+    with pytest.raises(DamagedFile, match=rf"the weights of {NAME} are not those that {NAME}\.json describes"):
         zoo.load(NAME, folder=folder)
 
 
@@ -179,24 +179,24 @@ def test_an_altered_file_is_refused_by_name(folder, damage):
     ],
     ids=["score", "recipe", "hash", "more", "less"],
 )
-def test_a_manifest_entry_edited_by_hand_is_refused_by_name(folder, change):
+def test_an_entry_edited_by_hand_is_refused_by_name(folder, change):
     rewrite(folder, change)
     for read in (zoo.entry, zoo.load):
-        with pytest.raises(DamagedFile, match=rf"the manifest entry of {NAME} was altered.*`make zoo NAME={NAME}`"):
+        with pytest.raises(DamagedFile, match=rf"the entry of {NAME} was altered.*`make zoo NAME={NAME}`"):
             read(NAME, folder=folder)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"schema": 1, "models": {', "cut short or no manifest"),
-        ("[]", "cut short or no manifest"),
-        ('{"schema": 1, "models": {"a": {"name": "b", "seal": ""}}}', "cut short or no manifest"),
-        ('{"schema": 9, "models": {}}', "has format 9, this thesis_kit reads format 1"),
+        ('{"schema": 2, "name": "digits', "cut short or no entry"),
+        ("[]", "cut short or no entry"),
+        ('{"schema": 2, "name": "b", "seal": ""}', "cut short or no entry"),
+        ('{"schema": 9, "name": "digits-tiny", "seal": ""}', "has format 9, this thesis_kit reads format 2"),
     ],
 )
-def test_a_manifest_that_is_none_is_one_sentence_that_names_the_model(folder, text, said):
-    (folder / zoo.MANIFEST).write_text(text, encoding="utf-8")
+def test_an_entry_that_is_none_is_one_sentence_that_names_the_model(folder, text, said):
+    (folder / f"{NAME}.json").write_text(text, encoding="utf-8")
     with pytest.raises(DamagedFile, match=rf"cannot look up {NAME}: .*{said}"):
         zoo.load(NAME, folder=folder)
 
@@ -241,7 +241,7 @@ def test_a_repeated_run_writes_the_same_file(trained, tmp_path):
     assert same_files(trained, tmp_path)
     one, other = (zoo.entry(NAME, folder=where) for where in (trained, tmp_path))
     assert one.scores == other.scores
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [f"{NAME}.safetensors", zoo.MANIFEST]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [f"{NAME}.json", f"{NAME}.safetensors"]
 
 
 def test_it_says_the_expected_time_first_and_the_sizes_last(tmp_path):
@@ -287,7 +287,6 @@ def test_other_members_keep_their_entries(folder, recipes):
     make("another-one", folder=folder)
     assert zoo.names(folder=folder) == ["another-one", NAME]
     assert zoo.entry(NAME, folder=folder) == before
-    assert list(json.loads((folder / zoo.MANIFEST).read_bytes())["models"]) == ["another-one", NAME]
 
 
 class Stop(Exception):
@@ -379,11 +378,17 @@ def test_a_second_run_of_the_same_member_is_refused(tmp_path):
         make(NAME, folder=tmp_path)
 
 
-def test_a_damaged_manifest_is_reported_before_training(folder, monkeypatch):
-    (folder / zoo.MANIFEST).write_text("", encoding="utf-8")
-    monkeypatch.setattr(making, "_make", lambda *_: pytest.fail("trained"))
-    with pytest.raises(DamagedFile, match=r"manifest\.json is cut short"):
-        make(NAME, folder=folder, force=True)
+def test_a_damaged_entry_is_written_anew(folder):
+    (folder / f"{NAME}.json").write_text("", encoding="utf-8")
+    assert problems(NAME, folder=folder) != []
+    about = make(NAME, folder=folder)
+    assert zoo.entry(NAME, folder=folder) == about
+
+
+def test_what_others_trained_cannot_be_trained_here(tmp_path):
+    (tmp_path / "efficientnet-lite0.json").write_bytes(entries.path_of("efficientnet-lite0").read_bytes())
+    with pytest.raises(ValueError, match=r"efficientnet-lite0 has no recipe here: others trained it, and the package"):
+        make("efficientnet-lite0", folder=tmp_path)
 
 
 def test_an_unknown_recipe_offers_near_ones(tmp_path):

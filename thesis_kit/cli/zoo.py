@@ -48,6 +48,8 @@ def _where(about: Entry, folder: Path | None) -> str:
 
     if models_zoo.is_here(about, folder=folder):
         return size_text(about.bytes)
+    if about.package is not None:
+        return f"not installed: [{about.package.extra}]"
     return "missing" if about.shipped else "not shipped"
 
 
@@ -57,19 +59,22 @@ def show_model(
 ) -> None:
     """One member in full: recipe, scores, cost, file, where it was made."""
     from thesis_kit.models import zoo as models_zoo
-    from thesis_kit.show.zoo_page import cost_text, recipe_text
+    from thesis_kit.models.kinds import KINDS
+    from thesis_kit.show.zoo_page import cost_text, package_text, recipe_text
     from thesis_kit.zookeeping.wording import score_text, size_text
 
     about = models_zoo.entry(name, folder=folder)
+    origin = {"training:": recipe_text(about), "cost:": cost_text(about)} if about.package is None else {
+        "package:": package_text(about.package)
+    }  # fmt: skip
     lines = {
         **{f"{score}:": score_text(value) for score, value in about.scores.items()},
-        "network:": f"{about.architecture} {about.options}, images {about.image_shape}",
-        "classes:": ", ".join(about.class_names),
-        "training:": recipe_text(about),
-        "cost:": cost_text(about),
+        "network:": f"{about.architecture} {about.options or ''}".rstrip(),
+        "takes:": KINDS[about.kind].takes(about),
+        **origin,
         "file:": f"{about.file}, {size_text(about.bytes)}, {about.dtype}, SHA-256 {about.sha256}",
-        "made:": f"{about.measured['date']} on {about.measured['machine']['processor']}, torch "
-        f"{about.measured['machine']['torch']}",
+        "made:" if about.package is None else "entered:": f"{about.measured['date']} on "
+        f"{about.measured['machine']['processor']}, torch {about.measured['machine']['torch']}",
     }
     out.print(Text.assemble((about.name, "bold"), f"  {about.title}"))
     for label, text in lines.items():
@@ -101,7 +106,7 @@ def check_models(
     n: Annotated[int | None, typer.Option(min=1, help="Measure on so many test images; all if left out.")] = None,
     folder: Weights = None,
 ) -> None:
-    """Compare files with manifest and recipes, and scores with the ones measured now from the stored weights."""
+    """Compare files with entries and recipes, and scores with the ones measured now from the stored weights."""
     from thesis_kit.checks import choose
     from thesis_kit.models import zoo as models_zoo
     from thesis_kit.zookeeping.making import audit
@@ -123,4 +128,4 @@ def page_of_models(
     """Print the page of the zoo, write it into the book, or check that the book's is up to date."""
     from thesis_kit.show.zoo_page import zoo_page
 
-    publish(zoo_page(folder), page, write, check, "the zoo's manifest says", "thesis-kit zoo page --write")
+    publish(zoo_page(folder), page, write, check, "the zoo says", "thesis-kit zoo page --write")

@@ -33,6 +33,8 @@ class Classifier(nn.Module):
         size: side length (or height and width) the network expects; images of another size are resized (bilinear,
             antialiased), differentiably. None leaves them as they are.
 
+    ``least`` is the side length of the smallest images it takes: 1 unless somebody who knows the network sets it.
+
     Raises:
         ValueError: statistics that cannot be meant, a network without a classifier, or one that begins with a
             normalization and would get a second one.
@@ -53,6 +55,7 @@ class Classifier(nn.Module):
             check_normalizes_once(network)
         self.network = network
         self.size = (size, size) if isinstance(size, int) else size
+        self.least = 1
         self.normalizes = mean is not None
         for name, numbers in (("mean", mean or [0.0]), ("std", std or [1.0])):
             tensor = torch.tensor(numbers, dtype=_precision(network) or torch.float32)
@@ -68,6 +71,11 @@ class Classifier(nn.Module):
         x = x.to(_precision(self.network) or x.dtype)
         if self.size is not None and x.shape[-2:] != self.size:
             x = F.interpolate(x, self.size, mode="bilinear", antialias=True, align_corners=False)
+        if min(x.shape[-2:]) < self.least:
+            raise ValueError(
+                f"the network tells nothing apart in images smaller than {self.least} × {self.least} pixels, got "
+                f"{x.shape[-2]} × {x.shape[-1]}: give larger ones"
+            )
         if self.normalizes:
             x = (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
         logits = self.network(x.clone() if x is given else x)

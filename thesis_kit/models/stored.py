@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from thesis_kit.files import DamagedFile
 from thesis_kit.models.build import build
 from thesis_kit.models.classifier import Classifier
 
+_Network = TypeVar("_Network", bound=nn.Module)
 _NAMED_TENSORS = 3  # of those that do not fit, so many are named in the error
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "net.", "backbone.")  # DataParallel, compile, own modules
 _USUAL = ("state_dict", "model_state_dict", "model", "network", "net", "weights")  # where checkpoints keep them
@@ -126,7 +127,7 @@ def _classes(held: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> int | 
     return counts.pop() if len(counts) == 1 and min(counts) > 1 else None
 
 
-def put(network: Classifier, held: Mapping[str, Tensor], name: str) -> Classifier:
+def put(network: _Network, held: Mapping[str, Tensor], name: str) -> _Network:
     """Load tensors into a network, in its own precision; every one must be there and fit.
 
     Args:

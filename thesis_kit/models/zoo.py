@@ -1,247 +1,152 @@
 """The zoo: trained networks by name, with what is known about each.
 
-Weights are safetensors files beside one manifest, which says of every member how it was trained, on what data, how well
-it does and what its file hashes to. Both are written by the training command alone (``zookeeping/making.py``); here
-they are only read, and whatever is not exactly as it was written is refused in a sentence that names the member.
+Weights are safetensors files beside one JSON file a member (``entries.py``), or come from an installed package
+(``packaged.py``). They are only read here, and whatever is not exactly as it was entered is refused in a sentence that
+names the member.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from torch import nn
 
-from thesis_kit.checks import UnknownName, choose
-from thesis_kit.files import DamagedFile, digest, parse_json, settle
-from thesis_kit.models.build import build
+from thesis_kit.checks import check_count, choose
+from thesis_kit.files import DamagedFile
+from thesis_kit.models import entries, packaged
 from thesis_kit.models.classifier import Classifier
+from thesis_kit.models.entries import Entry, Package, Score, command
+from thesis_kit.models.kinds import KINDS
+from thesis_kit.models.reading import READERS
 from thesis_kit.models.stored import UnfitWeights, put
 
-FOLDER = Path(__file__).resolve().parent / "weights"
-MANIFEST = "manifest.json"
-LOCAL = "local"  # subfolder of members that everyone makes for herself: neither committed nor shipped
-SCHEMA = 1
+FOLDER = entries.FOLDER
+LOCAL = entries.LOCAL
 
-__all__ = ["Entry", "MissingWeights", "Score", "UnfitWeights", "entry", "load", "names"]
+__all__ = ["Entry", "MissingWeights", "Package", "Score", "UnfitWeights", "entry", "load", "names"]
 
 
 class MissingWeights(ValueError):
     """A member's weights file is not there; the sentence says which command makes it."""
 
 
-@dataclass(frozen=True)
-class Score:
-    """A share of test images with its 95% Wilson interval: ``value``, ``low``, ``high`` in 0 … 1, ``n`` images."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    what: str
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What the manifest says about one member.
-
-    ``title`` is one line of what it is; ``image_shape`` is (c, h, w); ``recipe`` holds every setting of its training
-    and ``data_hashes`` the SHA-256 of each data set it saw. ``scores`` were measured on the stored weights (``dtype``
-    says how they are stored), ``measured`` when and where. ``training`` has passes, seconds and the SHA-256 of the
-    weights it started from, if any; ``code`` the version and the hash of the modules that made it. ``file`` lies in
-    the weights folder and holds ``bytes`` bytes.
-    """
-
-    name: str
-    title: str
-    recipe: dict[str, Any]
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    data_hashes: dict[str, str]
-    file: str
-    sha256: str
-    bytes: int
-    dtype: str
-    scores: dict[str, Score]
-    training: dict[str, Any]
-    measured: dict[str, Any]
-    code: dict[str, str]
-
-    @property
-    def architecture(self) -> str:
-        """Name of the architecture, as ``models.build`` takes it."""
-        return self.recipe["architecture"]
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Options of the architecture, such as its width."""
-        return self.recipe["options"]
-
-    @property
-    def n_classes(self) -> int:
-        """Number of logits."""
-        return len(self.class_names)
-
-    @property
-    def data(self) -> str:
-        """Name of the distribution it was trained and tested on."""
-        return self.recipe["data"]
-
-    @property
-    def shipped(self) -> bool:
-        """Whether its weights come with the package; otherwise they are made with ``make zoo NAME=…``."""
-        return not self.file.startswith(f"{LOCAL}/")
-
-
 def names(*, folder: str | os.PathLike | None = None) -> list[str]:
     """Return the names of all members, in alphabetical order.
 
     Args:
-        folder: where manifest and weights lie; the package's own folder unless given.
+        folder: where entries and weights lie; the package's own folder unless given.
     """
-    return sorted(records(folder))
+    return entries.names(folder=folder or FOLDER)
 
 
 def entry(name: str, *, folder: str | os.PathLike | None = None) -> Entry:
-    """Return what the manifest says about one member.
+    """Return what is known about one member.
 
     Args:
         name: the member. folder: as for ``names``.
 
     Raises:
         UnknownName: there is no such member; near names are offered.
-        DamagedFile: what the manifest says about it was changed after the training command wrote it.
+        DamagedFile: what was written about it was changed afterwards.
     """
-    known = records(folder, what=name)
-    if not known:
-        raise UnknownName(
-            f"unknown zoo model {name!r}: the zoo has no members yet; `thesis-kit zoo list` names those that can be "
-            "trained"
-        )
-    record = choose(name, known, "zoo model")
-    if sealed(record) != record:
-        raise DamagedFile(
-            f"the manifest entry of {name} was altered after it was written, its seal does not fit: restore "
-            f"{MANIFEST}, or make the model again with {_command(name)}"
-        )
-    scores = {what: Score(**score) for what, score in record["scores"].items()}
-    plain = {key: value for key, value in record.items() if key != "seal"}
-    shapes = {key: tuple(plain[key]) for key in ("class_names", "image_shape")}
-    return Entry(**{**plain, **shapes, "scores": scores})
+    return entries.entry(name, folder=folder or FOLDER)
 
 
-def load(name: str, *, device: str | torch.device | None = None, folder: str | os.PathLike | None = None) -> Classifier:
+def load(
+    name: str, *, device: str | torch.device | None = None, folder: str | os.PathLike | None = None,
+    size: int | None = None,
+) -> nn.Module:  # fmt: skip
     """Return a trained member of the zoo, ready to be attacked, inverted or trained further.
 
     Args:
         name: the member; ``zoo.names()`` lists them.
         device: where to put it; the CPU unless given.
         folder: as for ``names``.
+        size: side length that a classifier's images are brought to first, such as the one it was trained at
+            (``entry(name).image_shape``); None gives it images as they are.
 
     Returns:
-        A ``Classifier`` from pixels in [0, 1] to logits in evaluation mode, in float32, with gradients.
+        A network in evaluation mode, in float32, with gradients; of kind "classifier" a ``Classifier`` from pixels in
+        [0, 1] to logits.
 
     Raises:
         UnknownName: there is no such member; near names are offered.
-        MissingWeights: its weights file is not there.
-        DamagedFile: weights or manifest entry are not what the training command wrote.
-        UnfitWeights: the weights are for another architecture.
+        MissingWeights: its weights file is not there. MissingPackage: the package that brings it is not installed.
+        DamagedFile: weights or entry are not what was written.
+        UnfitWeights: the weights are for another architecture, or the network answers otherwise than it did.
     """
     device = torch.device("cpu" if device is None else device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError('there is no usable GPU here: leave out device, or pass device="cpu"')
     about = entry(name, folder=folder)
-    channels = about.image_shape[0]
-    network = build(about.architecture, n_classes=about.n_classes, in_channels=channels, seed=0, **about.options)
-    return with_weights(network, stored_weights(about, folder=folder), name).to(device)
+    data = stored_weights(about, folder=folder)
+    kind = choose(about.kind, KINDS, "kind of member")
+    network = with_weights(kind.build(about), data, name, reader=about.package.reader if about.package else None)
+    if about.package is not None:
+        packaged.check_answer(network, about)
+    if size is not None:
+        _resize(network, size, name)
+    return network.to(device)
+
+
+def _resize(network: nn.Module, size: int, name: str) -> None:
+    """Let a classifier bring images to a size first."""
+    check_count(size, what="size")
+    if not isinstance(network, Classifier):
+        raise ValueError(f"{name} takes no images: leave out size")
+    if network.size is not None and network.size != (size, size):
+        raise ValueError(f"{name} works at {network.size[0]} × {network.size[1]} pixels alone: leave out size")
+    network.size = (size, size)
 
 
 def is_here(about: Entry, *, folder: str | os.PathLike | None = None) -> bool:
     """Whether a member's weights file is there, whatever it holds."""
+    if about.package is not None:
+        return packaged.is_installed(about)
     return (Path(folder or FOLDER) / about.file).exists()
 
 
 def stored_weights(about: Entry, *, folder: str | os.PathLike | None = None) -> bytes:
-    """The bytes of a member's weights file, verified against the manifest's SHA-256.
+    """The bytes of a member's weights file, verified against the entry's SHA-256.
 
     Raises:
-        MissingWeights: the file is not there. DamagedFile: it is not the one the manifest describes.
+        MissingWeights: the file is not there. DamagedFile: it is not the one the entry describes.
+        MissingPackage: the package that brings it is not installed.
     """
+    if about.package is not None:
+        return packaged.weights_of(about)
     path, name = Path(folder or FOLDER) / about.file, about.name
     if not about.shipped and not path.exists():
-        raise MissingWeights(f"the weights of {name} do not come with the package: make them with {_command(name)}")
+        raise MissingWeights(f"the weights of {name} do not come with the package: make them with {command(name)}")
     if not path.exists():
         raise MissingWeights(
             f"the weights of {name} are missing, there is no {path}: restore the file, or make it again with "
-            f"{_command(name)}"
+            f"{command(name)}"
         )
     data = path.read_bytes()
     if sha256(data).hexdigest() != about.sha256:
         raise DamagedFile(
-            f"the weights of {name} are not those that {MANIFEST} describes, the SHA-256 of {path.name} differs: "
-            f"restore the file, or make it again with {_command(name)}"
+            f"the weights of {name} are not those that {name}.json describes, the SHA-256 of {path.name} differs: "
+            f"restore the file, or make it again with {command(name)}"
         )
     return data
 
 
-def with_weights(network: Classifier, data: bytes, name: str) -> Classifier:
+def with_weights(network: nn.Module, data: bytes, name: str, *, reader: str | None = None) -> nn.Module:
     """Put stored weights into a network of the same architecture; returns it in evaluation mode.
 
     Args:
         network: takes the weights in its own precision, whatever they are stored in.
-        data: a safetensors file with exactly the tensors of the network's ``state_dict``.
+        data: a file with exactly the tensors of the network's ``state_dict``.
         name: what an error sentence calls them.
+        reader: a name of ``reading.READERS``; safetensors unless given.
 
     Raises:
         UnfitWeights: tensors are missing, unexpected or of another shape; the first few are named.
-        DamagedFile: the data are no safetensors file.
+        DamagedFile: the data are no such file.
     """
-    try:
-        held = safetensors.torch.load(data)
-    except SafetensorError as error:
-        raise DamagedFile(f"the weights of {name} are no safetensors file ({error}): make them again") from error
-    return put(network, held, name).eval()
-
-
-def records(folder: str | os.PathLike | None = None, *, what: str = "the zoo") -> dict[str, dict[str, Any]]:
-    """The manifest as it stands, name → sealed record; empty where there is none. ``what`` is what an error names.
-
-    Raises:
-        DamagedFile: the file is no manifest, or one of another version of the format.
-    """
-    path = Path(folder or FOLDER) / MANIFEST
-    settle(path)  # weights that belong to it may wait for a rename
-    if not path.exists():
-        return {}
-    try:
-        document = parse_json(path.read_bytes(), MANIFEST)
-        schema, models = document["schema"], document["models"]
-        if not all(record["name"] == name and "seal" in record for name, record in models.items()):
-            raise ValueError("an entry has another name than its key, or no seal")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DamagedFile(f"cannot look up {what}: {path} is cut short or no manifest ({error}); restore it") from error
-    if schema != SCHEMA:
-        raise DamagedFile(
-            f"cannot look up {what}: {MANIFEST} has format {schema}, this thesis_kit reads format {SCHEMA}; restore it"
-        )
-    return models
-
-
-def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with the SHA-256 of its content as ``seal``.
-
-    Each entry has a seal of its own rather than the manifest one for all, so that members trained on two branches
-    can be merged, and a change is reported under the name of the member it touches.
-    """
-    content = {key: value for key, value in record.items() if key != "seal"}
-    return {**content, "seal": digest(content)}
-
-
-def _command(name: str) -> str:
-    return f"`make zoo NAME={name}`"
+    read = choose(reader or "safetensors", READERS, "reader of weights")
+    return put(network, read(data, network, name), name).eval()

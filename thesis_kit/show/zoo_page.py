@@ -1,4 +1,4 @@
-"""The page of the zoo: every member with its scores, size and recipe, written from the manifest alone."""
+"""The page of the zoo: every member with its scores, size and recipe, written from the members' entries alone."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thesis_kit.models import zoo
-from thesis_kit.models.zoo import Entry
+from thesis_kit.models.kinds import KINDS
+from thesis_kit.models.zoo import Entry, Package
 from thesis_kit.show.shown import html_id
 from thesis_kit.zookeeping.wording import percent, radius_text, score_text, size_text
 
 _HEAD = """# The zoo
 
-<!-- Written by `thesis-kit zoo page --write` from the zoo's manifest; do not edit. -->
+<!-- Written by `thesis-kit zoo page --write` from the zoo's entries; do not edit. -->
 
 Small trained networks come with the package, so that every chapter can start from the same ones. Each was trained by
 a recipe that anyone can run again, and its scores were measured on the very weights that are stored; the 95% intervals
@@ -35,19 +36,31 @@ print(tk.zoo.entry("{name}").scores)
 
 `make zoo NAME={name}` trains the same model again; stopped or killed, it goes on where it was.
 """
+_BROUGHT = """(zoo-brought)=
+## Networks that packages bring
+
+Others trained these, and nothing of them is copied into this project: `pip install ".[real]"` in its checkout installs
+the packages that carry them. `load` finds the package by its name, runs nothing of it, refuses a file whose SHA-256 is
+another one, and lets the network answer a computed input as it answered when it was entered. The scores in the table
+above were measured here; of these networks none is claimed.
+"""
 
 
 def zoo_page(folder: str | os.PathLike | None = None) -> str:
-    """The whole page in MyST, from the manifest in ``folder`` (the package's own unless given)."""
+    """The whole page in MyST, from the entries in ``folder`` (the package's own unless given)."""
     members = [zoo.entry(name, folder=folder) for name in zoo.names(folder=folder)]
     if not members:
         return _HEAD + _EMPTY
+    ours = [member for member in members if member.package is None]
+    others = [member for member in members if member.package is not None]
     held = sum(member.bytes for member in members if member.shipped)
     shipped = sum(member.shipped for member in members)
     count = f"{shipped} network{'s' * (shipped != 1)} in {size_text(held)}"
-    rows = ["", "```{raw} html", members_table(members), "```", ""]
-    return "\n".join([_HEAD + _HOW.format(name=members[0].name), f"The package holds {count}.", *rows,
-                      *map(_section, members)])  # fmt: skip
+    rows = ["", "```{raw} html", members_table(ours), "```", ""] if ours else [""]
+    brought = [_BROUGHT, *map(_brought, others)] if others else []
+    name = (ours or others)[0].name
+    return "\n".join([_HEAD + _HOW.format(name=name), f"The package holds {count}.", *rows,
+                      *map(_section, ours), *brought])  # fmt: skip
 
 
 def members_table(members: Sequence[Entry]) -> str:
@@ -78,8 +91,7 @@ def _section(member: Entry) -> str:
     parts = {
         "Scores": [f"{name}: {score_text(score)}" for name, score in member.scores.items()],
         "Network": [
-            f"`{member.architecture}`{_knobs(member.options)}; images of {' × '.join(map(str, member.image_shape))}, "
-            f"{member.n_classes} classes: {', '.join(member.class_names)}"
+            f"`{member.architecture}`{_knobs(member.options)}; {KINDS[member.kind].takes(member)}"
         ],
         "Training": [recipe_text(member), cost_text(member)],
         "File": [f"`{member.file}`, {size_text(member.bytes)}, {member.dtype}, SHA-256 `{member.sha256[:16]}…`"],
@@ -92,6 +104,26 @@ def _section(member: Entry) -> str:
     for label, texts in parts.items():
         lines += [label, *(f": {text}" for text in texts), ""]
     return "\n".join(lines)
+
+
+def _brought(member: Entry) -> str:
+    """The section of a member that a package brings."""
+    package, computer = member.package, member.measured["machine"]
+    parts = {
+        "Network": [f"`{member.architecture}`{_knobs(member.options)}; {KINDS[member.kind].takes(member)}"],
+        "Package": [package_text(package)],
+        "File": [f"`{member.file}`, {size_text(member.bytes)}, {member.dtype}, SHA-256 `{member.sha256[:16]}…`"],
+        "Entered": [f"{member.measured['date']} on {computer['processor']} with torch {computer['torch']}"],
+    }
+    lines = [f"(zoo-{member.name})=", f"### {member.name}", "", member.title, ""]
+    for label, texts in parts.items():
+        lines += [label, *(f": {text}" for text in texts), ""]
+    return "\n".join(lines)
+
+
+def package_text(package: Package) -> str:
+    """Which package brings a member, under what licence, and from where."""
+    return f"{package.distribution} {package.version}, extra [{package.extra}]; {package.licence}; {package.source}"
 
 
 def recipe_text(member: Entry) -> str:

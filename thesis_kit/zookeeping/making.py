@@ -6,7 +6,6 @@ then, so that every score belongs to the file beside it. ``problems`` and ``meas
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +26,7 @@ from thesis_kit.files import DamagedFile, digest, only_writer, write_together
 from thesis_kit.ledger.memory import code
 from thesis_kit.ledger.provenance import commit, machine
 from thesis_kit.ledger.runner import duration
-from thesis_kit.models import Classifier, build, zoo
+from thesis_kit.models import Classifier, build, entries, zoo
 from thesis_kit.models.zoo import Entry, MissingWeights, Score, UnfitWeights
 from thesis_kit.training import TrainingReport
 from thesis_kit.training.augmentation import AUGMENTATIONS
@@ -63,30 +62,31 @@ def make(
     device: str | torch.device | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Entry:
-    """Train a member, measure what will be stored, and write weights and manifest entry; the old ones stay till then.
+    """Train a member, measure what will be stored, and write weights and entry; the old ones stay till then.
 
     Args:
         name: of a recipe.
         force: train again although weights and entry are what the recipe asks for.
-        folder: where manifest and weights lie; the package's own folder unless given.
+        folder: where entries and weights lie; the package's own folder unless given.
         checkpoint: folder of checkpoints, ``.zoo`` unless given; an interrupted run of the same recipe, data and code
             goes on from there.
         device: where to train; the GPU if there is one unless given.
         progress: called with a sentence before and after each part; None is silent.
 
     Returns:
-        The member's entry in the manifest.
+        The member's entry.
 
     Raises:
         UnknownName: no recipe has the name. NonFiniteOutput: training diverged, or weights do not fit their storage.
         ValueError: another run is making this member, or the member it starts from cannot be used.
     """
+    if name not in RECIPES and name in zoo.names(folder=folder):
+        raise ValueError(f"{name} has no recipe here: {_whose(zoo.entry(name, folder=folder))}")
     recipe = choose(name, RECIPES, "zoo recipe")
     say = progress or (lambda sentence: None)
     folder = Path(folder or zoo.FOLDER)
-    known = zoo.names(folder=folder)  # a manifest that cannot be read is reported now, not after training
     with only_writer(folder / _file(name, recipe)):
-        if not force and name in known and _is_current(name, folder):
+        if not force and name in zoo.names(folder=folder) and _is_current(name, folder):
             say(f"{name} is up to date; --force trains it again")
             return _retitled(name, recipe, folder)
         return _make(_plan(name, recipe, folder, device), Path(checkpoint or CHECKPOINTS) / name, say)
@@ -108,10 +108,17 @@ def _make(plan: _Plan, checkpoints: Path, say: Callable[[str], None]) -> Entry:
     return entry
 
 
+def _whose(about: Entry) -> str:
+    """Why a member cannot be trained."""
+    if about.package is None:
+        return "give it one, or remove weights and entry"
+    return f"others trained it, and the package {about.package.distribution} brings it"
+
+
 def problems(name: str, *, folder: str | os.PathLike | None = None) -> list[str]:
     """What keeps a member from being what its recipe makes, a sentence each; no sentence if nothing does.
 
-    Absent weights of a member that is not shipped are no problem; what the manifest says about them may be one.
+    Absent weights of a member that is not shipped are no problem; what their entry says may be one.
     """
     try:
         about = zoo.entry(name, folder=folder)
@@ -119,6 +126,8 @@ def problems(name: str, *, folder: str | os.PathLike | None = None) -> list[str]
             zoo.load(name, folder=folder)
     except (DamagedFile, MissingWeights, UnfitWeights) as error:
         return [str(error)]
+    if about.package is not None:
+        return []
     if name not in RECIPES:
         return [f"{name} has no recipe any more: give it one, or remove weights and entry"]
     return [f"{name} {what}: train it again with `make zoo NAME={name}`" for what in _outdated(about, folder)]
@@ -140,7 +149,10 @@ def audit(
         return faults
     about = zoo.entry(name, folder=folder)
     if not zoo.is_here(about, folder=folder):
-        say(f"{name}: not shipped, and not made here")
+        say(f"{name}: {'its package is not installed' if about.package else 'not shipped, and not made here'}")
+        return []
+    if about.package is not None:
+        say(f"{name}: its package's file is the one that was entered, and it answers as it did")
         return []
     for score, again in measure(name, n=n, folder=folder).items():
         said = f"{name}: {score} {score_text(again)}; recorded {score_text(about.scores[score])}"
@@ -326,8 +338,8 @@ def _entry(plan: _Plan, report: TrainingReport, weights: bytes, scores: dict[str
         name=plan.name,
         title=plan.recipe.title,
         recipe=plan.recipe.settings(),
-        class_names=plan.class_names,
-        image_shape=plan.image_shape,
+        classes=plan.class_names,
+        input_shape=plan.image_shape,
         data_hashes=plan.data_hashes,
         file=_file(plan.name, plan.recipe),
         sha256=sha256(weights).hexdigest(),
@@ -345,13 +357,9 @@ def _entry(plan: _Plan, report: TrainingReport, weights: bytes, scores: dict[str
 
 
 def _record(entry: Entry, folder: Path, weights: bytes | None = None) -> None:
-    """Put an entry into the manifest in place of the member's old one, together with new weights if there are any."""
-    path = folder / zoo.MANIFEST
-    with only_writer(path, wait=True):
-        models = {**zoo.records(folder), entry.name: zoo.sealed(asdict(entry))}
-        document = {"schema": zoo.SCHEMA, "models": dict(sorted(models.items()))}
-        manifest = (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-        write_together({path: manifest} | ({} if weights is None else {folder / entry.file: weights}))
+    """Put an entry in place of the member's old one, together with new weights if there are any."""
+    told = {entries.path_of(entry.name, folder): entries.written(entry)}
+    write_together(told | ({} if weights is None else {folder / entry.file: weights}))
 
 
 def _retitled(name: str, recipe: Recipe, folder: Path) -> Entry:

@@ -1,6 +1,6 @@
 """How each member of the zoo is trained: every setting that decides its weights, and where its robustness is measured.
 
-A recipe is data. ``zookeeping/making.py`` carries it out and writes its settings into the manifest beside the scores,
+A recipe is data. ``zookeeping/making.py`` carries it out and writes its settings into the entry beside the scores,
 so that a recipe changed after training is noticed. Members that are not ``shipped`` are made by whoever wants them.
 """
 
@@ -124,7 +124,7 @@ class Recipe:
             raise ValueError(f"the terms {self.terms} cannot be made: {error}") from error
 
     def settings(self) -> dict[str, Any]:
-        """All that decides weights and scores, as the manifest holds it; wording and shipping are not among it."""
+        """All that decides weights and scores, as its entry holds it; wording and shipping are not among it."""
         plain = json.loads(canonical(asdict(self)))
         unsaid = ("title", "shipped", *(() if self.terms else ("terms",)))
         return {key: value for key, value in plain.items() if key not in unsaid}
