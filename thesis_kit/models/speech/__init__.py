@@ -1,6 +1,13 @@
-"""Recognizers of speech, from waveforms in [−1, 1] at 16 kHz: a small one after Jasper."""
+"""Recognizers of speech, from waveforms in [−1, 1] at 16 kHz: a small one after Jasper, and Whisper."""
 
 from thesis_kit.models.speech.jasper import Jasper, check_waveforms, ends_of, transcribe
+from thesis_kit.models.speech.packaged import whisper_tiny_en
 from thesis_kit.models.speech.spectra import LogMel, mel_filters
+from thesis_kit.models.speech.whisper import Whisper, WhisperSize
+from thesis_kit.models.speech.whisper_reading import WhisperTokens, closed_set, write_down
+from thesis_kit.models.speech.whisper_weights import whisper_from_file
 
-__all__ = ["Jasper", "LogMel", "check_waveforms", "ends_of", "mel_filters", "transcribe"]
+__all__ = [
+    "Jasper", "LogMel", "Whisper", "WhisperSize", "WhisperTokens", "check_waveforms", "closed_set", "ends_of",
+    "mel_filters", "transcribe", "whisper_from_file", "whisper_tiny_en", "write_down",
+]  # fmt: skip

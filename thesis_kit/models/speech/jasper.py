@@ -17,13 +17,13 @@ from thesis_kit.asking import evaluating
 from thesis_kit.data.speech.alphabet import TOKENS, decode
 from thesis_kit.models.speech.spectra import LogMel
 
-Mask = Bool[Tensor, "n 1 f"]
+Mask = Bool[Tensor, "n 1 g"]
 
 
 class NormOfFrames(nn.BatchNorm1d):
     """Batch normalization whose statistics are those of frames inside of clips; behind their ends it gives zeros."""
 
-    def forward(self, x: Float[Tensor, "n c f"], mask: Mask) -> Float[Tensor, "n c f"]:
+    def forward(self, x: Float[Tensor, "n c g"], mask: Mask) -> Float[Tensor, "n c g"]:
         if not self.training:
             return super().forward(x) * mask
         inside = mask[:, 0]  # (n, f)
@@ -55,7 +55,7 @@ class Block(nn.Module):
         self.skips = nn.ModuleList(Unit(one, width, 1) for one in (inputs if residual else ()))
         self.before, self.dropout = nn.Identity(), nn.Dropout(dropout)
 
-    def forward(self, inputs: Sequence[Float[Tensor, "n c f"]], mask: Mask) -> Float[Tensor, "n d g"]:
+    def forward(self, inputs: Sequence[Float[Tensor, "n _ _"]], mask: Mask) -> Float[Tensor, "n d g"]:
         x = inputs[-1]
         for unit in self.units[:-1]:
             x = self.dropout(unit(x, mask).relu())
