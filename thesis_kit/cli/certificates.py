@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from io import BytesIO
 from pathlib import Path
@@ -77,7 +78,7 @@ def shadow(
     save: Annotated[Path | None, typer.Option(help="Folder for the attacked images, as PNG.")] = None,
 ) -> None:  # fmt: skip
     """Spoof certificates by the Shadow Attack: images with a wrong label and a large radius."""
-    with kept(_what_stays(out)):
+    with kept(_what_stays(out, save)):
         from thesis_kit.attacks.shadow import PUBLISHED, spoof
         from thesis_kit.certification import Budget
         from thesis_kit.checks import choose
@@ -109,11 +110,19 @@ def shadow(
             _print_spoofed(records, budget)
 
 
-def _what_stays(out: Path | None) -> str:
+def _what_stays(out: Path | None, pictures: Path | None = None) -> Callable[[], str]:
     """What Ctrl-C leaves, and how to go on."""
+    return lambda: _said(out, pictures)
+
+
+def _said(out: Path | None, pictures: Path | None) -> str:
     if out is None:
-        return "nothing was kept: with --out FILE every finished image is, and the same command goes on from there"
-    return f"finished images are kept beside {out}, and the same command goes on from there"
+        drawn = pictures is not None and any(pictures.glob("*.png"))
+        what = f"the pictures made so far are in {pictures}, and no numbers were kept" if drawn else "nothing was kept"
+        return f"{what}: with --out FILE every finished image is, and the same command goes on from there"
+    if out.exists() or out.with_name(f"{out.name}.shares").exists():
+        return f"finished images are kept in or beside {out}, and the same command goes on from there"
+    return "nothing was kept yet, and the same command begins anew"
 
 
 def _swept(subject: Subject, work: Any, path: Path | None, settings: dict, text: str) -> list[dict] | None:

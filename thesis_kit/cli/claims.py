@@ -107,7 +107,8 @@ def run(
     """
     where = None if package else folder
     place = "the package's own results" if package else f"{folder}"
-    with kept(f"finished runs are kept in {place}, and the same command goes on from there"):
+    kept_runs = f"finished runs are kept in {place}, and the same command goes on from there"
+    with kept(lambda: kept_runs if package or any(folder.glob("*/*/*.jsonl")) else "nothing was measured yet"):
         from thesis_kit.checks import choose
         from thesis_kit.ledger.claims import catalog
 
@@ -199,7 +200,7 @@ def verify(
     if everything and seed is not None:
         raise ValueError("--all and --seed exclude each other: give one of them")
     note, found = package or folder is not None, []
-    with kept("what agreed so far is noted, and no recording was changed" if note else "no recording was changed"):
+    with kept(lambda: f"{'what agreed so far is noted, and ' * (note and bool(found))}no recording was changed"):
         from thesis_kit.ledger.reproducing import choose_cells, reproduce
         from thesis_kit.ledger.results import load_result
 

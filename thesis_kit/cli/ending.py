@@ -21,7 +21,8 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
         code = _called([word for word in arguments if word != "--debug"])
-        streams.flush()
+        with kept("the command had finished, but for what it prints"):
+            streams.flush()
         return code
     except Stopped as stopped:
         errors.print(f"stopped; {stopped}")

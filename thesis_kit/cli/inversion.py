@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,7 @@ from thesis_kit import __version__
 from thesis_kit.cli.pages import out as console
 from thesis_kit.cli.stopping import kept
 from thesis_kit.cli.subjects import Arch, Named, NClasses, Pretrained, Seed, Weights, named, real
-from thesis_kit.files import only_writer, write_together
+from thesis_kit.files import only_writer, renewal, write_together
 
 _A_PASS = 64  # images that the model is asked about together, at the end
 
@@ -43,7 +44,7 @@ def invert(
     if sheet.suffix != ".png" or sheet.is_dir():
         raise ValueError(f"the contact sheet is a PNG: give --sheet a name that ends in .png, not {sheet}")
     beside = sheet.with_suffix(".json")
-    with kept(lambda: _what_stays(resume)), only_writer(sheet, beside):  # which fails before the work, if at all
+    with kept(_what_stays(resume, sheet)), only_writer(sheet, beside):  # which fails before the work, if at all
         import torch
 
         from thesis_kit import inversion
@@ -112,13 +113,20 @@ def _print(record: dict, sheet: Path) -> None:
     console.print(f"{sheet} and {sheet.with_suffix('.json').name}, {spent}")
 
 
-def _what_stays(resume: Path | None) -> str:
+def _what_stays(resume: Path | None, sheet: Path) -> Callable[[], str]:
     """What Ctrl-C leaves, and how to go on."""
-    if resume is None:
-        return "nothing was kept: with --resume FILE the state is, and the same command goes on from there"
-    if not resume.exists():
-        return "nothing was kept yet, and the same command begins anew"
-    return f"the state is kept in {resume}, and the same command goes on from there"
+    drawn = renewal(sheet)
+
+    def said() -> str:
+        if drawn():
+            return f"{sheet} is drawn"
+        if resume is None:
+            return "nothing was kept: with --resume FILE the state is, and the same command goes on from there"
+        if not resume.exists():
+            return "nothing was kept yet, and the same command begins anew"
+        return f"the state is kept in {resume}, and the same command goes on from there"
+
+    return said
 
 
 def _shape(model: Named, size: int | None) -> tuple[int, int]:

@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 
 import thesis_kit
-from thesis_kit.files import write_atomic
+from thesis_kit.cli.stopping import kept
+from thesis_kit.files import renewal, write_atomic
 
 # Names and paths may hold what would be markup or an emoji's name: all text is printed as it is.
 _AS_IT_IS = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}
@@ -28,8 +29,10 @@ def publish(text: str, page: Path, write: bool, check: bool, source: str, comman
             raise ValueError(
                 f"there is no folder {page.parent} to write the page to: run this in a checkout, or give --page"
             )
-        write_atomic(page, text.encode())
-        out.print(f"wrote {page.name}")
+        written = renewal(page)
+        with kept(lambda: f"{page} is written" if written() else "nothing was changed"):
+            write_atomic(page, text.encode())
+            out.print(f"wrote {page.name}")
     elif check and (not page.exists() or page.read_text(encoding="utf-8") != text):
         raise ValueError(f"{page.name} is not what {source} now: run `{command}`")
     elif check:

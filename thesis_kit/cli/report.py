@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +28,7 @@ from thesis_kit.cli.subjects import (
     real,
     subject_of,
 )
-from thesis_kit.files import only_writer, write_atomic
+from thesis_kit.files import only_writer, renewal, write_atomic
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,7 +53,7 @@ def report(
     n_classes: NClasses = None, out: Json = None,
 ) -> None:  # fmt: skip
     """Diagnose whether a model is robust or only hard to attack with gradients, by attacks that should agree."""
-    with kept("nothing was kept: a diagnosis is made in one piece, and the same command begins it anew"):
+    with kept(_what_stays(out)):
         from thesis_kit import evaluation
         from thesis_kit.attacks.norms import NORMS
         from thesis_kit.checks import check_eps, choose
@@ -75,6 +76,13 @@ def report(
         console.print(str(found))
         if out is not None:
             console.print(f"\nwritten to {out}")
+
+
+def _what_stays(out: Path | None) -> Callable[[], str]:
+    """What Ctrl-C leaves."""
+    written = renewal(*([out] if out else []))
+    anew = "nothing was kept: a diagnosis is made in one piece, and the same command begins it anew"
+    return lambda: f"the diagnosis is in {out}" if written() else anew
 
 
 def _twin(name: str | None, subject: Subject, data: str, size: int, pretrained: bool, updates: int) -> nn.Module | None:

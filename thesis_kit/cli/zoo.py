@@ -92,10 +92,11 @@ def train(
 
     Stopped or killed, the same command goes on; until it has finished, the old weights stay.
     """
-    with kept("what was trained is kept, and the same command goes on from here"):
+    made = None
+    with kept(lambda: "nothing was changed" if made is None else f"{name} is made"):
         from thesis_kit.zookeeping.making import make
 
-        make(name, force=force, folder=None if package else folder, progress=out.print)
+        made = make(name, force=force, folder=None if package else folder, progress=out.print)
         if not package:
             out.print(f"in Python: thesis_kit.zoo.load({name!r}, folder={str(folder)!r})")
 

@@ -9,9 +9,10 @@ from thesis_kit.files.documents import Saved, parse_json, read_document, write_d
 from thesis_kit.files.journal import Journal, OtherRun
 from thesis_kit.files.locks import Busy
 from thesis_kit.files.sealing import DamagedFile, canonical, digest, seal, unseal
-from thesis_kit.files.writing import WriteFailed, note, only_writer, settle, write_atomic, write_together
+from thesis_kit.files.writing import WriteFailed, note, only_writer, renewal, settle, write_atomic, write_together
 
 __all__ = [
     "Busy", "DamagedFile", "Journal", "OtherRun", "Saved", "WriteFailed", "canonical", "digest", "note", "only_writer",
-    "parse_json", "read_document", "seal", "settle", "unseal", "write_atomic", "write_document", "write_together",
+    "parse_json", "read_document", "renewal", "seal", "settle", "unseal", "write_atomic", "write_document",
+    "write_together",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from thesis_kit.files.locks import WriteFailed, alone, beside, cannot, holds, is_device, target
@@ -164,6 +164,19 @@ def settle(path: str | os.PathLike) -> None:
     if beside(path, "together").exists() and not holds(path):
         with contextlib.suppress(OSError, ValueError), only_writer(path):
             pass
+
+
+def renewal(*paths: str | os.PathLike) -> Callable[[], bool]:
+    """A function that tells whether any of these files has been written since."""
+    before = [_state(path) for path in paths]
+    return lambda: [_state(path) for path in paths] != before
+
+
+def _state(path: str | os.PathLike) -> tuple[int, ...]:
+    if not os.path.isfile(path):
+        return ()
+    found = os.stat(path)
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _tidy(path: Path) -> None:

@@ -6,8 +6,9 @@ then, so that every score belongs to the file beside it. ``problems`` and ``meas
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from hashlib import sha256
@@ -22,7 +23,7 @@ from thesis_kit.checks import NonFiniteOutput, choose
 from thesis_kit.data.curriculum import Curriculum
 from thesis_kit.data.digits import data_hash as digits_hash
 from thesis_kit.data.parts import Part, Splits, Stream
-from thesis_kit.files import DamagedFile, digest, only_writer, write_together
+from thesis_kit.files import DamagedFile, digest, note, only_writer, renewal, write_together
 from thesis_kit.ledger.memory import code
 from thesis_kit.ledger.provenance import commit, machine
 from thesis_kit.ledger.runner import duration
@@ -86,10 +87,29 @@ def make(
     say = progress or (lambda sentence: None)
     folder = Path(folder or zoo.FOLDER)
     with only_writer(folder / _file(name, recipe)):
+        checkpoints = Path(checkpoint or CHECKPOINTS) / name
         if not force and name in zoo.names(folder=folder) and _is_current(name, folder):
+            _forget(checkpoints)
             say(f"{name} is up to date; --force trains it again")
             return _retitled(name, recipe, folder)
-        return _make(_plan(name, recipe, folder, device), Path(checkpoint or CHECKPOINTS) / name, say)
+        plan = _plan(name, recipe, folder, device)
+        with _telling(plan, checkpoints):
+            return _make(plan, checkpoints, say)
+
+
+@contextlib.contextmanager
+def _telling(plan: _Plan, checkpoints: Path) -> Iterator[None]:
+    """An interruption of the block says what there is, where training has not said it."""
+    weights, checkpoint = plan.folder / _file(plan.name, plan.recipe), checkpoints / f"{plan.fingerprint()}.ckpt"
+    made = renewal(weights)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if made():
+            note(stop, f"{plan.name} is made, its weights are in {weights}")
+        elif checkpoint.exists() and not getattr(stop, "__notes__", ()):
+            note(stop, f"{checkpoint} keeps what was trained: the same call goes on from there")
+        raise
 
 
 def _make(plan: _Plan, checkpoints: Path, say: Callable[[str], None]) -> Entry:
