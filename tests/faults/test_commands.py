@@ -173,7 +173,10 @@ def check_kept(said: str, name: str, before: list[str], folder: Path) -> None:
         assert (folder / place).exists(), said
     if said.startswith("nothing"):
         assert set(left_in(folder)) - {"results/defenses/rules.jsonl"} <= set(before), said
-    elif name != "claims verify":
+    elif name == "claims verify":
+        reproduced = "results/defenses/reproduced.jsonl"
+        assert ("noted" in said) == (reproduced in left_in(folder)) or reproduced in before
+    else:
         assert named or "is made" in said, said
     assert not [file for file in left_in(folder) if file.endswith((".part", ".lock"))]
 
@@ -221,7 +224,7 @@ def test_interrupted_at_any_time_it_says_what_is_kept_and_no_more(name, tmp_path
         ("claims run", "ledger.runner.cells_left", "nothing was measured yet"),
         ("claims run", "ledger.judging.judge_claim", "finished runs are kept in results, and the same command goes on"),
         ("claims verify", "ledger.reproducing.choose_cells", "no recording was changed"),
-        ("claims verify", "cli.claims._indented", "no recording was changed"),
+        ("claims verify", "cli.claims.out.print", "no recording was changed"),
     ],
 )
 def test_interrupted_at_a_step_it_says_what_is_kept_by_then(name, step, said, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -200,7 +201,8 @@ def verify(
     if everything and seed is not None:
         raise ValueError("--all and --seed exclude each other: give one of them")
     note, found = package or folder is not None, []
-    with kept(lambda: f"{'what agreed so far is noted, and ' * (note and bool(found))}no recording was changed"):
+    noted = _notes(folder)
+    with kept(lambda: f"{'what agreed so far is noted, and ' * noted()}no recording was changed"):
         from thesis_kit.ledger.reproducing import choose_cells, reproduce
         from thesis_kit.ledger.results import load_result
 
@@ -218,6 +220,17 @@ def verify(
         raise typer.Exit(1)
     if not note:
         _indented("nothing was noted in the package's own results: --package does that")
+
+
+def _notes(folder: Path | None) -> Callable[[], bool]:
+    """A function that tells whether something has been noted since beside the recordings."""
+    place = BOOK.parent / "thesis_kit" / "chapters" if folder is None else folder
+
+    def states() -> list[tuple[Path, int]]:
+        return sorted((path, path.stat().st_mtime_ns) for path in place.rglob("reproduced.jsonl"))
+
+    before = states()
+    return lambda: states() != before
 
 
 def _recorded_experiments(
