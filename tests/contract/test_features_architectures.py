@@ -13,6 +13,7 @@ import torchvision
 from torch import nn
 
 from thesis_kit import features, recording
+from thesis_kit.features import tokens
 
 TINY = {"img_size": 32, "embed_dim": 32, "depth": 2, "num_heads": 4}
 
@@ -102,3 +103,19 @@ def test_a_rectangle_of_patches_is_a_map_only_where_the_network_says_so():
         features.visualize(model, "blocks.1.hidden", [0], steps=1)
     model = timm.create_model("vit_base_patch16_224", num_classes=5, dynamic_img_size=True, **TINY)
     assert features.maps(model, x, "blocks.1.hidden", [0]).shape == (2, 1, 8)  # no grid that is known: a row of patches
+
+
+@pytest.mark.parametrize("name", ["vit_base_patch16_224", "torchvision vit", "open_clip ViT-B-32", "two prefix tokens"])
+def test_class_tokens_can_be_isolated_and_patches_be_read(name):
+    torch.manual_seed(0)
+    row = ROWS[name]
+    model = row.make().eval()
+    x = torch.rand(3, 3, row.size, row.size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(x)
+    torch.testing.assert_close(tokens.isolate_cls(model, x, 0), expected)
+    torch.testing.assert_close(tokens.isolate_cls(model, x[:1], 2, hold="mean"), expected[:1], atol=1e-4, rtol=1e-3)
+    blind = tokens.isolate_cls(model, x, 2)
+    torch.testing.assert_close(blind, blind[:1].expand_as(blind))
+    assert tokens.patch_logits(model, x).shape == (3, row.grid**2, expected.shape[1])
+    assert tokens.similarity(model, x).shape == (3,)

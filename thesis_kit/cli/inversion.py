@@ -53,7 +53,7 @@ def invert(
         drawing = needs("torchvision.utils", extra="show")
         chosen = named(model, pretrained, weights, arch, n_classes)
         names = chosen.member.class_names if chosen.member is not None else None
-        channels, side = _shape(chosen, size)
+        channels, side = shape(chosen, size)
         network = chosen.load(channels)
         network = network.to("cuda") if torch.cuda.is_available() else network
         wanted = [number for word in classes.split(",") for number in [_class(word.strip(), names)] * each]
@@ -129,7 +129,7 @@ def _what_stays(resume: Path | None, sheet: Path) -> Callable[[], str]:
     return said
 
 
-def _shape(model: Named, size: int | None) -> tuple[int, int]:
+def shape(model: Named, size: int | None) -> tuple[int, int]:
     """Channels and side of a model's images."""
     from thesis_kit.inversion import LEAST
     from thesis_kit.models import zoo

@@ -1,0 +1,85 @@
+"""``visualize``: the contact sheet and the record beside it, pictures of one's own, and how it fails."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.functional import to_tensor
+from torchvision.utils import save_image
+from typer.testing import CliRunner
+
+from thesis_kit import cli, data, features
+from thesis_kit.models import zoo
+
+runner = CliRunner()
+MEMBER = "vit-scenes64-plain"
+SITE = "blocks.1.hidden"
+LEAST = ["--model", MEMBER, "--layer", SITE, "--units", "2,5-6", "--steps", 1, "--copies", 1, "--images", 6]
+
+
+def call(*words):
+    return runner.invoke(cli.app, [str(word) for word in ("visualize", *words)], catch_exceptions=False)
+
+
+def test_units_are_on_the_sheet_and_what_they_are_is_beside_it(tmp_path):
+    sheet = tmp_path / "units.png"
+    done = call(*LEAST, "--strongest", 2, "--controls", 1, "--sheet", sheet, "--seed", 4)
+    assert done.exit_code == 0
+    x = data.load("scenes.v1", size=64, n_train=1, n_validation=1, n_test=6).test.x
+    knobs = {"strongest": 2, "controls": 1, "steps": 1, "copies": 1, "seed": 4}
+    found = features.triples(zoo.load(MEMBER), x, SITE, [2, 5, 6], **knobs)
+    with Image.open(sheet) as image:
+        shown = to_tensor(image)
+    assert shown.shape == (3, 5 * 130 - 2, 5 * 130 - 2)  # three units and two controls, an optimum and 2 × 2 images
+    large = found.optima[1].repeat_interleave(2, 1).repeat_interleave(2, 2)
+    assert torch.allclose(shown[:, 130:258, :128], large, atol=1 / 255)
+    record = json.loads(sheet.with_suffix(".json").read_text(encoding="utf-8"))
+    assert (record["site"], record["units"], record["n"]) == (SITE, [2, 5, 6], 6)
+    assert [row["name"] for row in record["rows"]] == [name for part in found.rows for name in part.names]
+    assert record["rows"][1]["index"] == found.index[1].tolist()
+    assert record["rows"][1]["value"] == pytest.approx(found.value[1].tolist(), rel=1e-4)
+    assert record["rows"][1]["optimum"] == pytest.approx(found.optimum_value[1].item(), rel=1e-3)
+    assert torch.allclose(torch.tensor(record["rows"][0]["maps"]), found.maps[0], atol=1e-5)
+    assert "unit 5" in done.output
+    assert f"{sheet} and units.json" in done.output
+
+
+def test_pictures_of_ones_own_are_named_by_their_files(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(3):
+        save_image(torch.rand(3, 70, 90), pictures / f"{number}.png")
+    sheet = tmp_path / "units.png"
+    call(*LEAST, "--folder", pictures, "--strongest", 1, "--controls", 0, "--sheet", sheet)
+    record = json.loads(sheet.with_suffix(".json").read_text(encoding="utf-8"))
+    assert record["n"] == 3
+    assert all(row["files"] == [f"{row['index'][0]}.png"] for row in record["rows"])
+
+
+def test_what_can_be_named_is_listed():
+    shown = call("--model", MEMBER, "--list")
+    assert "blocks.{0…5}.hidden" in shown.output
+    assert shown.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((*LEAST, "--sheet", "units.jpg"), "ends in .png"),
+        ((*LEAST, "--units", "3-x"), "numbers or ranges"),
+        ((*LEAST, "--units", "3,3"), "once each"),
+        ((*LEAST, "--layer", "blocks.1.hiden"), "did you mean blocks.1.hidden"),
+        ((*LEAST, "--units", "400"), r"numbers in \[0, 383\]"),
+        ((*LEAST, "--strongest", "9"), "hold 6 inputs and k is 9"),
+        (("--model", MEMBER), "--list shows what there is"),
+        ((*LEAST, "--data", "scenes.v1", "--folder", "."), "two answers"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_sentence(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        call(*words)
+    assert list(tmp_path.iterdir()) == []
