@@ -1,5 +1,6 @@
 """Training: one loop, the methods that differ in what they descend on, and the transfer of a robust model."""
 
+from thesis_kit.training.attributes import AttributeTraining, attributes_loss
 from thesis_kit.training.certified import IBP, CrownIBP
 from thesis_kit.training.contrastive import Contrastive, contrastive_loss
 from thesis_kit.training.ctc import CTC, Transcripts
@@ -24,9 +25,9 @@ from thesis_kit.training.transfer import few, retrain_last
 from thesis_kit.training.twin import natural_twin
 
 __all__ = [
-    "CTC", "FGSM", "IBP", "METHODS", "PGD", "TERMS", "AdversarialLogitPairing", "Classification", "CleanLogitPairing",
-    "Contrastive", "CrownIBP", "Free", "Gaussian", "GaussianAugmentation", "GradientGap", "HardDistillation",
-    "LabelSmoothing", "LogitSimilarity", "LogitSqueezing", "LwF", "Method", "Natural", "TrainingReport", "Transcripts",
-    "choose_penalty", "contrastive_loss", "distill", "few", "fgsm", "fgsm_rs", "linear_head", "n_fgsm", "natural_twin",
-    "retrain_last", "train",
+    "CTC", "FGSM", "IBP", "METHODS", "PGD", "TERMS", "AdversarialLogitPairing", "AttributeTraining", "Classification",
+    "CleanLogitPairing", "Contrastive", "CrownIBP", "Free", "Gaussian", "GaussianAugmentation", "GradientGap",
+    "HardDistillation", "LabelSmoothing", "LogitSimilarity", "LogitSqueezing", "LwF", "Method", "Natural",
+    "TrainingReport", "Transcripts", "attributes_loss", "choose_penalty", "contrastive_loss", "distill", "few", "fgsm",
+    "fgsm_rs", "linear_head", "n_fgsm", "natural_twin", "retrain_last", "train",
 ]  # fmt: skip

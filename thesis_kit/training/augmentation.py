@@ -90,6 +90,11 @@ def disturb(x: Float[Tensor, "n c h w"], random: ImageRandom) -> Float[Tensor, "
     return noise(blur(recolor(x, random), random), random)
 
 
+def blur_and_noise(x: Float[Tensor, "n c h w"], random: ImageRandom) -> Float[Tensor, "n c h w"]:
+    """Both, and every color as it is: for images of which something is said that names their colors."""
+    return noise(blur(x, random), random)
+
+
 AUGMENTATIONS = {
     "shift": shift,
     "mirror": mirror,
@@ -99,4 +104,5 @@ AUGMENTATIONS = {
     "blur": blur,
     "noise": noise,
     "disturb": disturb,
+    "blur and noise": blur_and_noise,
 }

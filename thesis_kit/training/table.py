@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from thesis_kit.training.attributes import AttributeTraining
 from thesis_kit.training.certified import IBP, CrownIBP
 from thesis_kit.training.contrastive import Contrastive
 from thesis_kit.training.ctc import CTC
@@ -29,6 +30,7 @@ METHODS = {
     "ibp": IBP,
     "crown-ibp": CrownIBP,
     "hard-distillation": HardDistillation,
+    "attributes": AttributeTraining,
     "contrastive": Contrastive,
     "ctc": CTC,
 }

@@ -11,7 +11,7 @@ from thesis_kit.data.scenes.vocabulary import THEME_OF
 
 _STREAM = 104
 KINDS = ("class", "full", "theme")
-_OPENINGS = ("", "a picture of ", "an image of ", "this is ", "there is ", "we see ")
+OPENINGS = ("", "a picture of ", "an image of ", "this is ", "there is ", "we see ")
 _TEXTURES = {
     "solid": ("{thing}", "{thing}", "plain {thing}"),
     "stripes": ("striped {thing}", "{thing} with stripes"),
@@ -68,7 +68,7 @@ class _Dice:
 
 
 def _caption(scene: dict, kind: str, dice: _Dice) -> str:
-    opening, things = dice.pick(_OPENINGS), scene["objects"]
+    opening, things = dice.pick(OPENINGS), scene["objects"]
     theme = THEME_OF[things[0]["shape"]]
     if kind == "class":
         return opening + _article(things[0]["shape"])
