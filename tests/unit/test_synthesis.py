@@ -109,9 +109,9 @@ def test_a_killed_synthesis_goes_on_as_if_unbroken(network, tmp_path, monkeypatc
     class Killed(Exception):
         pass
 
-    from thesis_kit.synthesis import engine
+    from thesis_kit.synthesis import descent
 
-    real, calls = engine._descend, []
+    real, calls = descent._descend, []
 
     def counted(*args):
         calls.append(None)
@@ -119,7 +119,7 @@ def test_a_killed_synthesis_goes_on_as_if_unbroken(network, tmp_path, monkeypatc
             raise Killed
         return real(*args)
 
-    monkeypatch.setattr(engine, "_descend", counted)
+    monkeypatch.setattr(descent, "_descend", counted)
     for _ in range(2):
         with pytest.raises(Killed):
             made(network, batch=6, checkpoint=path, checkpoint_seconds=0)

@@ -16,7 +16,8 @@ from thesis_kit.synthesis.augmentations import (
     Pad,
     preview,
 )
-from thesis_kit.synthesis.engine import Adam, Stage, Synthesis, synthesize
+from thesis_kit.synthesis.canvas import Canvas
+from thesis_kit.synthesis.engine import Synthesis, synthesize
 from thesis_kit.synthesis.objectives import (
     IMAGES,
     LOGITS,
@@ -33,12 +34,15 @@ from thesis_kit.synthesis.objectives import (
     total_variation,
 )
 from thesis_kit.synthesis.parametrizations import Fourier, Parametrization, Phases, Pixels, mean_spectrum
+from thesis_kit.synthesis.plan import Adam, Stage
 from thesis_kit.synthesis.presets import dream, visualize
 from thesis_kit.synthesis.watching import activations
+from thesis_kit.synthesis.waveforms import BandMask, Gain, ShortTime, Waveform
 
 __all__ = [
-    "IMAGES", "LOGITS", "Adam", "Affine", "Blur", "ColorShift", "Crop", "Ensemble", "Fourier", "GaussianNoise",
-    "Jitter", "Moment", "Objective", "Pad", "Parametrization", "Phases", "Pixels", "Stage", "Synthesis",
-    "activations", "batchnorm_statistics", "channel", "cross_entropy", "direction", "dream", "l2", "layer", "logit",
-    "maximize", "mean_spectrum", "neuron", "preview", "synthesize", "total_variation", "visualize",
+    "IMAGES", "LOGITS", "Adam", "Affine", "BandMask", "Blur", "Canvas", "ColorShift", "Crop", "Ensemble", "Fourier",
+    "Gain", "GaussianNoise", "Jitter", "Moment", "Objective", "Pad", "Parametrization", "Phases", "Pixels", "ShortTime",
+    "Stage", "Synthesis", "Waveform", "activations", "batchnorm_statistics", "channel", "cross_entropy", "direction",
+    "dream", "l2", "layer", "logit", "maximize", "mean_spectrum", "neuron", "preview", "synthesize", "total_variation",
+    "visualize",
 ]  # fmt: skip

@@ -13,7 +13,6 @@ equal in what they change. ``Phases`` keeps the magnitudes of a spectrum measure
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -22,33 +21,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thesis_kit.asking import plain
+from thesis_kit.checks import check_images
 from thesis_kit.randomness import ImageRandom
+from thesis_kit.synthesis.canvas import Canvas, Size
 
-Size = tuple[int, int]
 _MIDDLE = 1e-4  # of the range: how near to 0 and 1 a pixel may come before it is turned into a logit
 
 
-class Parametrization(ABC):
-    """How images are stored while they are optimized.
+class Parametrization(Canvas):
+    """How images in [0, 1] are stored while they are optimized."""
 
-    ``start`` draws n images of a size, or stores given ones; ``image`` turns what is stored into images in [0, 1];
-    ``project`` brings it back into its range after a step.
-    """
-
-    @abstractmethod
-    def start(self, random: ImageRandom, channels: int, size: Size, *, like: Tensor) -> Tensor:
-        """What is stored of freshly drawn images, one a row of ``random``; ``like`` gives dtype and device."""
-
-    @abstractmethod
-    def store(self, images: Float[Tensor, "n c h w"]) -> Tensor:
-        """What is stored of these images."""
-
-    @abstractmethod
-    def image(self, stored: Tensor) -> Float[Tensor, "n c h w"]:
-        """The images in [0, 1], differentiably."""
-
-    def project(self, stored: Tensor) -> None:  # noqa: B027 (most have no range to keep)
-        """Bring what is stored back into its range, in place."""
+    def check(self, inputs: Float[Tensor, "n c h w"]) -> None:
+        """Require images with pixels in [0, 1]."""
+        check_images(inputs)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from thesis_kit.checks import check_images, choose
 from thesis_kit.synthesis.augmentations import Affine, Jitter
-from thesis_kit.synthesis.engine import Adam, Stage, Synthesis, synthesize
+from thesis_kit.synthesis.engine import Synthesis, synthesize
 from thesis_kit.synthesis.objectives import channel, layer, maximize, neuron
 from thesis_kit.synthesis.parametrizations import Fourier
+from thesis_kit.synthesis.plan import Adam, Stage
 
 WHATS = {"channel": channel, "neuron": neuron}
 
