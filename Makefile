@@ -18,6 +18,7 @@ KILLS ?= 20
 ONLY ?=
 ARENA ?=
 NAME ?=
+SEED ?=
 
 .PHONY: help book test faults notebooks results zoo lab bench clean
 
@@ -63,8 +64,8 @@ results: $(INSTALLED)  ## measure every claim in the record tier: hours, resumab
 	$(PY) -m thesis_kit.cli claims run $(ONLY) --package $(if $(ARENA),--arena "$(ARENA)") $(if $(JOBS),--jobs "$(JOBS)")
 	$(PY) -m thesis_kit.cli claims ledger --write
 
-zoo: $(INSTALLED)  ## train a network of the zoo again, resumable (NAME=…; without it, list them)
-	$(PY) -m thesis_kit.cli zoo $(if $(NAME),train "$(NAME)" --force --package,list)
+zoo: $(INSTALLED)  ## train a network of the zoo again, resumable (NAME=… SEED=…; without a name, list them)
+	$(PY) -m thesis_kit.cli zoo $(if $(NAME),train "$(NAME)" $(if $(SEED),--seed "$(SEED)") --force --package,list)
 	$(if $(NAME),$(PY) -m thesis_kit.cli zoo page --write)
 
 lab: $(LAB)  ## open the chapters in JupyterLab

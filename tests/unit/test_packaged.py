@@ -19,6 +19,7 @@ from thesis_kit.files import DamagedFile
 from thesis_kit.models import Classifier, entries, packaged, reading, zoo
 from thesis_kit.models.entries import Entry, Package
 from thesis_kit.models.stored import UnfitWeights
+from thesis_kit.zookeeping.entering import enter as enter_member
 
 LITES = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
 NAME, HELD = "other-hands", "other_hands/model.pth"
@@ -129,6 +130,20 @@ def test_tensors_go_in_by_their_order_and_the_package_is_not_imported(brought):
     assert zoo.is_here(about)
     state, wanted = (model.state_dict() for model in (zoo.load(NAME, folder=folder), network_of()))
     assert all(torch.equal(state[key], wanted[key]) for key in wanted)
+
+
+def test_what_is_entered_is_what_is_loaded(brought, tmp_path):
+    _, _, about = brought
+    told = {key: getattr(about, key) for key in ("title", "kind", "recipe", "classes", "input_shape", "file", "sha256",
+                                                 "dtype")}  # fmt: skip
+    again = enter_member("again", package=replace(about.package, answer={}), folder=tmp_path, **told)
+    assert zoo.entry("again", folder=tmp_path) == again
+    assert again.bytes == about.bytes
+    answer = again.package.answer
+    assert (answer["shape"], answer["outputs"]) == ([3, 8, 8], list(range(10)))
+    expected = packaged.answers(network_of(), (3, 8, 8))
+    assert torch.allclose(torch.tensor(answer["values"]), expected, atol=1e-4)
+    zoo.load("again", folder=tmp_path)
 
 
 def test_without_the_package_the_sentence_names_the_extra(brought, monkeypatch):

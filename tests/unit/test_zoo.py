@@ -21,10 +21,14 @@ from thesis_kit.data.scenes import DISTRIBUTIONS
 from thesis_kit.files import DamagedFile, only_writer
 from thesis_kit.ledger import registry
 from thesis_kit.models import Classifier, entries, zoo
+from thesis_kit.models.kinds import KINDS, Kind
 from thesis_kit.models.zoo import MissingWeights, Score, UnfitWeights
-from thesis_kit.zookeeping import making
-from thesis_kit.zookeeping.making import agrees, audit, make, measure, problems
+from thesis_kit.show.zoo_page import zoo_page
+from thesis_kit.zookeeping import auditing, making, plans, scores
+from thesis_kit.zookeeping.auditing import audit, problems
+from thesis_kit.zookeeping.making import make
 from thesis_kit.zookeeping.recipes import RECIPES, Recipe, Stage, register
+from thesis_kit.zookeeping.scores import agrees, measure
 
 NAME = "digits-tiny"
 TINY = Recipe(
@@ -108,7 +112,7 @@ def test_the_entry_says_what_the_member_is(trained):
     assert (about.name, about.title, about.architecture, about.options) == (NAME, TINY.title, "small_cnn", {"width": 6})
     assert (about.n_classes, about.class_names, about.image_shape) == (10, tuple("0123456789"), (1, 8, 8))
     assert about.recipe == TINY.settings()
-    assert (about.data, about.data_hashes) == ("digits", {"digits": making.SOURCES["digits"].data_hash()})
+    assert (about.data, about.data_hashes) == ("digits", {"digits": plans.SOURCES["digits"].data_hash()})
     assert (about.file, about.bytes, about.dtype) == (f"{NAME}.safetensors", len(weights), "float16")
     assert list(about.scores) == ["clean", "robust@0.1", "robust@8/255"]
     for score in about.scores.values():
@@ -248,7 +252,7 @@ def test_it_says_the_expected_time_first_and_the_sizes_last(tmp_path):
     said = []
     make(NAME, folder=tmp_path, progress=said.append)
     assert re.fullmatch(rf"{NAME}: 80 updates of free training on digits, about \d+ s here", said[0])
-    assert re.fullmatch(rf"{NAME}: trained in \d+ s, measuring on 360 test images", said[1])
+    assert re.fullmatch(rf"{NAME}: trained in \d+ s, measuring on 360 test items", said[1])
     assert re.fullmatch(
         rf"{NAME}: clean \d+\.\d% \(\d+\.\d to \d+\.\d\) of 360 test images classified rightly", said[2]
     )
@@ -542,10 +546,10 @@ def test_a_name_must_be_one_of_a_file(name):
 
 
 def test_settings_leave_out_words_and_shipping_only():
-    changes = {"title": "x", "shipped": False}
+    changes = {"title": "x", "shipped": False, "seeds": 2}
     assert replace(TINY, **changes).settings() == TINY.settings()
     squeezed = replace(TINY, terms={"logit-squeezing": {"beta": 0.1}})
-    assert set(squeezed.settings()) == set(vars(TINY)) - set(changes)
+    assert set(squeezed.settings()) == set(vars(TINY)) - {*changes, "seeds", "kind"}
     assert set(TINY.settings()) == set(squeezed.settings()) - {"terms"}  # as before there were any
     assert repr(squeezed.make_terms()) == "[LogitSqueezing(beta=0.1, norm='frobenius')]"
     for wrong, said in (
@@ -573,7 +577,7 @@ def test_a_recipe_edited_after_training_is_noticed(trained, recipes, change):
 
 def test_other_data_and_a_lost_recipe_are_noticed(trained, recipes, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setitem(making.SOURCES, "digits", making.Source(tuple("0123456789"), lambda: "0" * 64))
+        patched.setitem(plans.SOURCES, "digits", plans.Source(tuple("0123456789"), lambda: "0" * 64))
         assert [said.split(":")[0] for said in problems(NAME, folder=trained)] == [f"{NAME} was trained on other data"]
     del recipes[NAME]
     assert problems(NAME, folder=trained) == [
@@ -614,11 +618,134 @@ def test_a_score_agrees_within_the_interval_of_as_many_images():
 
 def test_the_audit_reports_scores_that_no_longer_hold(trained, monkeypatch):
     worse = {name: replace(score, value=0.05) for name, score in zoo.entry(NAME, folder=trained).scores.items()}
-    monkeypatch.setattr(making, "measure", lambda *_, **__: worse)
+    monkeypatch.setattr(auditing, "measure", lambda *_, **__: worse)
     said = audit(NAME, folder=trained)
     assert len(said) == 3
     assert said[0].startswith(f"{NAME}: clean 5.0% ")
     assert "; recorded " in said[0]
+
+
+# Cohorts
+
+
+@pytest.fixture
+def cohort(folder, recipes):
+    """The tiny member as the first of three networks."""
+    recipes[NAME] = replace(TINY, seeds=3)
+    return folder
+
+
+def test_a_cohort_is_one_entry_with_a_network_a_seed(cohort):
+    assert problems(NAME, folder=cohort) == []  # how many seeds there are decides no weight
+    first = zoo.entry(NAME, folder=cohort)
+    for seed in (2, 1):
+        made = make(NAME, seed=seed, folder=cohort)
+        assert (made.file, made.recipe["seed"]) == (f"local/{NAME}.seed{seed}.safetensors", seed)
+    about = zoo.entry(NAME, folder=cohort)
+    assert zoo.names(folder=cohort) == [NAME]
+    assert list(about.siblings) == ["1", "2"]
+    assert replace(about, siblings={}) == first
+    assert len({about.sha256, *(one.sha256 for one in about.siblings.values())}) == 3
+    for seed in (0, 1, 2):
+        found = measure(NAME, seed=seed, folder=cohort, only=["clean"])["clean"]
+        assert found == zoo.entry(NAME, seed=seed, folder=cohort).scores["clean"]
+    kept = zoo.load(NAME, seed=1, folder=cohort).state_dict()
+    stored = safetensors.torch.load_file(cohort / "local" / f"{NAME}.seed1.safetensors")
+    assert all(torch.equal(kept[key], tensor.float()) for key, tensor in stored.items())
+    said = []
+    assert audit(NAME, n=100, folder=cohort, progress=said.append) == []
+    assert [line.split(":")[0] for line in said[::3]] == [NAME, f"{NAME}, seed 1", f"{NAME}, seed 2"]
+    assert make(NAME, seed=1, folder=cohort, progress=said.append) == zoo.entry(NAME, seed=1, folder=cohort)
+    assert said[-1] == f"{NAME}.seed1 is up to date; --force trains it again"
+
+
+def test_a_seed_that_is_not_there_names_the_command(cohort):
+    said = rf"has no network of seed 1, those known are of seed 0: make it with `thesis-kit zoo train {NAME} --seed 1 "
+    with pytest.raises(MissingWeights, match=said):
+        zoo.load(NAME, seed=1, folder=cohort)
+    made = make(NAME, seed=1, folder=cohort)
+    (cohort / made.file).unlink()
+    assert problems(NAME, folder=cohort) == []
+    said = rf"weights of {NAME} of seed 1 do not come with the package.*zoo train {NAME} --seed 1 --package"
+    with pytest.raises(MissingWeights, match=said):
+        zoo.load(NAME, seed=1, folder=cohort)
+    with pytest.raises(ValueError, match=r"the recipe is for seeds 0 … 2, got seed 3"):
+        make(NAME, seed=3, folder=cohort)
+
+
+def test_an_altered_network_of_a_cohort_is_refused(cohort):
+    path = cohort / make(NAME, seed=1, folder=cohort).file
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DamagedFile, match=rf"the weights of {NAME} are not those"):
+        zoo.load(NAME, seed=1, folder=cohort)
+    assert len(problems(NAME, folder=cohort)) == 1
+
+
+def test_the_first_of_a_cohort_comes_first_and_its_recipe_is_theirs(cohort, recipes, tmp_path):
+    with pytest.raises(ValueError, match=rf"{NAME} of seed 0 comes first"):
+        make(NAME, seed=1, folder=tmp_path / "empty")
+    make(NAME, seed=1, folder=cohort)
+    make(NAME, folder=cohort, force=True)
+    assert list(zoo.entry(NAME, folder=cohort).siblings) == ["1"]  # the same recipe made it
+    recipes[NAME] = replace(TINY, seeds=3, updates=4)
+    with pytest.raises(ValueError, match="or no longer what its recipe makes: train it without --seed"):
+        make(NAME, seed=2, folder=cohort)
+    make(NAME, folder=cohort)
+    assert zoo.entry(NAME, folder=cohort).siblings == {}
+
+
+def test_a_cohort_begins_at_seed_0():
+    with pytest.raises(ValueError, match="a cohort's seeds begin at 0, got seed=1 and seeds=2"):
+        replace(TINY, seed=1, seeds=2)
+    with pytest.raises(ValueError, match="the recipe is for seed 0 alone, got seed 1"):
+        TINY.of_seed(1)
+
+
+# Kinds
+
+
+class Slope(torch.nn.Module):
+    """A network of another kind: ten numbers for an image, after a mean that it took from the data."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(float(seed)))
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, x):
+        return self.weight * (x.mean(dim=(1, 2, 3)) - self.mean)[:, None] * torch.arange(10.0)
+
+
+def test_another_kind_brings_its_network_what_it_takes_from_data_and_its_scores(tmp_path, monkeypatch, recipes):
+    built = []
+
+    def build(about, seed):
+        built.append((about.input_shape, about.n_classes, about.architecture))
+        return Slope(seed)
+
+    def begin(network, part):
+        network.mean.copy_(part.x.mean())
+
+    kind = Kind("Slopes", build, lambda about: "an image", begin=begin)
+    score = Score(0.5, 0.4, 0.6, 3, "things that went well")
+    monkeypatch.setitem(KINDS, "slope", kind)
+    monkeypatch.setitem(scores.MEASURES, "slope", lambda model, part, settings: {"mean": lambda: score})
+    recipes["a-slope"] = replace(TINY, kind="slope", architecture="slope", options={}, method="natural",
+                                 method_options={}, updates=2, storage="float32", seeds=2)  # fmt: skip
+    about = make("a-slope", folder=tmp_path)
+    assert (about.kind, about.recipe["kind"], about.scores) == ("slope", "slope", {"mean": score})
+    assert zoo.entry("a-slope", folder=tmp_path) == about
+    loaded = zoo.load("a-slope", folder=tmp_path)
+    assert isinstance(loaded, Slope)
+    assert loaded.mean == pytest.approx(tk.data.digits(0).train.x.mean().item(), rel=1e-5)
+    assert set(built) == {((1, 8, 8), 10, "slope")}
+    with pytest.raises(ValueError, match="a-slope takes no images that could be resized: leave out size"):
+        zoo.load("a-slope", folder=tmp_path, size=8)
+    page = zoo_page(tmp_path)
+    assert "`slope`; an image" in page
+    assert "mean: 50.0% (40.0 to 60.0) of 3 things that went well" in page
+    with pytest.raises(UnknownName, match="unknown kind of member 'slop'"):
+        replace(TINY, kind="slop")
 
 
 # Around it

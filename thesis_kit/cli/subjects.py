@@ -147,7 +147,7 @@ def check_classes(model: Named, network: nn.Module, data_name: str, part: Part) 
     """Refuse a model whose answers are not about the data's classes."""
     import torch
 
-    from thesis_kit.zookeeping.making import SOURCES
+    from thesis_kit.zookeeping.plans import SOURCES
 
     known = model.member.class_names if model.member is not None else None
     wanted = SOURCES[data_name].class_names if data_name in SOURCES else None

@@ -60,7 +60,7 @@ def show_model(
     """One member in full: recipe, scores, cost, file, where it was made."""
     from thesis_kit.models import zoo as models_zoo
     from thesis_kit.models.kinds import KINDS
-    from thesis_kit.show.zoo_page import cost_text, package_text, recipe_text
+    from thesis_kit.show.zoo_page import cohort_text, cost_text, package_text, recipe_text
     from thesis_kit.zookeeping.wording import score_text, size_text
 
     about = models_zoo.entry(name, folder=folder)
@@ -76,6 +76,8 @@ def show_model(
         "made:" if about.package is None else "entered:": f"{about.measured['date']} on "
         f"{about.measured['machine']['processor']}, torch {about.measured['machine']['torch']}",
     }
+    if about.siblings:
+        lines["cohort:"] = cohort_text(about)
     out.print(Text.assemble((about.name, "bold"), f"  {about.title}"))
     for label, text in lines.items():
         out.print(f"  {label:<16} {text}")
@@ -84,6 +86,7 @@ def show_model(
 @zoo.command()
 def train(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The member; `zoo list` names them.")],
+    seed: Annotated[int | None, typer.Option(min=0, help="Of a cohort, the network of this seed.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Train again although nothing has changed.")] = False,
     folder: Annotated[Path, typer.Option("--folder", help="Folder for the weights.")] = Path("zoo"),
     package: Annotated[bool, typer.Option("--package", help="Write the package's own weights.")] = False,
@@ -96,9 +99,10 @@ def train(
     with kept(lambda: "nothing was changed" if made is None else f"{name} is made"):
         from thesis_kit.zookeeping.making import make
 
-        made = make(name, force=force, folder=None if package else folder, progress=out.print)
+        made = make(name, seed=seed, force=force, folder=None if package else folder, progress=out.print)
         if not package:
-            out.print(f"in Python: thesis_kit.zoo.load({name!r}, folder={str(folder)!r})")
+            which = "" if seed is None else f", seed={seed}"
+            out.print(f"in Python: thesis_kit.zoo.load({name!r}{which}, folder={str(folder)!r})")
 
 
 @zoo.command("check")
@@ -110,7 +114,7 @@ def check_models(
     """Compare files with entries and recipes, and scores with the ones measured now from the stored weights."""
     from thesis_kit.checks import choose
     from thesis_kit.models import zoo as models_zoo
-    from thesis_kit.zookeeping.making import audit
+    from thesis_kit.zookeeping.auditing import audit
 
     known = models_zoo.names(folder=folder)
     chosen = known if name is None else [choose(name, known, "zoo model")]

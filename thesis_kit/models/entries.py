@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,11 @@ from thesis_kit.models.vocabularies import VOCABULARIES
 FOLDER = Path(__file__).resolve().parent / "weights"
 LOCAL = "local"  # subfolder of weights that everyone makes for herself: neither committed nor shipped
 SCHEMA = 2
+_UNSAID = {"package", "siblings"}  # where a member has none
+
+
+class MissingWeights(ValueError):
+    """A member's weights file is not there; the sentence says which command makes it."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,19 @@ class Package:
 
 
 @dataclass(frozen=True)
+class Sibling:
+    """Another network of a member's recipe, trained from another seed: what differs from the member's own entry."""
+
+    file: str
+    sha256: str
+    bytes: int
+    scores: dict[str, Score]
+    training: dict[str, Any]
+    measured: dict[str, Any]
+    code: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Entry:
     """What is known about one member.
 
@@ -61,6 +79,8 @@ class Entry:
     ``scores`` were measured on the stored weights (``dtype`` says how they are stored), ``measured`` when and where.
     ``training`` has passes, seconds and the SHA-256 of the weights it started from, if any; ``code`` the version that
     made it. ``file`` lies in the weights folder, or in ``package`` where one brings it, and holds ``bytes`` bytes.
+    Where a member stands for a cohort, several networks of one recipe, it is that of seed 0 and ``siblings`` has the
+    others by their seed.
     """
 
     name: str
@@ -79,6 +99,7 @@ class Entry:
     code: dict[str, str]
     kind: str = "classifier"
     package: Package | None = None
+    siblings: dict[str, Sibling] = field(default_factory=dict)
 
     @property
     def architecture(self) -> str:
@@ -125,16 +146,38 @@ def names(*, folder: str | os.PathLike | None = None) -> list[str]:
     return sorted(path.stem for path in Path(folder or FOLDER).glob("*.json"))
 
 
-def entry(name: str, *, folder: str | os.PathLike | None = None) -> Entry:
+def entry(name: str, *, seed: int | None = None, folder: str | os.PathLike | None = None) -> Entry:
     """Return what is known about one member.
 
     Args:
-        name: the member. folder: as for ``names``.
+        name: the member. seed: of a cohort, the network of this seed; the member itself unless given.
+        folder: as for ``names``.
 
     Raises:
         UnknownName: there is no such member; near names are offered.
         DamagedFile: its entry is not what was written.
+        MissingWeights: nobody has entered a network of that seed; the sentence says which command makes it.
     """
+    about = _read(name, folder)
+    return about if seed is None or seed == about.recipe.get("seed") else of_seed(about, seed)
+
+
+def of_seed(about: Entry, seed: int) -> Entry:
+    """What is known about a cohort's network of another seed than the member's own.
+
+    Raises:
+        MissingWeights: as ``entry``.
+    """
+    if str(seed) not in about.siblings:
+        has = ", ".join([str(about.recipe.get("seed", 0)), *about.siblings])
+        made = f"make it with {command(about.name, seed)}" if about.package is None else "leave out seed"
+        raise MissingWeights(f"{about.name} has no network of seed {seed}, those known are of seed {has}: {made}")
+    own = about.siblings[str(seed)]
+    told = {one.name: getattr(own, one.name) for one in fields(Sibling)}
+    return replace(about, recipe={**about.recipe, "seed": seed}, siblings={}, **told)
+
+
+def _read(name: str, folder: str | os.PathLike | None) -> Entry:
     settle(path_of(name, folder))  # weights that belong to it may wait for a rename
     known = names(folder=folder)
     if not known:
@@ -143,12 +186,20 @@ def entry(name: str, *, folder: str | os.PathLike | None = None) -> Entry:
             "trained"
         )
     record = _record(path_of(choose(name, known, "zoo model"), folder))
-    package = record["package"] and Package(**record["package"])
-    scores = {what: Score(**score) for what, score in record["scores"].items()}
-    classes = record["classes"] if isinstance(record["classes"], str) else tuple(record["classes"])
-    told = {one.name: record[one.name] for one in fields(Entry)}
-    return Entry(**{**told, "classes": classes, "input_shape": tuple(record["input_shape"]), "scores": scores,
-                    "package": package})  # fmt: skip
+    told = {one.name: record[one.name] for one in fields(Entry) if one.name in record}
+    told["classes"] = told["classes"] if isinstance(told["classes"], str) else tuple(told["classes"])
+    told["input_shape"], told["scores"] = tuple(told["input_shape"]), _scores(told["scores"])
+    if "package" in told:
+        told["package"] = Package(**told["package"])
+    if "siblings" in told:
+        told["siblings"] = {
+            seed: Sibling(**{**one, "scores": _scores(one["scores"])}) for seed, one in told["siblings"].items()
+        }
+    return Entry(**told)
+
+
+def _scores(record: Mapping[str, Any]) -> dict[str, Score]:
+    return {what: Score(**score) for what, score in record.items()}
 
 
 def path_of(name: str, folder: str | os.PathLike | None = None) -> Path:
@@ -158,7 +209,8 @@ def path_of(name: str, folder: str | os.PathLike | None = None) -> Path:
 
 def written(about: Entry) -> bytes:
     """The entry as its file holds it: with the version of the format, and sealed."""
-    record = json.loads(json.dumps({"schema": SCHEMA, **asdict(about)}, allow_nan=False))
+    told = {key: value for key, value in asdict(about).items() if value or key not in _UNSAID}
+    record = json.loads(json.dumps({"schema": SCHEMA, **told}, allow_nan=False))
     return (json.dumps(sealed(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
@@ -168,9 +220,9 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "seal": digest(content)}
 
 
-def command(name: str) -> str:
-    """What makes a member again, as a person types it."""
-    return f"`make zoo NAME={name}`"
+def command(name: str, seed: int | None = None) -> str:
+    """What makes a member again, or its network of another seed, as a person types it."""
+    return f"`make zoo NAME={name}`" if seed is None else f"`thesis-kit zoo train {name} --seed {seed} --package`"
 
 
 def _record(path: Path) -> dict[str, Any]:
@@ -191,7 +243,8 @@ def _record(path: Path) -> dict[str, Any]:
         raise DamagedFile(
             f"cannot look up {name}: {path.name} has format {schema}, this thesis_kit reads format {SCHEMA}; restore it"
         )
-    if sealed(record) != record or record.keys() - {"schema", "seal"} != {one.name for one in fields(Entry)}:
+    known, said = {one.name for one in fields(Entry)}, record.keys() - {"schema", "seal"}
+    if sealed(record) != record or not known - _UNSAID <= said <= known:
         raise DamagedFile(
             f"the entry of {name} was altered after it was written, its seal does not fit: restore {path.name}, or "
             f"make the model again with {command(name)}"

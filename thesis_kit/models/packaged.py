@@ -75,20 +75,20 @@ def weights_of(about: Entry) -> bytes:
 
 
 def answers(network: nn.Module, shape: tuple[int, ...]) -> Float[Tensor, " k"]:
-    """What a network in evaluation mode says to the computed input of a shape: its first output, flattened."""
+    """What a network in evaluation mode says to the computed input of a shape, flattened."""
     device = next(network.parameters()).device
     with torch.no_grad():
         return network(probe(shape).to(device)).flatten().cpu()
 
 
-def check_answer(network: nn.Module, about: Entry) -> None:
-    """Require the answer that was stored when the member was entered.
+def check_answer(answer: Float[Tensor, " k"], about: Entry) -> None:
+    """Require of a network's answer to the computed input what was stored when the member was entered.
 
     Raises:
         UnfitWeights: the network answers otherwise.
     """
     stored = about.package.answer
-    found = answers(network, tuple(stored["shape"]))[stored["outputs"]]
+    found = answer[stored["outputs"]]
     if not torch.allclose(found, torch.tensor(stored["values"]), rtol=0, atol=stored["tolerance"]):
         told, now = ([f"{value:.3f}" for value in some[:3]] for some in (stored["values"], found.tolist()))
         raise UnfitWeights(

@@ -18,7 +18,7 @@ from thesis_kit.checks import check_count, choose
 from thesis_kit.files import DamagedFile
 from thesis_kit.models import entries, packaged
 from thesis_kit.models.classifier import Classifier
-from thesis_kit.models.entries import Entry, Package, Score, command
+from thesis_kit.models.entries import Entry, MissingWeights, Package, Score, Sibling, command
 from thesis_kit.models.kinds import KINDS
 from thesis_kit.models.reading import READERS
 from thesis_kit.models.stored import UnfitWeights, put
@@ -26,11 +26,7 @@ from thesis_kit.models.stored import UnfitWeights, put
 FOLDER = entries.FOLDER
 LOCAL = entries.LOCAL
 
-__all__ = ["Entry", "MissingWeights", "Package", "Score", "UnfitWeights", "entry", "load", "names"]
-
-
-class MissingWeights(ValueError):
-    """A member's weights file is not there; the sentence says which command makes it."""
+__all__ = ["Entry", "MissingWeights", "Package", "Score", "Sibling", "UnfitWeights", "entry", "load", "names"]
 
 
 def names(*, folder: str | os.PathLike | None = None) -> list[str]:
@@ -42,27 +38,30 @@ def names(*, folder: str | os.PathLike | None = None) -> list[str]:
     return entries.names(folder=folder or FOLDER)
 
 
-def entry(name: str, *, folder: str | os.PathLike | None = None) -> Entry:
+def entry(name: str, *, seed: int | None = None, folder: str | os.PathLike | None = None) -> Entry:
     """Return what is known about one member.
 
     Args:
-        name: the member. folder: as for ``names``.
+        name: the member. seed: of a cohort, the network of this seed; the member itself, seed 0, unless given.
+        folder: as for ``names``.
 
     Raises:
         UnknownName: there is no such member; near names are offered.
         DamagedFile: what was written about it was changed afterwards.
+        MissingWeights: nobody has entered a network of that seed; the sentence says which command makes it.
     """
-    return entries.entry(name, folder=folder or FOLDER)
+    return entries.entry(name, seed=seed, folder=folder or FOLDER)
 
 
 def load(
-    name: str, *, device: str | torch.device | None = None, folder: str | os.PathLike | None = None,
-    size: int | None = None,
+    name: str, *, seed: int | None = None, device: str | torch.device | None = None,
+    folder: str | os.PathLike | None = None, size: int | None = None,
 ) -> nn.Module:  # fmt: skip
     """Return a trained member of the zoo, ready to be attacked, inverted or trained further.
 
     Args:
         name: the member; ``zoo.names()`` lists them.
+        seed: of a cohort (``entry(name).siblings``), the network of this seed; that of seed 0 unless given.
         device: where to put it; the CPU unless given.
         folder: as for ``names``.
         size: side length that a classifier's images are brought to first, such as the one it was trained at
@@ -81,12 +80,12 @@ def load(
     device = torch.device("cpu" if device is None else device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError('there is no usable GPU here: leave out device, or pass device="cpu"')
-    about = entry(name, folder=folder)
+    about = entry(name, seed=seed, folder=folder)
     data = stored_weights(about, folder=folder)
     kind = choose(about.kind, KINDS, "kind of member")
-    network = with_weights(kind.build(about), data, name, reader=about.package.reader if about.package else None)
+    network = with_weights(kind.build(about, 0), data, name, reader=about.package.reader if about.package else None)
     if about.package is not None:
-        packaged.check_answer(network, about)
+        packaged.check_answer(kind.answer(network, tuple(about.package.answer["shape"])), about)
     if size is not None:
         _resize(network, size, name)
     return network.to(device)
@@ -96,7 +95,7 @@ def _resize(network: nn.Module, size: int, name: str) -> None:
     """Let a classifier bring images to a size first."""
     check_count(size, what="size")
     if not isinstance(network, Classifier):
-        raise ValueError(f"{name} takes no images: leave out size")
+        raise ValueError(f"{name} takes no images that could be resized: leave out size")
     if network.size is not None and network.size != (size, size):
         raise ValueError(f"{name} works at {network.size[0]} × {network.size[1]} pixels alone: leave out size")
     network.size = (size, size)
@@ -120,7 +119,11 @@ def stored_weights(about: Entry, *, folder: str | os.PathLike | None = None) -> 
         return packaged.weights_of(about)
     path, name = Path(folder or FOLDER) / about.file, about.name
     if not about.shipped and not path.exists():
-        raise MissingWeights(f"the weights of {name} do not come with the package: make them with {command(name)}")
+        seed = about.recipe["seed"] if ".seed" in path.name else None
+        which = name if seed is None else f"{name} of seed {seed}"
+        raise MissingWeights(
+            f"the weights of {which} do not come with the package: make them with {command(name, seed)}"
+        )
     if not path.exists():
         raise MissingWeights(
             f"the weights of {name} are missing, there is no {path}: restore the file, or make it again with "

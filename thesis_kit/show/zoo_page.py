@@ -94,6 +94,7 @@ def _section(member: Entry) -> str:
             f"`{member.architecture}`{_knobs(member.options)}; {KINDS[member.kind].takes(member)}"
         ],
         "Training": [recipe_text(member), cost_text(member)],
+        **({"Cohort": [cohort_text(member)]} if member.siblings else {}),
         "File": [f"`{member.file}`, {size_text(member.bytes)}, {member.dtype}, SHA-256 `{member.sha256[:16]}…`"],
         "Made": [
             f"{member.measured['date']} on {computer['processor']} with torch {computer['torch']}, by "
@@ -140,6 +141,15 @@ def recipe_text(member: Entry) -> str:
     if recipe["augment"] is not None:
         said.append(f"augmented by {recipe['augment']}")
     return "; ".join([*said, f"seed {recipe['seed']}"])
+
+
+def cohort_text(member: Entry) -> str:
+    """The other networks of a member's recipe, a seed after another with its scores."""
+    told = [
+        f"seed {seed} ({', '.join(f'{name} {percent(score.value)}' for name, score in one.scores.items())})"
+        for seed, one in member.siblings.items()
+    ]
+    return f"{len(told) + 1} networks of this recipe; {member.name} is that of seed 0, not shipped: {', '.join(told)}"
 
 
 def cost_text(member: Entry) -> str:

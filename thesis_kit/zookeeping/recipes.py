@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from thesis_kit.attacks.norms import NORMS
 from thesis_kit.checks import check_count, check_eps, choose
 from thesis_kit.files import canonical
+from thesis_kit.models.kinds import KINDS
 from thesis_kit.training import METHODS, TERMS, Method
 from thesis_kit.training.augmentation import AUGMENTATIONS
 from thesis_kit.training.precision import PRECISIONS
@@ -54,6 +55,9 @@ class Recipe:
         start: a member of the same architecture whose weights training starts from, or None.
         stages: a curriculum of streams, with shares that add up to 1.
         shipped: whether the weights come with the package.
+        kind: of network, a name of ``models.kinds.KINDS``.
+        seeds: how many networks of this recipe make up its cohort, from seed 0 on; the member itself is that of seed 0,
+            the others are made by whoever wants them.
 
     Raises:
         ValueError: a setting that cannot be meant.
@@ -85,6 +89,8 @@ class Recipe:
     start: str | None = None
     stages: tuple[Stage, ...] = (Stage(1.0),)
     shipped: bool = True
+    kind: str = "classifier"
+    seeds: int = 1
 
     def __post_init__(self) -> None:
         choose(self.schedule, SCHEDULES, "schedule")
@@ -95,6 +101,10 @@ class Recipe:
             choose(self.augment, AUGMENTATIONS, "augmentation")
         check_count(self.updates, what="updates")
         check_count(self.seed, what="seed", least=0)
+        check_count(self.seeds, what="seeds")
+        choose(self.kind, KINDS, "kind of member")
+        if self.seeds > 1 and self.seed:
+            raise ValueError(f"a cohort's seeds begin at 0, got seed={self.seed} and seeds={self.seeds}")
         for eps in (*self.eps, *(self.verified or ())):
             check_eps(eps)
         shares = [stage.share for stage in self.stages]
@@ -107,6 +117,19 @@ class Recipe:
         """The members whose weights decide this one's, by their role: "start", "teacher"."""
         found = {"start": self.start, "teacher": self.method_options.get("teacher")}
         return {role: name for role, name in found.items() if name is not None}
+
+    def of_seed(self, seed: int) -> Recipe:
+        """The recipe of one network of the cohort; only seed 0 may be shipped.
+
+        Raises:
+            ValueError: the cohort has no such seed.
+        """
+        if seed == self.seed:
+            return self
+        if seed not in range(self.seeds):
+            has = f"seeds 0 … {self.seeds - 1}" if self.seeds > 1 else f"seed {self.seed} alone"
+            raise ValueError(f"the recipe is for {has}, got seed {seed}: raise seeds in the recipe to have more")
+        return replace(self, seed=seed, seeds=1, shipped=False)
 
     def make_method(self) -> Method:
         """The training method with its knobs, new."""
@@ -126,7 +149,9 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """All that decides weights and scores, as its entry holds it; wording and shipping are not among it."""
         plain = json.loads(canonical(asdict(self)))
-        unsaid = ("title", "shipped", *(() if self.terms else ("terms",)))
+        unsaid = ["title", "shipped", "seeds"]
+        unsaid += [] if self.terms else ["terms"]
+        unsaid += ["kind"] if self.kind == "classifier" else []
         return {key: value for key, value in plain.items() if key not in unsaid}
 
 

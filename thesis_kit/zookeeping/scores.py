@@ -1,18 +1,18 @@
 """How good a member of the zoo is, measured on its test part, and whether it still is.
 
-Clean accuracy, accuracy under the book's reference attack at the recipe's radii, and what is certified by interval
-bounds or by noise, each with Wilson's 95% interval.
+Of a classifier: clean accuracy, accuracy under the book's reference attack at the recipe's radii, and what is certified
+by interval bounds or by noise, each with Wilson's 95% interval. ``MEASURES`` has what other kinds are measured by.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from thesis_kit import data
 from thesis_kit.certification import certify, verified_error
@@ -32,6 +32,7 @@ _CERTIFIED, _SAMPLES = 300, 1000  # images certified, and samples for each
 def measure(
     name: str,
     *,
+    seed: int | None = None,
     n: int | None = None,
     only: Iterable[str] | None = None,
     folder: str | os.PathLike | None = None,
@@ -40,18 +41,18 @@ def measure(
     """Measure a member's scores again, from its stored weights.
 
     Args:
-        name: the member. n: on the first n test images; on all unless given.
+        name: the member. seed: as for ``zoo.load``. n: on the first n test images; on all unless given.
         only: names of scores, all of the entry's unless given; "clean" alone takes seconds.
         folder, device: as for ``zoo.load``.
 
     Returns:
         Score by name, in the order of the entry's.
     """
-    about = zoo.entry(name, folder=folder)
+    about = zoo.entry(name, seed=seed, folder=folder)
     wanted = [choose(one, list(about.scores), f"score of {name}") for one in (about.scores if only is None else only)]
     if n is not None:
         check_count(n, what="n")
-    model = zoo.load(name, device=device, folder=folder)
+    model = zoo.load(name, seed=seed, device=device, folder=folder)
     test = data.load(about.recipe["data"], about.recipe["seed"], **about.recipe["data_options"]).test[:n]
     return measure_scores(model, test.to(next(model.parameters()).device), about.recipe, wanted)
 
@@ -72,16 +73,20 @@ def agrees(recorded: Score, again: Score) -> bool:
 
 
 def measure_scores(
-    model: Classifier, part: Part, settings: Mapping[str, Any], only: Iterable[str] | None = None
+    model: nn.Module, part: Part, settings: Mapping[str, Any], only: Iterable[str] | None = None
 ) -> dict[str, Score]:
-    """All scores that the settings ask for, or those of these names."""
+    """All scores that a recipe's settings ask for, or those of these names."""
+    known = MEASURES[settings.get("kind", "classifier")](model, part, settings)
+    return {name: known[name]() for name in (known if only is None else only)}
+
+
+def _of_classifier(model: Classifier, part: Part, settings: Mapping[str, Any]) -> dict[str, Callable[[], Score]]:
     norm, sigma = settings["norm"], settings.get("sigma")
     known = {CLEAN: partial(_clean, model, part)}
     known |= {f"robust@{radius_text(eps, norm)}": partial(_robust, model, part, eps, norm) for eps in settings["eps"]}
     radii = settings.get("verified") or ()
     known |= {f"verified@{radius_text(eps)}": partial(_verified, model, part, eps) for eps in radii}
-    known |= {f"certified@{sigma:g} l2": partial(_certified, model, part, sigma)} if sigma else {}
-    return {name: known[name]() for name in (known if only is None else only)}
+    return known | ({f"certified@{sigma:g} l2": partial(_certified, model, part, sigma)} if sigma else {})
 
 
 def _clean(model: Classifier, part: Part) -> Score:
@@ -109,3 +114,9 @@ def _certified(model: Classifier, part: Part, sigma: float) -> Score:
 def _score(outcome: Tensor, what: str) -> Score:
     low, high = wilson(int(outcome.sum()), len(outcome))
     return Score(outcome.double().mean().item(), low, high, len(outcome), what)
+
+
+# Kind of member → what measures a network of that kind on its test part by a recipe's settings, name by name.
+MEASURES: dict[str, Callable[[nn.Module, Part, Mapping[str, Any]], dict[str, Callable[[], Score]]]] = {
+    "classifier": _of_classifier,
+}
