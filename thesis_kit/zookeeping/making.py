@@ -229,8 +229,8 @@ def _with_siblings(entry: Entry, folder: Path) -> Entry:
         old = zoo.entry(entry.name, folder=folder)
     except ValueError:  # there is none yet, or it is damaged
         return entry
-    seed, own = entry.recipe["seed"], old.recipe["seed"]
-    if seed != own:
+    seed = entry.recipe["seed"]
+    if seed != RECIPES[entry.name].seed:
         sibling = Sibling(**{one.name: getattr(entry, one.name) for one in fields(Sibling)})
         known = {**old.siblings, str(seed): sibling}
         return replace(old, siblings=dict(sorted(known.items(), key=lambda item: int(item[0]))))
