@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 import thesis_kit as tk
+from thesis_kit import inversion, synthesis
+from thesis_kit.checks import UnknownName
 from thesis_kit.inversion import STAGES, combinations, growing, invert_with_penalties, plug_in_inversion
-from thesis_kit.models import Classifier
+from thesis_kit.models import Classifier, build
+from thesis_kit.models.folding import folded
 from thesis_kit.randomness import ImageRandom, mix_seed
 from thesis_kit.synthesis import Pixels
 
@@ -151,3 +154,43 @@ def test_settings_that_cannot_be_meant(network):
 def test_an_inversion_that_cannot_be_meant(network, invert, knobs, sentence):
     with pytest.raises(ValueError, match=sentence):
         invert(network, [1], **{"size": 16, "steps": 1, "progress": False, **knobs})
+
+
+def test_a_quality_is_its_settings_by_one_name():
+    sketch = inversion.QUALITIES["sketch"]
+    model = build("small_cnn", n_classes=3, in_channels=3, width=2, seed=0).eval()
+    knobs = {"size": 16, "seed": 3, "steps": 2, "copies": 2, "progress": False}
+    named = inversion.plug_in_inversion(model, [0, 2], quality="sketch", **knobs)
+    told = synthesis.synthesize(
+        model, synthesis.cross_entropy([0, 2]), stages=inversion.growing(16, 2), parametrization=synthesis.Fourier(),
+        augmentations=[synthesis.Jitter.for_size(16), synthesis.Ensemble(2), synthesis.ColorShift()],
+        optimizer=sketch["optimizer"], seed=3, progress=False,
+    )  # fmt: skip
+    assert torch.equal(named.images, told.images)
+    with pytest.raises(UnknownName, match="did you mean sketch"):
+        inversion.plug_in_inversion(model, [0], size=16, quality="sketchy")
+
+
+def test_growths_of_even_pixels_give_even_sides():
+    assert [stage.size for stage in inversion.growing(28, 1, even=True)] == [16, 18, 20, 22, 24, 26, 28]
+    assert [stage.size for stage in inversion.growing(128, 1, even=True)] == [s.size for s in inversion.growing(128, 1)]
+
+
+def test_folded_normalizations_leave_the_function_and_the_model_as_they_were(network):
+    x = torch.rand(2, 3, 8, 8)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-1, 1), module.running_var.uniform_(0.5, 2)
+    network.eval()
+    expected, keys = network(x), list(network.state_dict())
+    light = folded(network, x)
+    assert torch.allclose(light(x), expected, atol=1e-5)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in light.modules())
+    assert list(network.state_dict()) == keys
+    assert torch.equal(network(x), expected)
+
+
+def test_a_normalization_that_follows_no_convolution_stays():
+    body = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    kept = folded(nn.Sequential(*body).eval(), torch.rand(1, 3, 8, 8))
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in kept.modules()) == 1

@@ -30,9 +30,10 @@ def invert(
     classes: Classes, model: Model = None, sheet: Sheet = Path("inversion.png"),
     size: Annotated[int | None, typer.Option(help="Side of the images; the model's own if left out.")] = None,
     each: Annotated[int, typer.Option(min=1, help="Images of every class.")] = 1,
-    steps: Annotated[int, typer.Option(min=1, help="Steps in each of the seven stages.")] = 400,
-    copies: Annotated[int, typer.Option(min=1, help="Copies of an image in every step.")] = 16,
-    lr: Annotated[float, real("Learning rate of Adam.")] = 0.01,
+    quality: Annotated[str, typer.Option(help="sketch: a look, ours; published: the paper's, for a GPU.")] = "sketch",
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps in each of the seven stages.")] = None,
+    copies: Annotated[int | None, typer.Option(min=1, help="Copies of an image in every step.")] = None,
+    lr: Annotated[float | None, real("Learning rate of Adam.")] = None,
     color: Annotated[float, real("Range of ColorShift.")] = 1.0,
     tv: Annotated[float, real("Weight of total variation; the method has none.")] = 0.0,
     precision: Annotated[str, typer.Option(help="Of the passes: float32, bfloat16 or float16.")] = "float32",
@@ -48,6 +49,7 @@ def invert(
         import torch
 
         from thesis_kit import inversion
+        from thesis_kit.checks import choose
         from thesis_kit.extras import needs
 
         drawing = needs("torchvision.utils", extra="show")
@@ -57,7 +59,11 @@ def invert(
         network = chosen.load(channels)
         network = network.to("cuda") if torch.cuda.is_available() else network
         wanted = [number for word in classes.split(",") for number in [_class(word.strip(), names)] * each]
-        knobs = {"size": side, "steps": steps, "copies": copies, "lr": lr, "color": color, "tv": tv, "seed": seed}
+        knobs = {"size": side, "quality": quality, "color": color, "tv": tv, "seed": seed}
+        settings_of = choose(quality, inversion.QUALITIES, "quality of an inversion")
+        usual = {**settings_of, "lr": settings_of["optimizer"].lr}
+        own = {"steps": steps, "copies": copies, "lr": lr}
+        knobs |= {name: usual[name] if value is None else value for name, value in own.items()}
         found = inversion.plug_in_inversion(
             network, wanted, channels=channels, precision=precision, checkpoint=resume, **knobs
         )
