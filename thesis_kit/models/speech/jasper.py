@@ -105,6 +105,11 @@ class Jasper(nn.Module):
             outputs.append(block(outputs, mask))
         return self.head(self.epilogue(outputs[-1:], mask)).transpose(1, 2)
 
+    @property
+    def layers(self) -> list[str]:
+        """Layers from the spectrum to the last before the letters."""
+        return ["front", "prologue", *(f"blocks.{number}" for number in range(len(self.blocks))), "epilogue"]
+
     def steps(self, lengths: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         """How many steps of the logits belong to clips of these lengths."""
         return (self.front.frames(lengths) + 1) // 2

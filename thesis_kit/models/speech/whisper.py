@@ -166,6 +166,11 @@ class Whisper(nn.Module):
             x = block(x)
         return self.norm(x)
 
+    @property
+    def layers(self) -> list[str]:
+        """Layers from the spectrum to the last block of the encoder."""
+        return ["front", "conv1", "conv2", *(f"blocks.{number}" for number in range(len(self.blocks)))]
+
     def steps(self, lengths: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         """How many steps belong to clips of these lengths in samples, rather than to the silence behind them."""
         return (lengths + 2 * HOP - 1) // (2 * HOP)
