@@ -2,8 +2,8 @@
 
 ``import thesis_kit as tk``; then ``tk.setup`` chooses where and how large things run, ``tk.train`` trains,
 ``tk.attacks`` and ``tk.evaluation`` judge, ``tk.certification`` certifies, ``tk.inversion``, ``tk.synthesis``,
-``tk.recording`` and ``tk.features`` look inside, ``tk.models`` and ``tk.data`` bring networks and images, and
-``tk.zoo`` networks that are trained already.
+``tk.recording`` and ``tk.features`` look inside, ``tk.sonification`` listens, ``tk.models`` and ``tk.data`` bring
+networks, images and speech, and ``tk.zoo`` networks that are trained already.
 
 A name is loaded where it is first used, so that ``import thesis_kit`` itself costs nothing.
 """
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a running program takes
         inversion,
         models,
         recording,
+        sonification,
         synthesis,
         training,
     )
@@ -48,6 +49,7 @@ __all__ = [
     "recording",
     "robust_accuracy",
     "setup",
+    "sonification",
     "synthesis",
     "train",
     "training",
