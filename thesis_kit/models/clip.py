@@ -47,7 +47,7 @@ class Clip(nn.Module):
     ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"], Float[Tensor, ""]]:
         """Image features, text features and the scale, on the device of the images."""
         seen = _unit(ask(self.image, images), "image", len(images))
-        said = _unit(self._said(tokens), "text", len(tokens)).to(seen.device)
+        said = self.encode_tokens(tokens)
         if seen.shape[1] != said.shape[1]:
             raise ValueError(
                 f"the towers must end in one space, got {seen.shape[1]} numbers an image and {said.shape[1]} a text"
@@ -80,15 +80,16 @@ class Clip(nn.Module):
             raise TypeError(f"texts must be a list of sentences, got one text: write [{texts!r}]")
         if not len(texts):
             raise ValueError("there is no sentence to encode: give at least one")
-        said = _unit(self._said(self.tokenizer(list(texts))), "text", len(texts))
+        return self.encode_tokens(self.tokenizer(list(texts)))
+
+    def encode_tokens(self, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
+        """Features of length 1 of sentences that are tokens already, on the device of the image tower."""
+        said = _unit(self.text(tokens.to(device_of(self.text) or tokens.device)), "text", len(tokens))
         return said.to(device_of(self.image) or said.device)
 
     def similarity(self, x: Float[Tensor, "n c h w"], texts: Sequence[str]) -> Float[Tensor, "n m"]:
         """Cosines of images and sentences, without the scale."""
         return self.encode_image(x) @ self.encode_text(texts).T
-
-    def _said(self, tokens: Tensor) -> Tensor:
-        return self.text(tokens.to(device_of(self.text) or tokens.device))
 
 
 def _unit(features: object, what: str, n: int) -> Tensor:
