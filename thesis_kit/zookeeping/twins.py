@@ -34,6 +34,8 @@ from thesis_kit.training.augmentation import AUGMENTATIONS
 from thesis_kit.zookeeping.matching import Scores, measured
 
 FOLDER = Path(__file__).resolve().parents[1] / "models" / "weights" / "twins"
+_UNSAID = ("title", "seeds")
+_PROBES = 4  # looks at how far training is
 _TRAIN, _HEAD = 1, 61  # streams of a seed; the first is that of ``scenes.splits``
 
 
@@ -76,7 +78,7 @@ class Twin:
 
     def settings(self) -> dict:
         """All that decides weights; wording and the number of seeds are not among it."""
-        return {key: value for key, value in asdict(self).items() if key not in ("title", "seeds")}
+        return {key: value for key, value in json.loads(json.dumps(asdict(self))).items() if key not in _UNSAID}
 
 
 TEACHERS: dict[str, Callable[[], Teacher]] = {
@@ -164,7 +166,7 @@ def make(
         report = train(
             model, stream_of(recipe, seed), method_of(recipe), updates=recipe.updates, batch_size=recipe.batch_size,
             lr=recipe.lr, optimizer="adamw", weight_decay=recipe.weight_decay, seed=seed,
-            augment=AUGMENTATIONS[recipe.augment], probe=progress, probe_every=max(1, recipe.updates // 6),
+            augment=AUGMENTATIONS[recipe.augment], probe=progress, probe_every=-(-recipe.updates // _PROBES),
             checkpoint=Path(checkpoints) / f"{name}.pt", checkpoint_seconds=20, progress=False,
         )  # fmt: skip
         stored = save({key: value.half().contiguous() for key, value in model.state_dict().items()})

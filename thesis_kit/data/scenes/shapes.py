@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import reduce
+from functools import cache, reduce
 
 import torch
 from torch import Tensor
@@ -188,6 +188,11 @@ def signed_distance(shape: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 def inner_radius() -> Tensor:
     """Radius of the largest disk around each shape's center that lies inside it, (16,); 0 where the center is bare."""
+    return _inner_radius().clone()
+
+
+@cache  # a minibatch of pairs asks twice, and to compute it takes as long as to draw 128 scenes
+def _inner_radius() -> Tensor:
     angle = torch.linspace(0, 2 * math.pi, 721, dtype=torch.float64)[:-1]
     radius = torch.linspace(0, 1, 501, dtype=torch.float64)[:, None]
     x, y = radius * torch.cos(angle), radius * torch.sin(angle)  # (501, 720)
