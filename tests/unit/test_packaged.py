@@ -83,6 +83,19 @@ def test_statistics_of_a_photograph_are_those_that_batch_norm_remembers():
     assert min(distances, key=distances.get) == "half", distances
 
 
+def test_whisper_s_encoder_and_decoder_are_in_the_zoo():
+    about = zoo.entry("whisper-tiny.en")
+    assert (about.kind, about.package.licence, about.package.reader) == (
+        "speech recognizer", "MIT License", "ctranslate2"
+    )  # fmt: skip
+    model = zoo.load(needs_package("whisper-tiny.en"))
+    assert not model.training
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(37.2e6, rel=0.01)
+    with pytest.raises(ValueError, match=r"whisper-tiny\.en takes no images that could be resized"):
+        zoo.load("whisper-tiny.en", size=64)
+
+
 # One that the tests bring
 
 

@@ -65,7 +65,13 @@ class Named:
         """What the zoo knows about it; None where it is no member or has other weights."""
         from thesis_kit.models import zoo
 
-        return zoo.entry(self.name) if self.weights is None and self.name in zoo.names() else None
+        about = zoo.entry(self.name) if self.weights is None and self.name in zoo.names() else None
+        if about is not None and about.kind != "classifier":
+            raise ValueError(
+                f"{self.name} is no classifier but of the kind {about.kind!r}, and this command asks what images show: "
+                "`thesis-kit zoo list` names others"
+            )
+        return about
 
     def load(self, in_channels: int) -> nn.Module:
         """The network, in evaluation mode."""

@@ -143,7 +143,7 @@ def names(*, folder: str | os.PathLike | None = None) -> list[str]:
     Args:
         folder: where entries and weights lie; the package's own folder unless given.
     """
-    return sorted(path.stem for path in Path(folder or FOLDER).glob("*.json"))
+    return sorted(path.stem for path in Path(folder or FOLDER).glob("*.json") if path.suffixes[-2:-1] != [".scores"])
 
 
 def entry(name: str, *, seed: int | None = None, folder: str | os.PathLike | None = None) -> Entry:

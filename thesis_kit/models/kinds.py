@@ -1,4 +1,4 @@
-"""Kinds of members that the zoo knows: a classifier, a pair of image and text networks, a recognizer of speech.
+"""Kinds of members that the zoo knows: a classifier, a pair of networks for images and text, a recognizer of speech.
 
 A kind says how an untrained network is built from what an entry knows; the weights are then put into it by the names of
 its ``state_dict``. What its members are measured by is said in ``zookeeping/scores.py``.
@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
+from thesis_kit.checks import choose
 from thesis_kit.data.parts import Part, Stream
 from thesis_kit.models.build import build
 from thesis_kit.models.entries import Entry
-from thesis_kit.models.packaged import answers
+from thesis_kit.models.packaged import answers, probe
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,62 @@ def _images_and_classes(about: Entry) -> str:
     return f"images of {' × '.join(map(str, about.input_shape))}, {about.n_classes:,} classes: {named}"
 
 
+def _pair(about: Entry, seed: int) -> nn.Module:
+    from thesis_kit.models.clip_build import build_clip
+
+    return build_clip(about.architecture, seed=seed, **about.options)
+
+
+def _images_and_sentences(about: Entry) -> str:
+    return f"images of {' × '.join(map(str, about.input_shape))} and sentences, into one space"
+
+
+def _answer_of_pair(network: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    """Features of the computed image, and of one row of token ids."""
+    with torch.no_grad():
+        image, text, _ = network(probe(shape), torch.ones(1, network.tokenizer.context, dtype=torch.int64))
+    return torch.cat([image.flatten(), text.flatten()])
+
+
+_RECOGNIZERS = ("jasper", "whisper")
+_STATISTICS = 256  # clips that a front end's mean and deviation are taken from
+
+
+def _recognizer(about: Entry, seed: int) -> nn.Module:
+    from thesis_kit.models import speech
+
+    architecture = choose(about.architecture, _RECOGNIZERS, "recognizer")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if architecture == "jasper":
+            return speech.Jasper(**about.options)
+        return speech.Whisper(speech.WhisperSize(**about.options))
+
+
+def _clips(about: Entry) -> str:
+    gives = f"letters ({about.n_classes} tokens)" if about.classes else "states of its encoder, which its decoder reads"
+    return f"clips of 16 kHz to {gives}"
+
+
+def _fit_front(network: nn.Module, data: Part | Stream) -> None:
+    """Mean and deviation of the spectrum's bands, from the first clips."""
+    first = data.minibatch(0, _STATISTICS) if isinstance(data, Stream) else data[:_STATISTICS]
+    if hasattr(network.front, "fit"):
+        network.front.fit(first.x, first.y.frames)
+
+
+def _answer_of_recognizer(network: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    """What it says to the computed clip, and of four tokens what its decoder says after it, if it has one."""
+    with torch.no_grad():
+        heard = network(probe(shape))
+        read = [network.read(torch.arange(4)[None], heard).flatten()] if hasattr(network, "read") else []
+    return torch.cat([heard.flatten(), *read])
+
+
 KINDS = {
     "classifier": Kind("Classifiers", _classifier, _images_and_classes),
+    "image-text pair": Kind("Image–text pairs", _pair, _images_and_sentences, answer=_answer_of_pair),
+    "speech recognizer": Kind(
+        "Speech recognizers", _recognizer, _clips, begin=_fit_front, answer=_answer_of_recognizer
+    ),
 }

@@ -60,7 +60,20 @@ def from_state_in_order(data: bytes, network: nn.Module, name: str) -> dict[str,
     return {key: found.get(key, tensor) for key, tensor in wanted.items()}
 
 
+def from_ctranslate2(data: bytes, network: nn.Module, name: str) -> dict[str, Tensor]:
+    """A Whisper in the binary of CTranslate2, by the names of ours; what it holds twice is left out.
+
+    Raises:
+        DamagedFile: it is no such file.
+    """
+    from thesis_kit.models.speech.whisper_weights import state_of_ctranslate2
+
+    held = state_of_ctranslate2(data, f"the weights of {name}")
+    return {key: held[key] for key in network.state_dict() if key in held}
+
+
 READERS: Mapping[str, Callable[[bytes, nn.Module, str], dict[str, Tensor]]] = {
     "safetensors": from_safetensors,
     "state_dict in order": from_state_in_order,
+    "ctranslate2": from_ctranslate2,
 }

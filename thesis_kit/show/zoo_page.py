@@ -60,7 +60,16 @@ def zoo_page(folder: str | os.PathLike | None = None) -> str:
     brought = [_BROUGHT, *map(_brought, others)] if others else []
     name = (ours or others)[0].name
     return "\n".join([_HEAD + _HOW.format(name=name), f"The package holds {count}.", *rows,
-                      *map(_section, ours), *brought])  # fmt: skip
+                      *_by_kind(ours), *brought])  # fmt: skip
+
+
+def _by_kind(members: Sequence[Entry]) -> list[str]:
+    """The members' sections under the headings of their kinds."""
+    sections = []
+    for name, kind in KINDS.items():
+        own = [_section(member) for member in members if member.kind == name]
+        sections += [f"## {kind.heading}\n", *own] if own else []
+    return sections
 
 
 def members_table(members: Sequence[Entry]) -> str:
@@ -101,7 +110,7 @@ def _section(member: Entry) -> str:
             f"`{member.measured['command']}`"
         ],
     }
-    lines = [f"(zoo-{member.name})=", f"## {member.name}", "", member.title, ""]
+    lines = [f"(zoo-{member.name})=", f"### {member.name}", "", member.title, ""]
     for label, texts in parts.items():
         lines += [label, *(f": {text}" for text in texts), ""]
     return "\n".join(lines)

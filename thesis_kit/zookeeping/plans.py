@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from thesis_kit import data
 from thesis_kit.checks import choose
+from thesis_kit.data import speech
 from thesis_kit.data.curriculum import Curriculum
 from thesis_kit.data.digits import data_hash as digits_hash
 from thesis_kit.data.parts import Part, Splits, Stream
@@ -25,16 +28,27 @@ from thesis_kit.zookeeping.recipes import RECIPES, Recipe, Stage
 
 @dataclass(frozen=True)
 class Source:
-    """What the zoo must know about a data set: the names of its classes, and its hash."""
+    """What the zoo must know about a data set: the names of its classes or tokens, its hash, and how it is loaded,
+    ``load(seed, **options)``, where ``data.load`` does not know it; with ``to_judge`` it makes little but the test
+    part."""
 
     class_names: tuple[str, ...]
     data_hash: Callable[[], str]
+    load: Callable[..., Splits] | None = None
+    to_judge: Mapping[str, Any] = field(default_factory=dict)
 
 
 SOURCES = {
     "digits": Source(tuple("0123456789"), digits_hash),
     **{name: Source(one.classes, one.data_hash) for name, one in data.scenes.DISTRIBUTIONS.items()},
+    "speech.v1": Source(tuple(speech.TOKENS), lambda: speech.data_hash().here, speech.splits, {"train": 1}),
 }
+
+
+def splits_of(name: str, seed: int, options: Mapping[str, Any]) -> Splits:
+    """The data that a recipe names."""
+    own = choose(name, SOURCES, "data set of the zoo").load
+    return (own or partial(data.load, name))(seed, **options)
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,7 @@ class Plan:
 def plan_of(name: str, recipe: Recipe, folder: Path, device: str | torch.device | None) -> Plan:
     default = "cuda" if torch.cuda.is_available() else "cpu"
     source, hashes = choose(recipe.data, SOURCES, "data set of the zoo"), data_hashes_of(recipe)
-    splits = data.load(recipe.data, recipe.seed, **recipe.data_options)
+    splits = splits_of(recipe.data, recipe.seed, recipe.data_options)
     return Plan(
         name=name,
         recipe=recipe,
@@ -111,7 +125,7 @@ def _curriculum(recipe: Recipe, splits: Splits) -> Part | Stream:
 
 def _stage_data(recipe: Recipe, stage: Stage) -> Part | Stream:
     options = recipe.data_options if stage.data_options is None else stage.data_options
-    return data.load(stage.data or recipe.data, recipe.seed, **options).train
+    return splits_of(stage.data or recipe.data, recipe.seed, options).train
 
 
 def data_hashes_of(recipe: Recipe) -> dict[str, str]:

@@ -348,4 +348,23 @@ _VISION = {
     ),
 }
 
-RECIPES = register({**_SOURCES, **_SMOOTHED, **_BOUNDED, **_REGULARIZED, **_VISION})
+# Chapter 7: a cohort of recognizers that write down synthetic speech.
+
+_SPEECH = {
+    "jasper-speech": Recipe(
+        title="A small recognizer after Jasper that writes down synthetic speech, trained by CTC.",
+        kind="speech recognizer",
+        data="speech.v1",
+        architecture="jasper",
+        method="ctc",
+        updates=1400,
+        batch_size=32,
+        lr=0.004,
+        optimizer="adamw",
+        weight_decay=0.01,
+        eps=(),
+        seeds=6,
+    ),
+}
+
+RECIPES = register({**_SOURCES, **_SMOOTHED, **_BOUNDED, **_REGULARIZED, **_VISION, **_SPEECH})

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thesis_kit import data
 from thesis_kit.certification import certify, verified_error
 from thesis_kit.checks import check_count, choose
 from thesis_kit.data.parts import Part
@@ -22,6 +21,8 @@ from thesis_kit.evaluation import correct, reference_attack, robust_accuracy
 from thesis_kit.ledger.statistics import LEVEL, wilson
 from thesis_kit.models import Classifier, zoo
 from thesis_kit.models.zoo import Score
+from thesis_kit.zookeeping.plans import SOURCES, splits_of
+from thesis_kit.zookeeping.recognizers import errors
 from thesis_kit.zookeeping.wording import radius_text
 
 CLEAN = "clean"
@@ -53,7 +54,8 @@ def measure(
     if n is not None:
         check_count(n, what="n")
     model = zoo.load(name, seed=seed, device=device, folder=folder)
-    test = data.load(about.recipe["data"], about.recipe["seed"], **about.recipe["data_options"]).test[:n]
+    options = {**about.recipe["data_options"], **SOURCES[about.recipe["data"]].to_judge}
+    test = splits_of(about.recipe["data"], about.recipe["seed"], options).test[:n]
     return measure_scores(model, test.to(next(model.parameters()).device), about.recipe, wanted)
 
 
@@ -116,7 +118,37 @@ def _score(outcome: Tensor, what: str) -> Score:
     return Score(outcome.double().mean().item(), low, high, len(outcome), what)
 
 
+_BATCH = 128  # images or texts that a pair takes together
+
+
+def _of_pair(model: nn.Module, part: Part, settings: Mapping[str, Any]) -> dict[str, Callable[[], Score]]:
+    return {"captions": partial(_captions, model, part)}
+
+
+@torch.no_grad()
+def _captions(model: nn.Module, part: Part) -> Score:
+    """Images whose own sentence is the nearest of all that the part holds."""
+    rows, own = torch.unique(part.y, dim=0, return_inverse=True)
+    texts = [model(part.x[:1], some)[1] for some in rows.split(_BATCH)]
+    images = [model(some, rows[:1])[0] for some in part.x.split(_BATCH)]
+    nearest = (torch.cat(images) @ torch.cat(texts).T).argmax(dim=1)
+    return _score(nearest == own, f"test images that lie nearest to their own of {len(rows):,} captions")
+
+
+def _of_recognizer(model: nn.Module, part: Part, settings: Mapping[str, Any]) -> dict[str, Callable[[], Score]]:
+    return {"words": partial(_words, model, part)}
+
+
+def _words(model: nn.Module, part: Part) -> Score:
+    """Words said, less those put in, left out or taken for others."""
+    found = errors(model, part)
+    right = torch.arange(found.words) < found.words - found.errors
+    return _score(right, "words of test clips heard rightly")
+
+
 # Kind of member → what measures a network of that kind on its test part by a recipe's settings, name by name.
 MEASURES: dict[str, Callable[[nn.Module, Part, Mapping[str, Any]], dict[str, Callable[[], Score]]]] = {
     "classifier": _of_classifier,
+    "image-text pair": _of_pair,
+    "speech recognizer": _of_recognizer,
 }

@@ -26,12 +26,16 @@ def read_ctranslate2(path: str | os.PathLike) -> tuple[str, dict[str, Tensor]]:
     Raises:
         FileNotFoundError: there is no such file. DamagedFile: it ends too soon, or is none of this kind.
     """
-    data = Path(path).read_bytes()
+    return parse_ctranslate2(Path(path).read_bytes(), str(path))
+
+
+def parse_ctranslate2(data: bytes, what: str) -> tuple[str, dict[str, Tensor]]:
+    """As ``read_ctranslate2``, of the bytes of a file that an error calls ``what``."""
     try:
         return _parsed(data)
     except (struct.error, UnicodeDecodeError, KeyError, ValueError) as error:
         raise DamagedFile(
-            f"{path} is no model of CTranslate2, or not all of one ({error}): convert or download it again"
+            f"{what} is no model of CTranslate2, or not all of one ({error}): convert or download it again"
         ) from error
 
 

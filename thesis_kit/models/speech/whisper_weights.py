@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from thesis_kit.files import DamagedFile
-from thesis_kit.models.speech.ctranslate2 import read_ctranslate2
+from thesis_kit.models.speech.ctranslate2 import parse_ctranslate2
 from thesis_kit.models.speech.whisper import Whisper, WhisperSize
 
 Names = Sequence[tuple[str, str]]
@@ -85,9 +85,14 @@ def _state(path: Path) -> dict[str, Tensor]:
             raise DamagedFile(f"{path} does not hold Whisper's weights as OpenAI publishes them ({error})") from error
         except Exception as error:  # pickle's own, whose advice is to run what is in the file
             raise DamagedFile(f"{path} holds other things than weights: take it from its publisher again") from error
-    specification, variables = read_ctranslate2(path)
+    return state_of_ctranslate2(path.read_bytes(), str(path))
+
+
+def state_of_ctranslate2(data: bytes, what: str) -> dict[str, Tensor]:
+    """A Whisper's weights under our names, from the bytes of CTranslate2's file, which an error calls ``what``."""
+    specification, variables = parse_ctranslate2(data, what)
     if specification != "WhisperSpec":
-        raise DamagedFile(f"{path} is a model of CTranslate2 of the kind {specification}, and not a WhisperSpec")
+        raise DamagedFile(f"{what} is a model of CTranslate2 of the kind {specification}, and not a WhisperSpec")
     return _unstacked(_renamed(variables, _CTRANSLATE2))
 
 
