@@ -1,0 +1,43 @@
+"""Does a pair read the order of words? A true caption against the same with its two objects exchanged.
+
+"A red star left of a blue ring" and "a blue ring left of a red star" have the same words; who takes sentences for bags
+of words is right about half of the time (Yuksekgonul et al. 2023). Scenes of two objects that stand in a relation have
+both sentences, one true and one false.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from thesis_kit.asking import evaluating
+from thesis_kit.data.scenes import Scenes, captions
+from thesis_kit.data.scenes.pairs import directed, swapped
+from thesis_kit.models.clip import Clip
+
+_BATCH = 250
+
+
+def reads_order(clip: Clip, scenes: Scenes, *, kind: str = "full") -> Bool[Tensor, " m"]:
+    """For each directed pair among the scenes, whether its true caption lies nearer than the exchanged one.
+
+    Args:
+        clip: taken in evaluation mode and left as found. scenes: on the device of its image tower.
+        kind: of captions.
+
+    Returns:
+        (m,) bool, m the number of directed pairs; a tie, as of a bag of words, counts as wrong.
+
+    Raises:
+        ValueError: no scene has two objects in a relation.
+    """
+    rows = directed(scenes.table)
+    if not rows.any():
+        raise ValueError("none of the scenes has two objects in a relation: draw them from scenes.v1-pairs")
+    table = scenes.table[rows]
+    true, false = captions(table, kind), captions(swapped(table), kind)
+    with evaluating(clip), torch.no_grad():
+        seen = torch.cat([clip.encode_image(x) for x in scenes.images[rows].split(_BATCH)])
+        near, far = ((seen * clip.encode_text(said)).sum(dim=1) for said in (true, false))
+    return near > far

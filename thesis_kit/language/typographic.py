@@ -1,0 +1,63 @@
+"""Does a written word overrule the picture? Scenes without a word against the same with another class's name on them.
+
+After Goh et al. 2021, whose typographic attacks laid a paper with a word on an object. The scenes' words are drawn on a
+plate along the lower edge, and everything else stays as it was, pixel for pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from thesis_kit.asking import Model, as_module, ask, evaluating
+from thesis_kit.data.scenes.pairs import misnamed, unnamed
+from thesis_kit.data.scenes.render import render
+from thesis_kit.data.scenes.table import Table
+
+_BATCH = 250
+
+
+@dataclass(frozen=True)
+class Typographic:
+    """Answers (n,) to scenes without a word (``plain``) and with the name of class ``word`` on them (``written``)."""
+
+    plain: Int[Tensor, " n"]
+    written: Int[Tensor, " n"]
+    word: Int[Tensor, " n"]
+    label: Int[Tensor, " n"]
+
+    @property
+    def flipped(self) -> Bool[Tensor, " n"]:
+        """Where the word turns the answer to itself: right without it, and its class with it."""
+        return (self.plain == self.label) & (self.written == self.word)
+
+    @property
+    def harmed(self) -> Bool[Tensor, " n"]:
+        """Where the answer is right without the word and wrong with it, whatever it becomes."""
+        return (self.plain == self.label) & (self.written != self.label)
+
+
+def typographic(model: Model, table: Table, size: int) -> Typographic:
+    """A classifier of the sixteen shapes on scenes without words and with false ones.
+
+    Args:
+        model: pixels in [0, 1] to logits of the shapes, such as ``zero_shot(clip, scene_classes())``.
+        table: scenes; words drawn on them are replaced. size: pixels of a side; under 36 no letter can be read.
+
+    Raises:
+        ValueError: sides of fewer than 36 pixels.
+    """
+    if size < 36:
+        raise ValueError(f"words have letters of one pixel a dot at 36 × 36 and cannot be read at {size} × {size}")
+    model, wrong = as_module(model), misnamed(table)
+    plain, written = (_answers(model, one, size) for one in (unnamed(table), wrong))
+    return Typographic(plain, written, wrong.word, table.shape[:, 0])
+
+
+def _answers(model: torch.nn.Module, table: Table, size: int) -> Tensor:
+    images = render(table, size).images
+    with evaluating(model), torch.no_grad():
+        return torch.cat([ask(model, x).argmax(dim=1) for x in images.split(_BATCH)])
