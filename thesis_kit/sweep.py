@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from thesis_kit.files import Busy, Journal, WriteFailed, digest, note, only_writer
+from thesis_kit.files.locks import check_can_hold
 from thesis_kit.identity import CannotTell, describe, tell
 from thesis_kit.progress import track
 
@@ -62,6 +63,7 @@ def sweep(
     if not 0 <= rank < world_size:
         raise ValueError(f"rank must lie in 0 … {world_size - 1} for world_size = {world_size}, got {rank}")
     about = {"settings": dict(settings or {}), **_belonging(work, items, identity)}
+    check_can_hold(Path(path), "sweep")
     files = _Files(Path(path), about, list(items))
     if (found := files.finished()) is not None:
         return found

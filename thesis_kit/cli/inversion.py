@@ -45,6 +45,8 @@ def invert(
     if sheet.suffix != ".png" or sheet.is_dir():
         raise ValueError(f"the contact sheet is a PNG: give --sheet a name that ends in .png, not {sheet}")
     beside = sheet.with_suffix(".json")
+    if resume is not None and resume.absolute() in (sheet.absolute(), beside.absolute()):
+        raise ValueError(f"{resume} is a file that the images go to: keep the state in another with --resume")
     with kept(_what_stays(resume, sheet)), only_writer(sheet, beside):  # which fails before the work, if at all
         import torch
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from thesis_kit.files.journal import OtherRun, differences
+from thesis_kit.files.locks import check_can_hold
 from thesis_kit.files.sealing import DamagedFile
 from thesis_kit.files.tensors import read_tensors, write_tensors
 from thesis_kit.files.writing import note, only_writer
@@ -119,6 +120,7 @@ class Checkpoint:
             note(stop, f"{self.path} keeps {self._told}: the same call goes on from there")
 
     def _read(self) -> dict[str, Any] | None:
+        check_can_hold(self.path, self.kind)
         if not self.path.exists():
             return None
         kept = read_tensors(self.path, device=self._device)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from thesis_kit.files.documents import parse_json
-from thesis_kit.files.locks import WriteFailed, cannot
+from thesis_kit.files.locks import WriteFailed, cannot, check_can_hold
 from thesis_kit.files.sealing import DamagedFile, canonical, digest
 from thesis_kit.files.writing import only_writer, write_atomic
 
@@ -137,6 +137,7 @@ class Journal:
             self._take_in()
 
     def _take_in(self) -> None:
+        check_can_hold(self.path, self.what)
         try:
             with open(self.path, "rb") as file:
                 inode = os.fstat(file.fileno()).st_ino
@@ -145,6 +146,8 @@ class Journal:
                 data = file.read()
         except FileNotFoundError:
             return
+        if place == 0 and b"\n" not in data and not self.header.startswith(data):
+            self._refuse(data)  # no half line of ours
         data = data[: data.rfind(b"\n") + 1]  # what a killed process left unfinished is no line
         for number, line in enumerate(data.split(b"\n")[:-1], start=lines + 1):
             if number > 1:

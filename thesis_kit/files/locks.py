@@ -45,6 +45,18 @@ def is_device(path: Path) -> bool:
     return path.exists() and not (path.is_file() or path.is_dir())
 
 
+def check_can_hold(path: Path, what: str) -> None:
+    """Refuse a path from which a run could not read what it kept: a folder, or a device.
+
+    Raises:
+        WriteFailed: it is one.
+    """
+    if not path.name or path.is_dir():
+        raise WriteFailed(f"{path} is a folder: name a file to keep the {what} in")
+    if is_device(path):
+        raise WriteFailed(f"{path} is a device, from which no {what} could go on: name a file")
+
+
 def beside(path: Path, ending: str) -> Path:
     """A hidden name beside a file, short enough wherever the file's own is."""
     name = os.fsencode(path.name)

@@ -59,6 +59,8 @@ def read_yaml(text: str | bytes, file: str) -> Any:
         place = f"{file}, line {mark.line + 1}" if mark else file
         said = " ".join(said.split())
         raise BadClaims(f"{place}: this is no YAML ({said}): compare quotes and indents with other rows") from error
+    except RecursionError:
+        raise BadClaims(f"{file}: it is nested too deeply to be read: look for brackets that are not closed") from None
     except (TypeError, ValueError) as error:
         if isinstance(error, BadClaims):
             raise
