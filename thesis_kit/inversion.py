@@ -108,6 +108,12 @@ def plug_in_inversion(
     Source: Ghiasi et al., ICML 2022, Algorithm 1, and the released code: stage sizes are (k + 1)/8 of the network's,
         and half of each stage's growth is border. Ours is that the first stage starts from fresh noise of its own size,
         where the released code shrinks noise of full size.
+
+    Examples:
+        >>> resnet = tk.zoo.load("resnet-scenes-a-natural")
+        >>> made = tk.inversion.plug_in_inversion(resnet, [0, 3], size=16, steps=1, copies=2)
+        >>> made.images.shape
+        torch.Size([2, 3, 16, 16])
     """
     chosen = choose(quality, QUALITIES, "quality of an inversion")
     steps, copies = (chosen[name] if own is None else own for name, own in (("steps", steps), ("copies", copies)))
@@ -136,6 +142,10 @@ def growing(
 
     Raises:
         ValueError: the size is below 16, so that an eighth is less than two pixels.
+
+    Examples:
+        >>> [stage.size for stage in tk.inversion.growing(64, steps=10)]
+        [16, 24, 32, 40, 48, 56, 64]
     """
     check_count(size, what="size", least=LEAST)
     eighth = size // 16 * 2 if even else size // 8
@@ -150,6 +160,10 @@ def combinations() -> dict[str, dict[str, bool]]:
     """All eight ways to use ColorShift, zoom and centering, from none to all: a name, and which of them are in use.
 
     Names are "none", "color", "zoom", …, "zoom+center", and "pii" for all three, which is the method.
+
+    Examples:
+        >>> list(tk.inversion.combinations())
+        ['none', 'center', 'zoom', 'color', 'zoom+center', 'color+center', 'color+zoom', 'pii']
     """
     every = [dict(zip(FACTORS, point, strict=True)) for point in product((False, True), repeat=len(FACTORS))]
     every.sort(key=lambda on: sum(on.values()))
@@ -198,6 +212,12 @@ def invert_with_penalties(
         flipped at random, with a warm-up of 100 steps, and total variation is the unscaled norm over the batch; here,
         pixels in [0, 1] from uniform noise, no flips, no warm-up, and total variation of ``synthesis.total_variation``.
         All steps are made at full size.
+
+    Examples:
+        >>> resnet = tk.zoo.load("resnet-scenes-a-natural")
+        >>> made = tk.inversion.invert_with_penalties(resnet, [0, 3], size=16, steps=2, tv=0.1)
+        >>> made.images.shape
+        torch.Size([2, 3, 16, 16])
     """
     check_count(size, what="size")
     objective = _objective(model, classes, tv, norm, batchnorm)

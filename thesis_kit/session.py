@@ -86,6 +86,11 @@ def setup(
     Raises:
         UnknownName: the profile is unknown.
         ValueError: the device is not there, or the seed is negative.
+
+    Examples:
+        >>> session = tk.setup("small", seed=0)
+        >>> session.profile
+        'small'
     """
     choose(profile, PROFILES, "profile")
     check_count(seed, what="seed", least=0)

@@ -23,6 +23,12 @@ def ssim(x: Float[Tensor, "n c h w"], y: Float[Tensor, "n c h w"]) -> Float[Tens
         ValueError, TypeError: images that cannot be compared.
 
     Source: Wang et al. 2004, eq. 13, with the paper's constants and window.
+
+    Examples:
+        >>> from thesis_kit.similarity import ssim
+        >>> x = torch.rand(2, 3, 16, 16)
+        >>> ssim(x, x)
+        tensor([1., 1.])
     """
     check_images(x), check_images(y)
     if x.shape != y.shape or min(x.shape[-2:]) < _WINDOW:

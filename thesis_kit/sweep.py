@@ -56,6 +56,11 @@ def sweep(
             made by other work, settings or items, a work that refers to something that cannot be told apart from
             others of its kind, or a record with a "key" of its own.
         DamagedFile: a kept record is not what was written. WriteFailed: a record cannot be kept.
+
+    Examples:
+        >>> from thesis_kit.sweep import sweep
+        >>> sweep({"two": 2, "three": 3}, lambda number: {"square": number**2}, "squares.jsonl")
+        [{'key': 'two', 'square': 4}, {'key': 'three', 'square': 9}]
     """
     items = dict(_pairs(items))
     rank = int(os.environ.get("RANK", 0)) if rank is None else rank

@@ -65,6 +65,11 @@ def apgd(
         ValueError, TypeError: what was seen and what to do, before or at the step that met it.
 
     Source: Croce and Hein 2020, Algorithm 1. A checkpoint w_j is taken after w_j steps.
+
+    Examples:
+        >>> adversarial = tk.attacks.apgd(model, digits.x, digits.y, eps=0.1, steps=5)
+        >>> bool((adversarial - digits.x).abs().max() <= 0.1 + 1e-6)
+        True
     """
     model, x, goal, ball = prepare(model, x, y, eps=eps, norm=norm, loss=loss, target=target)
     check_count(steps, what="steps")
@@ -106,6 +111,11 @@ def apgd_targeted(
 
     Source: Croce and Hein 2020, section 4 and eq. 7 (APGD with the targeted DLR loss); below four classes see
     ``losses.targeted_dlr``.
+
+    Examples:
+        >>> adversarial = tk.attacks.apgd_targeted(model, digits.x, digits.y, eps=0.1, steps=5, n_targets=2)
+        >>> adversarial.shape
+        torch.Size([4, 1, 8, 8])
     """
     model, x, goal, ball = prepare(model, x, y, eps=eps, norm=norm, loss="dlr", target=None)
     check_count(steps, what="steps")

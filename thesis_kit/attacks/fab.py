@@ -73,6 +73,11 @@ def fab_targeted(
         ValueError, TypeError: what was seen and what to do, before or at the step that met it.
 
     Source: Croce and Hein 2020, Algorithm 1 and eqs. 4 to 10; the targeted form is that of AutoAttack.
+
+    Examples:
+        >>> adversarial = tk.attacks.fab_targeted(model, digits.x, digits.y, eps=0.1, steps=5, n_targets=2)
+        >>> adversarial.shape
+        torch.Size([4, 1, 8, 8])
     """
     model, x, goal, ball = prepare(model, x, y, eps=eps or 0.0, norm=norm, loss="margin", target=None)
     for name, count in (("steps", steps), ("n_targets", n_targets), ("restarts", restarts)):

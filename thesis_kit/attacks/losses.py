@@ -17,7 +17,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """−log softmax(z)_y: (n, k), (n,) -> (n,)."""
+    """−log softmax(z)_y: (n, k), (n,) -> (n,).
+
+    Examples:
+        >>> tk.attacks.cross_entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([0]))
+        tensor([0.6931])
+    """
     return F.cross_entropy(logits, y, reduction="none")
 
 
@@ -32,6 +37,10 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     """max_{c≠y} z_c − z_y, positive exactly where another class wins: (n, k), (n,) -> (n,).
 
     Source: Carlini and Wagner 2017, section IV.A (f_6 without its floor).
+
+    Examples:
+        >>> tk.attacks.margin(torch.tensor([[3.0, 1.0, 0.0]]), torch.tensor([0]))
+        tensor([-2.])
     """
     label, rival = _label_and_rival(logits, y)
     return rival - label
@@ -44,6 +53,10 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
     whose comparisons and gradient directions do not depend on the scale either.
 
     Source: Croce and Hein 2020, eq. 6.
+
+    Examples:
+        >>> tk.attacks.dlr(torch.tensor([[3.0, 1.0, 0.0]]), torch.tensor([0]))
+        tensor([-0.6667])
     """
     label, rival = _label_and_rival(logits, y)
     return (rival - label) / _spread(logits, slice(2, 3))
@@ -56,6 +69,10 @@ def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     slope, while t is the least likely. With two classes it is the plain margin, as in ``dlr``.
 
     Source: Croce and Hein 2020, eq. 7.
+
+    Examples:
+        >>> tk.attacks.targeted_dlr(torch.tensor([[4.0, 2.0, 1.0, 1.0]]), torch.tensor([0]), torch.tensor([1]))
+        tensor([-0.6667])
     """
     gap = logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])  # (n, 1)
     return gap[:, 0] / _spread(logits, slice(1, 3) if logits.shape[1] == 3 else slice(2, 4))

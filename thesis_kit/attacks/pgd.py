@@ -61,6 +61,11 @@ def pgd(
         ValueError, TypeError: what was seen and what to do, before or at the first step.
 
     Source: Madry et al. 2018, section 2.1.
+
+    Examples:
+        >>> adversarial = tk.attacks.pgd(model, digits.x, digits.y, eps=0.2, steps=10)
+        >>> (model(adversarial).argmax(dim=1) == digits.y).tolist()
+        [False, False, False, False]
     """
     model, x, goal, ball = prepare(model, x, y, eps=eps, norm=norm, loss=loss, target=target)
     check_count(steps, what="steps", least=0)
@@ -103,6 +108,11 @@ def fgsm(
 
     Source: Goodfellow et al. 2015, eq. 1 (the fast gradient sign method); with ``norm="l2"`` its Euclidean
         twin.
+
+    Examples:
+        >>> adversarial = tk.attacks.fgsm(model, digits.x, digits.y, eps=0.1)
+        >>> bool((adversarial - digits.x).abs().max() <= 0.1 + 1e-6)
+        True
     """
     return pgd(
         model, x, y, eps=eps, norm=norm, steps=1, step_size=eps, loss=loss, random_start=False, target=target,

@@ -47,13 +47,25 @@ _MOST_CLASSES = 1 << 20
 
 
 def total_variation(delta: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
-    """TV(δ): the sum of squared differences of neighbors, over rows, columns and channels."""
+    """TV(δ): the sum of squared differences of neighbors, over rows, columns and channels.
+
+    Examples:
+        >>> from thesis_kit.attacks.shadow import total_variation
+        >>> total_variation(torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]]))
+        tensor([2.])
+    """
     right, down = delta.diff(dim=3).square().sum(dim=(1, 2, 3)), delta.diff(dim=2).square().sum(dim=(1, 2, 3))
     return right + down
 
 
 def color_shift(delta: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
-    """C(δ): the squared norm of the channels' mean absolute values."""
+    """C(δ): the squared norm of the channels' mean absolute values.
+
+    Examples:
+        >>> from thesis_kit.attacks.shadow import color_shift
+        >>> color_shift(torch.ones(1, 3, 2, 2))
+        tensor([3.])
+    """
     return delta.abs().mean(dim=(2, 3)).square().sum(dim=1)
 
 
@@ -61,6 +73,11 @@ def dissimilarity(delta: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
     """D(δ): how unlike the three channels are; 0 for a gray δ.
 
     At every pixel s = (r − g)² + (g − b)² + (r − b)², and D is the 2-norm of the map s.
+
+    Examples:
+        >>> from thesis_kit.attacks.shadow import dissimilarity
+        >>> bool(dissimilarity(torch.ones(1, 3, 2, 2)) < 1e-6)
+        True
     """
     if delta.shape[1] == 1:
         return torch.zeros_like(delta[:, 0, 0, 0])
@@ -146,6 +163,13 @@ def shadow(
         ValueError, TypeError: images, targets or constants that cannot be meant. NonFiniteOutput: the attack diverged.
 
     Source: Ghiasi et al. 2020, sections 2 and 3, and the released code.
+
+    Examples:
+        >>> from dataclasses import replace
+        >>> from thesis_kit.attacks.shadow import PUBLISHED, shadow
+        >>> few = replace(PUBLISHED["scripts"], steps=2, draws=2)
+        >>> shadow(model, digits.x, (digits.y + 1) % 10, sigma=0.25, constants=few).shape
+        torch.Size([4, 1, 8, 8])
     """
     if not (math.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma must be a number of at least 0, got {sigma}")
@@ -242,6 +266,13 @@ def spoof(
 
     Raises:
         ValueError, TypeError: as for ``shadow`` and ``certify``, or an image without any wrong class to try.
+
+    Examples:
+        >>> from dataclasses import replace
+        >>> few = replace(tk.attacks.PUBLISHED["scripts"], steps=1, draws=2)
+        >>> sampling = {"sigma": 0.25, "n0": 10, "n": 20, "n_select": 20}
+        >>> tk.attacks.spoof(model, digits.x, digits.y, constants=few, **sampling).images.shape
+        torch.Size([4, 1, 8, 8])
     """
     check_count(finalists, what="finalists")
     if final is not None and final.one_channel != constants.one_channel:
@@ -303,6 +334,12 @@ def spoof_bounds(
             ``verified_error``.
 
     Source: Ghiasi et al. 2020, section 5 (CROWN-IBP), and the released code.
+
+    Examples:
+        >>> from dataclasses import replace
+        >>> few = replace(tk.attacks.PUBLISHED["scripts"], steps=1, draws=1)
+        >>> tk.attacks.spoof_bounds(model, digits.x, digits.y, eps=0.01, constants=few).images.shape
+        torch.Size([4, 1, 8, 8])
     """
     check_labels(y, len(x))
     margins, (model, x, ids) = choose(bound, BOUNDS_OF_STEPS, "bound"), _check(model, x, y, ids)
@@ -377,6 +414,13 @@ def descend(
 
     With the target's robust cross-entropy under interval bounds this is the attack on CROWN-IBP. Arguments as for
     ``shadow``.
+
+    Examples:
+        >>> from dataclasses import replace
+        >>> from thesis_kit.attacks.shadow import PUBLISHED, descend
+        >>> few = replace(PUBLISHED["scripts"], steps=2)
+        >>> descend(lambda x, y: x.sum(dim=(1, 2, 3)), digits.x, digits.y, constants=few).shape
+        torch.Size([4, 1, 8, 8])
     """
     _, x, ids = _check(None, x, target, ids)
 

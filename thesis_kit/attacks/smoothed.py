@@ -119,6 +119,11 @@ def smoothed_pgd(
         ValueError, TypeError: images, labels or radii that cannot be meant. NonFiniteOutput: NaN or infinity.
 
     Source: Salman et al. 2019 (arXiv 1906.04584), section 3.
+
+    Examples:
+        >>> adversarial = tk.attacks.smoothed_pgd(model, digits.x, digits.y, eps=0.5, sigma=0.25, steps=2, draws=4)
+        >>> adversarial.shape
+        torch.Size([4, 1, 8, 8])
     """
     model = as_module(model)
     check_images(x), check_labels(y, len(x)), check_same_device(model, x)

@@ -65,6 +65,11 @@ def square(
         ValueError, TypeError: what was seen and what to do, before or at the query that met it.
 
     Source: Andriushchenko et al. 2020, Algorithms 1 to 3.
+
+    Examples:
+        >>> adversarial = tk.attacks.square(model, digits.x, digits.y, eps=0.2, queries=50)
+        >>> adversarial.shape
+        torch.Size([4, 1, 8, 8])
     """
     model, x, goal, ball = prepare(model, x, y, eps=eps, norm=norm, loss=loss, target=target)
     check_count(queries, what="queries")

@@ -220,6 +220,11 @@ def certify(
     Raises:
         ValueError, TypeError: images or a budget that cannot be meant. NotDeterministic: the model's answers vary.
         OtherRun: ``out`` belongs to another model, images or settings, which are named. DamagedFile: it was altered.
+
+    Examples:
+        >>> certificates = tk.certification.certify(model, digits.x, sigma=0.25, n0=20, n=100)
+        >>> len(certificates)
+        4
     """
     knobs = {"seed": seed, "ids": ids, "early_stop": early_stop, "batch_size": batch_size, "out": out}
     found = certify_nested(model, x, (n,), sigma=sigma, n0=n0, alpha=alpha, progress=progress, **knobs)
@@ -244,6 +249,11 @@ def certify_nested(
 
     Returns:
         Size → the certificates that ``certify`` gives with that n.
+
+    Examples:
+        >>> nested = tk.certification.certify_nested(model, digits.x, [50, 100], sigma=0.25, n0=20)
+        >>> list(nested)
+        [50, 100]
     """
     budgets = [Budget(sigma, n0, n, alpha) for n in sorted(set(sizes))]
     if not budgets:
@@ -294,6 +304,10 @@ def predict(
 
     An answer is the smoothed classifier's own with confidence 1 − alpha. Arguments as for ``certify``; the noise is
     other noise.
+
+    Examples:
+        >>> tk.certification.predict(model, digits.x, sigma=0.1, n=100).shape
+        torch.Size([4])
     """
     _check_sigma_alpha(sigma, alpha)
     check_count(n, what="n")

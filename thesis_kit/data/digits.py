@@ -46,6 +46,11 @@ def digits(seed: int = 0) -> Splits:
     Returns:
         Splits with 1,257 (±1) training, 180 validation and 360 (±1) test images, (n, 1, 8, 8) float32 in [0, 1].
         The three parts are disjoint; test parts of runs 0 … 4 are disjoint and cover all 1,797 images.
+
+    Examples:
+        >>> test = tk.data.digits(seed=0).test
+        >>> test.x.shape, test.y[:3].tolist()
+        (torch.Size([360, 1, 8, 8]), [1, 3, 7])
     """
     check_count(seed, what="seed", least=0)
     x, y = _images()

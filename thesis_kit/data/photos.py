@@ -42,12 +42,23 @@ def cifar10(seed: int = 0, *, root: str | Path | None = None, n_test: int | None
 
     Raises:
         DataUnavailable: the files are missing and cannot be downloaded; says how to go on without them.
+
+    Examples:
+        >>> test = tk.data.cifar10(n_test=100).test  # doctest: +SKIP
+        >>> test.x.shape  # doctest: +SKIP
+        torch.Size([100, 3, 32, 32])
     """
     return _cifar("CIFAR-10", "CIFAR10", seed, root, n_test)
 
 
 def cifar100(seed: int = 0, *, root: str | Path | None = None, n_test: int | None = None) -> Splits:
-    """Return CIFAR-100 (Krizhevsky 2009), a hundred classes, cut as ``cifar10`` is."""
+    """Return CIFAR-100 (Krizhevsky 2009), a hundred classes, cut as ``cifar10`` is.
+
+    Examples:
+        >>> test = tk.data.cifar100(n_test=100).test  # doctest: +SKIP
+        >>> test.x.shape  # doctest: +SKIP
+        torch.Size([100, 3, 32, 32])
+    """
     return _cifar("CIFAR-100", "CIFAR100", seed, root, n_test)
 
 
@@ -70,6 +81,11 @@ def imagenette(seed: int = 0, *, root: str | Path | None = None, size: int = 160
 
     Raises:
         DataUnavailable: the files are missing and cannot be downloaded; says how to go on without them.
+
+    Examples:
+        >>> test = tk.data.imagenette(n_test=100).test  # doctest: +SKIP
+        >>> test.x.shape  # doctest: +SKIP
+        torch.Size([100, 3, 160, 160])
     """
     check_count(size, what="size", least=8)
     folder, variant = Path(root or default_root()), "160px" if size <= 160 else "320px"

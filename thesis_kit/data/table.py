@@ -20,5 +20,11 @@ SETS = {
 
 
 def load(name: str, seed: int = 0, **options: object) -> Splits:
-    """Return the data set ``name`` ("digits", "scenes.v1", "cifar10", …), cut for run ``seed``; options go to it."""
+    """Return the data set ``name`` ("digits", "scenes.v1", "cifar10", …), cut for run ``seed``; options go to it.
+
+    Examples:
+        >>> test = tk.data.load("scenes.v1-a", size=16, n_train=1, n_validation=1, n_test=2).test
+        >>> test.x.shape
+        torch.Size([2, 3, 16, 16])
+    """
     return choose(name, SETS, "data set")(seed, **options)

@@ -25,6 +25,10 @@ def correct(model: Model, data: Labelled, *, batch_size: int = 256) -> Tensor:
 
     Raises:
         ValueError, TypeError: images, labels or model output that are not what they should be.
+
+    Examples:
+        >>> tk.evaluation.correct(model, digits)
+        tensor([True, True, True, True])
     """
     model = as_module(model)
     check_count(batch_size, what="batch_size"), check_has_classes(model)
@@ -37,7 +41,12 @@ def correct(model: Model, data: Labelled, *, batch_size: int = 256) -> Tensor:
 
 
 def accuracy(model: Model, data: Labelled, *, batch_size: int = 256) -> float:
-    """Return the share of images that the model classifies rightly, in evaluation mode; arguments as ``correct``."""
+    """Return the share of images that the model classifies rightly, in evaluation mode; arguments as ``correct``.
+
+    Examples:
+        >>> tk.evaluation.accuracy(model, digits)
+        1.0
+    """
     return correct(model, data, batch_size=batch_size).double().mean().item()
 
 

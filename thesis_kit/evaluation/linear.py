@@ -70,6 +70,10 @@ def first_order(
     Raises:
         ValueError, TypeError: images, labels or model output that are not what they should be, and a model whose
             output has no gradient at its input.
+
+    Examples:
+        >>> tk.evaluation.first_order(model, digits.x, digits.y).logit_gaps.shape
+        torch.Size([4, 10])
     """
     model = as_module(model)
     check_images(x), check_labels(y, len(x)), check_same_device(model, x), check_count(batch_size, what="batch_size")
@@ -133,6 +137,10 @@ def smallest_eps(
 
     Raises:
         ValueError, TypeError: as ``attacks.pgd``.
+
+    Examples:
+        >>> tk.evaluation.smallest_eps(model, digits.x, digits.y, [0.05, 0.1, 0.2, 0.4], steps=5).shape
+        torch.Size([4])
     """
     model = as_module(model)
     check_images(x), check_labels(y, len(x)), check_same_device(model, x), check_count(steps, what="steps")

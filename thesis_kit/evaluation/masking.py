@@ -224,6 +224,12 @@ def masking_report(
 
     Raises:
         ValueError, TypeError: images, labels or model output that are not what they should be.
+
+    Examples:
+        >>> effort = {"steps": 10, "restarts": 1, "queries": 10, "images_shown": 0, "progress": False}
+        >>> report = tk.evaluation.masking_report(model, digits, eps=0.2, **effort)
+        >>> report.masked
+        False
     """
     choose(norm, NORMS, "norm"), check_eps(eps, norm=norm), check_count(steps, what="steps", least=10)
     check_count(restarts, what="restarts"), check_count(queries, what="queries")

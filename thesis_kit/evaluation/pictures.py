@@ -47,6 +47,10 @@ def recognized(
 
     Raises:
         ValueError, TypeError: no verifier, or one that is not in a list; images or classes that cannot be meant.
+
+    Examples:
+        >>> tk.evaluation.recognized([model], digits.x, digits.y)
+        tensor([1., 1., 1., 1.], dtype=torch.float64)
     """
     if isinstance(verifiers, nn.Module):
         raise TypeError("verifiers must be a list of networks: put the one into brackets")
@@ -91,6 +95,11 @@ def kid(
         NonFiniteOutput: features are NaN or infinite.
 
     Source: Bińkowski, Sutherland, Arbel and Gretton, ICLR 2018, eq. 4; weighing by class is ours.
+
+    Examples:
+        >>> features = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+        >>> tk.evaluation.kid(features, features + 2) > tk.evaluation.kid(features, features)
+        True
     """
     features_fit = ours.ndim == theirs.ndim == 2 and ours.shape[1] == theirs.shape[1] > 0
     if not features_fit or min(len(ours), len(theirs)) < 2:
@@ -138,6 +147,12 @@ def kid_of_images(
 
     Raises:
         ValueError, TypeError: images that are none, and as ``kid``.
+
+    Examples:
+        >>> test = tk.data.digits(seed=0).test
+        >>> near = tk.evaluation.kid_of_images(model, test.x[:50], test.x[50:100])
+        >>> near < tk.evaluation.kid_of_images(model, 1 - test.x[:50], test.x[50:100])
+        True
     """
     for images in (ours, real):
         check_images(images), check_same_device(verifier, images)
@@ -152,6 +167,11 @@ def high_frequency_share(x: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
     pixel); 0 where an image is flat but for rounding.
 
     It is per pixel: compare images of one size, for enlarging an image takes its share towards 0.
+
+    Examples:
+        >>> checkers = (torch.arange(8)[:, None] + torch.arange(8)) % 2
+        >>> tk.evaluation.high_frequency_share(checkers[None, None].float())
+        tensor([1.], dtype=torch.float64)
     """
     check_images(x)
     deviations = x.double() - x.double().mean(dim=(2, 3), keepdim=True)
@@ -194,6 +214,10 @@ def class_regions(
         ValueError, TypeError: images, classes or a window that cannot be meant.
 
     Source: ours.
+
+    Examples:
+        >>> tk.evaluation.class_regions(model, digits.x, digits.y, steps=3)
+        tensor([1, 1, 2, 1])
     """
     verifier = as_module(verifier)
     check_images(x), check_labels(y, len(x)), check_same_device(verifier, x)

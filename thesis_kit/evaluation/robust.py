@@ -34,13 +34,23 @@ from thesis_kit.randomness import ImageRandom
 
 
 def reference_attack(eps: float, *, norm: str = "linf") -> dict[str, Attack]:
-    """The book's R: PGD with cross-entropy, 20 steps of ε/4, one random start."""
+    """The book's R: PGD with cross-entropy, 20 steps of ε/4, one random start.
+
+    Examples:
+        >>> list(tk.evaluation.reference_attack(8 / 255))
+        ['PGD-20']
+    """
     check_eps(eps, norm=norm)
     return {"PGD-20": partial(pgd, eps=eps, norm=norm, steps=20, step_size=eps / 4)}
 
 
 def weak_attack(eps: float, *, norm: str = "linf") -> dict[str, Attack]:
-    """An attack as it was common before 2018: cross-entropy, 10 steps of ε/8, one random start."""
+    """An attack as it was common before 2018: cross-entropy, 10 steps of ε/8, one random start.
+
+    Examples:
+        >>> list(tk.evaluation.weak_attack(8 / 255))
+        ['PGD-10 weak']
+    """
     check_eps(eps, norm=norm)
     return {"PGD-10 weak": partial(pgd, eps=eps, norm=norm, steps=10, step_size=eps / 8)}
 
@@ -51,6 +61,10 @@ def strong_attacks(eps: float, *, norm: str = "linf", steps: int = 100, restarts
 
     AutoAttack (Croce and Hein 2020) has the last three and FAB-T. In ℓ∞ that is left out here: on nine networks it
     turned none of the 1,282 images that the others had left, while in ℓ₂ many fall to nothing else.
+
+    Examples:
+        >>> list(tk.evaluation.strong_attacks(8 / 255))
+        ['PGD', 'PGD margin', 'APGD-CE', 'APGD-DLR targeted', 'Square']
     """
     check_eps(eps, norm=norm)
     knobs = {"eps": eps, "norm": norm}
@@ -204,6 +218,11 @@ def robust_accuracy(
             eps; an attack whose examples leave the ball or the pixel range; an ``out`` of another model, other images,
             attacks or settings, which are named, or a model or attack that cannot be told apart from others.
         DamagedFile: ``out`` was altered. WriteFailed: nothing can be kept there.
+
+    Examples:
+        >>> result = tk.robust_accuracy(model, digits, tk.evaluation.reference_attack(0.2), progress=False)
+        >>> result.clean_accuracy, result.robust_accuracy
+        (1.0, 0.0)
     """
     given, model = model, as_module(model)
     check_count(batch_size, what="batch_size")

@@ -55,6 +55,10 @@ def loss_surface(
 
     Raises:
         ValueError, TypeError: as ``attacks.pgd``.
+
+    Examples:
+        >>> tk.evaluation.loss_surface(model, digits.x, digits.y, eps=0.1, points=3).values.shape
+        torch.Size([4, 3, 3])
     """
     model, x, goal, ball = prepare(model, x, y, eps=eps, norm=norm, loss=loss, target=None)
     check_count(points, what="points", least=3)

@@ -26,6 +26,11 @@ def rotation(width: int, k: int | None = None, *, seed: int = 0) -> Float[Tensor
 
     Raises:
         ValueError: k above the width.
+
+    Examples:
+        >>> rows = tk.features.rotation(5, 2)
+        >>> torch.allclose(rows @ rows.T, torch.eye(2), atol=1e-6)
+        True
     """
     k = width if k is None else k
     check_count(k, what="k")
@@ -37,7 +42,13 @@ def rotation(width: int, k: int | None = None, *, seed: int = 0) -> Float[Tensor
 
 
 def rotated(a: Float[Tensor, "n u"], seed: int = 0) -> Float[Tensor, "n u"]:
-    """Activations in a random orthonormal basis: as many numbers, the same information, and no unit among them."""
+    """Activations in a random orthonormal basis: as many numbers, the same information, and no unit among them.
+
+    Examples:
+        >>> turned = tk.features.rotated(torch.eye(3), seed=0)
+        >>> torch.allclose(turned.norm(dim=1), torch.ones(3))
+        True
+    """
     return a @ rotation(a.shape[1], seed=seed).to(a).T
 
 
@@ -53,6 +64,11 @@ def random_twin(model: Model, seed: int = 0) -> nn.Module:
 
     Raises:
         ValueError: a layer that cannot be drawn anew, or a network that cannot be copied.
+
+    Examples:
+        >>> twin = tk.features.random_twin(model, seed=0)
+        >>> twin(digits.x).shape
+        torch.Size([4, 10])
     """
     twin = copied(as_module(model))
     draw_anew(twin.modules(), seed)

@@ -17,6 +17,11 @@ def low_pass(x: Float[Tensor, "n c h w"], cutoff: float) -> Float[Tensor, "n c h
     """Images of which frequencies above ``cutoff`` cycles along the longer side are gone, clipped to [0, 1].
 
     The edge is sharp, so that contours have faint echoes; 0 leaves the mean color.
+
+    Examples:
+        >>> from thesis_kit.features import frequency
+        >>> frequency.low_pass(torch.rand(2, 3, 16, 16), cutoff=4).shape
+        torch.Size([2, 3, 16, 16])
     """
     check_images(x)
     if not (math.isfinite(cutoff) and cutoff >= 0):
@@ -51,6 +56,11 @@ def gratings(
 
     Raises:
         ValueError: a frequency that the pixels cannot show, or numbers that cannot be meant.
+
+    Examples:
+        >>> from thesis_kit.features import frequency
+        >>> frequency.gratings(16, [1.0, 2.0]).images.shape
+        torch.Size([32, 3, 16, 16])
     """
     check_count(size, what="size", least=4), check_count(orientations, what="orientations")
     check_count(phases, what="phases")
@@ -76,6 +86,12 @@ def preferred_frequency(a: Float[Tensor, "m u"], shown: Gratings) -> Float[Tenso
 
     Of every frequency counts the orientation with the largest mean over phases. A unit that answers all frequencies
     alike has none (NaN).
+
+    Examples:
+        >>> from thesis_kit.features import frequency
+        >>> shown = frequency.gratings(16, [1.0, 4.0])
+        >>> frequency.preferred_frequency((shown.frequency == 4)[:, None].float(), shown)
+        tensor([4.])
     """
     if len(a) != len(shown.frequency):
         raise ValueError(f"there must be a row for each of {len(shown.frequency)} gratings, got {len(a)}")

@@ -25,7 +25,14 @@ _ROUNDING = 1e-10  # of a map's energy: what single precision leaves of a flat o
 
 
 def without_object(scenes: Scenes) -> Float[Tensor, "n 3 s s"]:
-    """The same scenes drawn without their objects and shadows: what a background alone looks like."""
+    """The same scenes drawn without their objects and shadows: what a background alone looks like.
+
+    Examples:
+        >>> from thesis_kit.features.masks import without_object
+        >>> scenes = tk.data.scenes.DISTRIBUTIONS["scenes.v1-a"].draw(2, 32, seed=0)
+        >>> without_object(scenes).shape
+        torch.Size([2, 3, 32, 32])
+    """
     empty = torch.full_like(scenes.table.shape, NOTHING)
     return render(replace(scenes.table, shape=empty), scenes.images.shape[-1]).images
 
@@ -37,6 +44,12 @@ def swapped(scenes: Scenes, seed: int = 0) -> Float[Tensor, "n 3 s s"]:
 
     Raises:
         ValueError: the distribution has one background.
+
+    Examples:
+        >>> from thesis_kit.features.masks import swapped
+        >>> scenes = tk.data.scenes.DISTRIBUTIONS["scenes.v1-a"].draw(2, 32, seed=0)
+        >>> swapped(scenes, seed=0).shape
+        torch.Size([2, 3, 32, 32])
     """
     names, table = list(BACKGROUNDS), scenes.table
     known = torch.tensor([names.index(name) for name in scenes.distribution.backgrounds]).to(table.background.device)
@@ -60,6 +73,11 @@ def hole(
 
     Raises:
         ValueError: masks of another size or outside [0, 1].
+
+    Examples:
+        >>> from thesis_kit.features import masks
+        >>> masks.hole(torch.ones(1, 1, 1, 3), torch.tensor([[[0.0, 1.0, 0.0]]]))
+        tensor([[[[1., 0., 1.]]]])
     """
     return _filled(x, _removed(x, mask, form), fill, seed)
 
@@ -67,7 +85,13 @@ def hole(
 def cut_out(
     x: Float[Tensor, "n c h w"], mask: Float[Tensor, "n h w"], *, fill: str = "black", form: str = "mask", seed: int = 0
 ) -> Float[Tensor, "n c h w"]:
-    """Images of which the object alone is left; arguments as for ``hole``, filled is all around it."""
+    """Images of which the object alone is left; arguments as for ``hole``, filled is all around it.
+
+    Examples:
+        >>> from thesis_kit.features import masks
+        >>> masks.cut_out(torch.ones(1, 1, 1, 3), torch.tensor([[[0.0, 1.0, 0.0]]]))
+        tensor([[[[0., 1., 0.]]]])
+    """
     return _filled(x, 1 - _removed(x, mask, form), fill, seed)
 
 
@@ -101,7 +125,12 @@ def _filled(x: Tensor, removed: Tensor, fill: str, seed: int) -> Tensor:
 
 
 def check_masks(mask: Tensor, n: int, size: tuple[int, int]) -> None:
-    """Require one mask an image, of the images' size and in [0, 1]."""
+    """Require one mask an image, of the images' size and in [0, 1].
+
+    Examples:
+        >>> from thesis_kit.features import masks
+        >>> masks.check_masks(torch.zeros(2, 8, 8), 2, (8, 8))
+    """
     if mask.shape != (n, *size):
         raise ValueError(f"masks must be of the images' size, {(n, *size)}, got {tuple(mask.shape)}: resize them first")
     if mask.numel() and not (mask.min() >= 0 and mask.max() <= 1):
@@ -119,6 +148,12 @@ def mask_correlation(maps: Float[Tensor, "n u r c"], mask: Float[Tensor, "n h w"
 
     Raises:
         ValueError: not one mask an image.
+
+    Examples:
+        >>> from thesis_kit.features import masks
+        >>> mask = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0)).round()
+        >>> masks.mask_correlation(mask[:, None], mask)
+        tensor([1.], dtype=torch.float64)
     """
     if mask.ndim != 3 or len(mask) != len(maps):
         raise ValueError(f"there must be one mask an image, ({len(maps)}, h, w), got {tuple(mask.shape)}")

@@ -19,13 +19,25 @@ _CHUNK = 1 << 24  # numbers of pairs of images that are held at a time
 
 
 def dead(a: Float[Tensor, "n u"]) -> Bool[Tensor, " u"]:
-    """Which units are the same on all images, up to rounding."""
+    """Which units are the same on all images, up to rounding.
+
+    Examples:
+        >>> tk.features.scores.dead(torch.tensor([[1.0, 0.0], [1.0, 2.0]]))
+        tensor([ True, False])
+    """
     _check_rows(a)
     return a.amax(dim=0) - a.amin(dim=0) <= _ROUNDING * a.abs().amax(dim=0)
 
 
 def within(a: Float[Tensor, "n d"], strata: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
-    """Rows minus the mean of their stratum: what is left when the stratum is known."""
+    """Rows minus the mean of their stratum: what is left when the stratum is known.
+
+    Examples:
+        >>> tk.features.scores.within(torch.tensor([[1.0], [3.0], [10.0]]), torch.tensor([0, 0, 1]))
+        tensor([[-1.],
+                [ 1.],
+                [ 0.]])
+    """
     _check_rows(a), check_labels(strata, len(a), what="strata")
     places = strata.unique(return_inverse=True)[1]
     sums = torch.zeros(int(places.max()) + 1, a.shape[1], dtype=a.dtype, device=a.device).index_add_(0, places, a)
@@ -45,6 +57,11 @@ def auroc(
         float64 in [0, 1]; NaN where no pair can be compared.
 
     Source: Mann and Whitney 1947, by midranks.
+
+    Examples:
+        >>> a = torch.tensor([[0.1], [0.2], [0.8], [0.9]])
+        >>> tk.features.scores.auroc(a, torch.tensor([[False], [False], [True], [True]]))
+        tensor([[1.]], dtype=torch.float64)
     """
     _check_rows(a)
     if c.shape[0] != len(a):
@@ -76,6 +93,12 @@ def best_concept(
 
     Half of the images, drawn by the seed, choose; the other half says how well the choice does. So the best of many
     concepts has no head start.
+
+    Examples:
+        >>> a = torch.arange(20.0)[:, None]
+        >>> concept, auroc = tk.features.scores.best_concept(a, a > torch.tensor([4.5, 9.5]))
+        >>> auroc
+        tensor([1.], dtype=torch.float64)
     """
     order = torch.randperm(len(a), generator=torch.Generator().manual_seed(seed)).to(a.device)
     choosing, judging = order[: len(a) // 2], order[len(a) // 2 :]
@@ -91,6 +114,10 @@ def purity(a: Float[Tensor, "n u"], labels: Int[Tensor, " n"], k: int = 20) -> F
 
     Raises:
         ValueError: fewer images than k.
+
+    Examples:
+        >>> tk.features.scores.purity(torch.tensor([[3.0], [2.0], [1.0]]), torch.tensor([7, 7, 0]), k=2)
+        tensor([1.], dtype=torch.float64)
     """
     check_labels(labels, len(a))
     strongest = labels[_strongest(a, k)]  # (k, u)
@@ -104,6 +131,10 @@ def selectivity(a: Float[Tensor, "n u"], labels: Int[Tensor, " n"]) -> Float[Ten
     1 for a unit that fires for one class alone, 0 for one that is the same for all.
 
     Source: Morcos et al., ICLR 2018; there activations are those behind a ReLU, whose least is 0.
+
+    Examples:
+        >>> tk.features.scores.selectivity(torch.tensor([[3.0], [0.0], [1.0]]), torch.tensor([0, 1, 2]))
+        tensor([0.7143], dtype=torch.float64)
     """
     _check_rows(a), check_labels(labels, len(a))
     from_zero = a.double() - a.double().amin(dim=0)
@@ -116,7 +147,12 @@ def selectivity(a: Float[Tensor, "n u"], labels: Int[Tensor, " n"]) -> Float[Ten
 
 
 def kurtosis(a: Float[Tensor, "n u"]) -> Float[Tensor, " u"]:
-    """Fourth central moment over the squared variance: 3 for normal numbers, large for units that fire seldom."""
+    """Fourth central moment over the squared variance: 3 for normal numbers, large for units that fire seldom.
+
+    Examples:
+        >>> tk.features.scores.kurtosis(torch.tensor([[1.0], [-1.0], [1.0], [-1.0]]))
+        tensor([1.], dtype=torch.float64)
+    """
     _check_rows(a)
     centered = a.double() - a.double().mean(dim=0)
     return _of_the_living(centered.pow(4).mean(dim=0) / centered.square().mean(dim=0).square(), a)
@@ -136,6 +172,11 @@ def monosemanticity(
             such as a tint, is worth nothing.
 
     Source: Pach et al. 2025 (arXiv 2504.02821), with k=None but for the centering; the k strongest are ours.
+
+    Examples:
+        >>> a, e = torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[-1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+        >>> tk.features.scores.monosemanticity(a, e, k=2)
+        tensor([1.], dtype=torch.float64)
     """
     _check_rows(a)
     if e.ndim != 2 or len(e) != len(a):
@@ -171,6 +212,11 @@ def two_alternative(
             one is set against every weak one, by cosine, and ties count one half.
 
     Source: Borowski et al., ICLR 2021, with an encoder in a person's place as in Zimmermann et al. 2024.
+
+    Examples:
+        >>> like, unlike = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.0, 1.0]]])
+        >>> tk.features.scores.two_alternative(torch.tensor([[1.0, 0.1]]), like, unlike)
+        tensor([1.], dtype=torch.float64)
     """
     ways = [torch.cosine_similarity(optima[:, None], images, dim=2) for images in (strong, weak)]
     gap = ways[0][:, :, None] - ways[1][:, None, :]

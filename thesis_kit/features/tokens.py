@@ -44,6 +44,11 @@ def stack(model: Model) -> Stack:
 
     Raises:
         ValueError: there are none, or tokens do not come as (n, t, d).
+
+    Examples:
+        >>> vit = tk.zoo.load("vit-scenes64")
+        >>> len(tk.features.tokens.stack(vit).blocks)
+        6
     """
     found = sites(model)
     rows = [site for site in found.values() if site.kind == "residual" and site.form == "tokens"]
@@ -78,6 +83,11 @@ def isolate_cls(
     Raises:
         ValueError: a network without class token, or whose head does not read it; a depth that it does not have; blocks
             that are given more than tokens, such as rotary positions.
+
+    Examples:
+        >>> vit = tk.zoo.load("vit-scenes64")
+        >>> tk.features.tokens.isolate_cls(vit, torch.rand(1, 3, 64, 64), blocks=2).shape
+        torch.Size([1, 16])
     """
     choose(hold, HOLDS, "way to hold the class token")
     known = _with_class(model)
@@ -102,7 +112,13 @@ def isolate_cls(
 def class_means(
     model: Model, x: Float[Tensor, "n c h w"], *, batch_size: int = 64
 ) -> Float[Tensor, "depths classes d"]:
-    """The mean class token over images at every depth, 0 to L: (L + 1, class tokens, d)."""
+    """The mean class token over images at every depth, 0 to L: (L + 1, class tokens, d).
+
+    Examples:
+        >>> vit = tk.zoo.load("vit-scenes64")
+        >>> tk.features.tokens.class_means(vit, torch.rand(1, 3, 64, 64)).shape
+        torch.Size([7, 1, 96])
+    """
     check_images(x)
     known = _with_class(model)
     found = stream(
@@ -120,6 +136,11 @@ def drop_patches(
 
     Raises:
         ValueError: as ``isolate_cls``.
+
+    Examples:
+        >>> vit = tk.zoo.load("vit-scenes64")
+        >>> tk.features.tokens.drop_patches(vit, torch.rand(1, 3, 64, 64), after=2).shape
+        torch.Size([1, 16])
     """
     known = _with_class(model)
     _check_depth(after, known)
@@ -137,6 +158,11 @@ def class_logits(
 
     Raises:
         ValueError: as ``isolate_cls``.
+
+    Examples:
+        >>> vit = tk.zoo.load("vit-scenes64")
+        >>> tk.features.tokens.class_logits(vit, torch.rand(1, 3, 64, 64), after=2).shape
+        torch.Size([1, 16])
     """
     known = _with_class(model)
     _check_depth(after, known)
@@ -153,6 +179,11 @@ def patch_logits(
 
     Raises:
         ValueError: as ``isolate_cls``.
+
+    Examples:
+        >>> vit = tk.zoo.load("vit-scenes64")
+        >>> tk.features.tokens.patch_logits(vit, torch.rand(1, 3, 64, 64)).shape
+        torch.Size([1, 64, 16])
     """
     known = _with_class(model)
     after = len(known) if after is None else after
@@ -172,7 +203,13 @@ def patch_logits(
 
 
 def similarity(model: Model, x: Float[Tensor, "n c h w"], *, batch_size: int = 64) -> Float[Tensor, " depths"]:
-    """How alike patches of an image are at depth 0 … L: mean cosine of pairs, the mean patch of all taken off."""
+    """How alike patches of an image are at depth 0 … L: mean cosine of pairs, the mean patch of all taken off.
+
+    Examples:
+        >>> vit = tk.zoo.load("vit-scenes64")
+        >>> tk.features.tokens.similarity(vit, torch.rand(2, 3, 64, 64)).shape
+        torch.Size([7])
+    """
 
     def of(tokens: Tensor, mean: Tensor) -> Tensor:
         directions = nn.functional.normalize(tokens - mean, dim=2)
@@ -183,7 +220,13 @@ def similarity(model: Model, x: Float[Tensor, "n c h w"], *, batch_size: int = 6
 
 
 def within_share(model: Model, x: Float[Tensor, "n c h w"], *, batch_size: int = 64) -> Float[Tensor, " depths"]:
-    """The share of patches' variance that lies within images at depth 0 … L; the rest lies between them."""
+    """The share of patches' variance that lies within images at depth 0 … L; the rest lies between them.
+
+    Examples:
+        >>> vit = tk.zoo.load("vit-scenes64")
+        >>> tk.features.tokens.within_share(vit, torch.rand(2, 3, 64, 64)).shape
+        torch.Size([7])
+    """
 
     def inside(tokens: Tensor, mean: Tensor) -> Tensor:
         return (tokens - tokens.mean(dim=1, keepdim=True)).square().sum(dim=2).mean(dim=1)
@@ -196,7 +239,13 @@ def within_share(model: Model, x: Float[Tensor, "n c h w"], *, batch_size: int =
 
 def token_norms(model: Model, x: Float[Tensor, "n c h w"], *, batch_size: int = 64) -> Float[Tensor, "depths n t"]:
     """The length of every token at depth 0 … L, prefix tokens first: few very long patches serve as registers (Darcet
-    et al., ICLR 2024)."""
+    et al., ICLR 2024).
+
+    Examples:
+        >>> vit = tk.zoo.load("vit-scenes64")
+        >>> tk.features.tokens.token_norms(vit, torch.rand(1, 3, 64, 64)).shape
+        torch.Size([7, 1, 65])
+    """
     known = stack(model)
     parts = [record(model, some, known.names) for some in x.split(batch_size)]
     return torch.stack([torch.cat([part[name].norm(dim=2) for part in parts]) for name in known.names])

@@ -80,6 +80,14 @@ def triples(
     Raises:
         UnknownName, ValueError, TypeError: as ``visualize`` and ``recording.top_examples``; fewer images than
             ``strongest``; a site without patches.
+
+    Examples:
+        >>> vit = tk.zoo.load("vit-scenes64")
+        >>> scenes = tk.data.load("scenes.v1-a", size=64, n_train=1, n_validation=1, n_test=4).test
+        >>> effort = {"strongest": 2, "steps": 1, "copies": 1, "size": 64}
+        >>> found = tk.features.triples(vit, scenes.x, "blocks.3.hidden", [0, 1], **effort)
+        >>> found.images.shape
+        torch.Size([2, 2, 3, 64, 64])
     """
     model = as_module(model)
     check_images(images)

@@ -47,6 +47,10 @@ def maps(
 
     Raises:
         UnknownName, ValueError, TypeError: as ``recording.record``; units that the site does not have.
+
+    Examples:
+        >>> tk.features.maps(model, digits.x, "4", [0, 1]).shape
+        torch.Size([4, 2, 4, 4])
     """
     check_images(x)
     seen = spread(record(model, x, site, run=run)[site], site_of(model, site))
@@ -64,6 +68,12 @@ def excitation(model: Model, site: str, units: Units, *, over: str = "mean") -> 
 
     Raises:
         UnknownName, ValueError: as ``maps``; later, units that the site does not have.
+
+    Examples:
+        >>> objective = tk.synthesis.maximize(tk.features.excitation(model, "4", [0, 1]))
+        >>> made = tk.synthesis.synthesize(model, objective, channels=1, stages=tk.synthesis.Stage(8, 2))
+        >>> made.images.shape
+        torch.Size([2, 1, 8, 8])
     """
     choose(over, _REDUCERS, "way to take patches together")
     place, wanted = site_of(model, site), _given(units)

@@ -90,6 +90,12 @@ def visualize(
 
     Warns:
         UserWarning: some of the units have no gradient.
+
+    Examples:
+        >>> vit = tk.zoo.load("vit-scenes64")
+        >>> made = tk.features.visualize(vit, "blocks.3.hidden", [0, 1], size=64, steps=1, copies=1)
+        >>> made.images.shape
+        torch.Size([2, 3, 64, 64])
     """
     choose(method, METHODS, "method of visualization")
     model = as_module(model)

@@ -37,6 +37,12 @@ def zero_shot(clip: Clip, classes: Sequence[str], templates: Sequence[str] = PLA
     Raises:
         ValueError: fewer than two classes, one that comes twice, a template without its "{}", a sentence that the text
             tower cannot take. UnknownName: a word that it does not know.
+
+    Examples:
+        >>> clip = tk.models.build_clip("small_clip", seed=0)
+        >>> classifier = tk.language.zero_shot(clip, ["star", "heart"], ["a {}"])
+        >>> classifier(torch.rand(1, 3, 32, 32)).shape
+        torch.Size([1, 2])
     """
     weights = class_features(clip, classes, templates)
     found = Classifier(_Cosines(clip.image, weights, clip.scale.detach().to(weights.device)))
@@ -44,7 +50,13 @@ def zero_shot(clip: Clip, classes: Sequence[str], templates: Sequence[str] = PLA
 
 
 def class_features(clip: Clip, classes: Sequence[str], templates: Sequence[str] = PLAIN) -> Float[Tensor, "k d"]:
-    """One feature of length 1 a class, the mean over templates; arguments and errors as of ``zero_shot``."""
+    """One feature of length 1 a class, the mean over templates; arguments and errors as of ``zero_shot``.
+
+    Examples:
+        >>> clip = tk.models.build_clip("small_clip", seed=0)
+        >>> tk.language.class_features(clip, ["star", "heart"], ["a {}"]).shape
+        torch.Size([2, 64])
+    """
     _check(classes, templates)
     sentences = [template.format(name) for name in classes for template in templates]
     with torch.no_grad(), evaluating(clip.text):
@@ -53,7 +65,12 @@ def class_features(clip: Clip, classes: Sequence[str], templates: Sequence[str] 
 
 
 def scene_classes(shapes: Sequence[str] = SHAPES) -> list[str]:
-    """Shapes with their article, as ``SCENE_TEMPLATES`` take them: "a star", "an arrow"."""
+    """Shapes with their article, as ``SCENE_TEMPLATES`` take them: "a star", "an arrow".
+
+    Examples:
+        >>> tk.language.scene_classes(("star", "arrow"))
+        ['a star', 'an arrow']
+    """
     return [f"{'an' if shape[0] in 'aeiou' else 'a'} {shape}" for shape in shapes]
 
 

@@ -30,6 +30,10 @@ def head(model: nn.Module) -> nn.Linear:
 
     Raises:
         ValueError: the network is of another kind, or has no linear head.
+
+    Examples:
+        >>> tk.models.anatomy.head(model).out_features
+        10
     """
     network = found = _network(model)
     if hasattr(network, "get_classifier"):
@@ -49,6 +53,12 @@ def head_inputs(model: nn.Module) -> Iterator[list[Tensor]]:
     """Inside the block, each forward pass of the model appends the features (n, d) that reach its head.
 
     Features and logits then come from one pass, with one graph. The hook is gone after the block.
+
+    Examples:
+        >>> with tk.models.anatomy.head_inputs(model) as seen:
+        ...     logits = model(digits.x)
+        >>> [tuple(features.shape) for features in seen]
+        [(4, 64)]
     """
     seen: list[Tensor] = []
     handle = head(model).register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
@@ -63,6 +73,10 @@ def features(model: nn.Module, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 
 
     Raises:
         ValueError, TypeError: unfit images, or a network without a linear head that sees one vector an image.
+
+    Examples:
+        >>> tk.models.anatomy.features(model, digits.x).shape
+        torch.Size([4, 64])
     """
     check_same_device(model, x)
     check_images(x)
@@ -85,6 +99,11 @@ def replace_head(model: nn.Module, n_classes: int, *, seed: int) -> nn.Module:
 
     Raises:
         ValueError: a network without a linear head, or one that cannot be copied.
+
+    Examples:
+        >>> network = tk.models.anatomy.replace_head(model, n_classes=3, seed=0)
+        >>> network(digits.x).shape
+        torch.Size([4, 3])
     """
     check_count(n_classes, what="n_classes", least=2)
     model = copied(model)
@@ -108,6 +127,10 @@ def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
     Raises:
         ValueError: the network is of another kind.
+
+    Examples:
+        >>> [name for name, _ in tk.models.anatomy.blocks(model)]
+        ['network.0', 'network.2', 'network.4']
     """
     network = _network(model)
     if hasattr(network, "group_matcher"):
@@ -135,6 +158,11 @@ def split(model: nn.Module, k: int) -> tuple[list[nn.Module | nn.Parameter], lis
 
     Raises:
         ValueError: k is negative, no whole number, or larger than the number of blocks.
+
+    Examples:
+        >>> kept, renewed = tk.models.anatomy.split(model, k=1)
+        >>> len(kept), len(renewed)
+        (3, 8)
     """
     depth, modules = [block for _, block in blocks(model)], list(model.modules())
     if isinstance(k, bool) or not isinstance(k, numbers.Integral) or not 0 <= k <= len(depth):

@@ -55,6 +55,11 @@ def build(
         UnknownName: the name or its tag is unknown; near names, or the tags that there are, are offered.
         ValueError: the model would have no classes, or options contradict one another.
         WeightsUnavailable: weights are neither on disk nor can they be downloaded.
+
+    Examples:
+        >>> network = tk.build("small_cnn", n_classes=5, in_channels=1, seed=0)
+        >>> network(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 5])
     """
     given, options = _arguments({"n_classes": n_classes, "in_channels": in_channels}, options)
     check_count(given.get("n_classes", 2), what="n_classes", least=2)

@@ -40,6 +40,11 @@ def build_clip(name: str = SMALL, *, pretrained: str | None = None, seed: int | 
         UnknownName: the name or the tag is unknown; near names, or the tags that there are, are offered.
         WeightsUnavailable: weights, or a hub's tokenizer, are neither on disk nor can they be downloaded.
         MissingPackage: open_clip is not installed and the name is one of its.
+
+    Examples:
+        >>> clip = tk.models.build_clip("small_clip", seed=0)
+        >>> type(clip).__name__
+        'Clip'
     """
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:

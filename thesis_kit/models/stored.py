@@ -44,6 +44,12 @@ def from_file(
         FileNotFoundError: there is no such file.
         DamagedFile: the file cannot be read, or holds more than tensors.
         UnfitWeights: the weights are for another architecture; the first tensors that do not fit are named.
+
+    Examples:
+        >>> torch.save(tk.build("small_cnn", width=4, seed=0).state_dict(), "mine.pt")
+        >>> network = tk.models.from_file("mine.pt", "small_cnn", width=4)
+        >>> network(digits.x).shape
+        torch.Size([4, 10])
     """
     held = read(path)
 

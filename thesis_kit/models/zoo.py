@@ -34,6 +34,10 @@ def names(*, folder: str | os.PathLike | None = None) -> list[str]:
 
     Args:
         folder: where entries and weights lie; the package's own folder unless given.
+
+    Examples:
+        >>> "cnn-digits-natural" in tk.zoo.names()
+        True
     """
     return entries.names(folder=folder or FOLDER)
 
@@ -49,6 +53,10 @@ def entry(name: str, *, seed: int | None = None, folder: str | os.PathLike | Non
         UnknownName: there is no such member; near names are offered.
         DamagedFile: what was written about it was changed afterwards.
         MissingWeights: nobody has entered a network of that seed; the sentence says which command makes it.
+
+    Examples:
+        >>> tk.zoo.entry("cnn-digits-natural").data
+        'digits'
     """
     return entries.entry(name, seed=seed, folder=folder or FOLDER)
 
@@ -76,6 +84,11 @@ def load(
         MissingWeights: its weights file is not there. MissingPackage: the package that brings it is not installed.
         DamagedFile: weights or entry are not what was written.
         UnfitWeights: the weights are for another architecture, or the network answers otherwise than it did.
+
+    Examples:
+        >>> network = tk.zoo.load("cnn-digits-natural")
+        >>> (network(digits.x).argmax(dim=1) == digits.y).tolist()
+        [True, True, True, True]
     """
     device = torch.device("cpu" if device is None else device)
     if device.type == "cuda" and not torch.cuda.is_available():

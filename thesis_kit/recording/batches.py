@@ -38,6 +38,11 @@ def record(model: Model, x: Tensor, sites: Names, *, grad: bool = False, run: Ru
         UnknownName: a site does not exist; near names are offered.
         ValueError: a pass does not reach a site; an attention map that does not give the attention's own output; inputs
             that are not finite. TypeError: inputs or sites of another kind.
+
+    Examples:
+        >>> seen = tk.recording.record(model, digits.x, "4")
+        >>> seen["4"].shape
+        torch.Size([4, 32, 4, 4])
     """
     model = as_module(model)
     check_inputs(model, x)
@@ -67,6 +72,10 @@ def sites(model: Model, x: Tensor | None = None, *, run: Run | None = None) -> S
     Returns:
         Sites by name, in the order of depth. Blocks carry the names of the network's own modules, as in
         "blocks.3.hidden".
+
+    Examples:
+        >>> len(tk.recording.sites(model, digits.x)) > 3
+        True
     """
     model = as_module(model)
     listed = found_in(model)

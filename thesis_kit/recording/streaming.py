@@ -52,6 +52,11 @@ def stream(
 
     Raises:
         UnknownName, ValueError, TypeError: as ``record``; there are no inputs; values that are not finite.
+
+    Examples:
+        >>> moments = tk.recording.stream(model, digits, "4")["4"]
+        >>> moments.mean.shape
+        torch.Size([32])
     """
     make = choose(reduce, _REDUCERS, "way to reduce") if isinstance(reduce, str) else reduce
     names = named(sites)
@@ -86,6 +91,10 @@ def top_examples(
 
     Raises:
         UnknownName, ValueError, TypeError: as ``stream``; units that the site does not have; fewer inputs than k.
+
+    Examples:
+        >>> tk.recording.top_examples(model, digits, "4", k=2, units=[0, 1]).index.shape
+        torch.Size([2, 2])
     """
     (name,), top = named(site), Top(k)
     chosen = None if units is None else torch.as_tensor(units)

@@ -50,6 +50,10 @@ def preview(
     """What a network may see of images at the beginning of a stage with these augmentations: e copies of each.
 
     ``seed`` decides the random numbers, which are none of a synthesis's.
+
+    Examples:
+        >>> tk.synthesis.preview(digits.x, [tk.synthesis.Ensemble(3)]).shape
+        torch.Size([4, 3, 1, 8, 8])
     """
     random = ImageRandom(seed, torch.arange(len(x), device=x.device))
     return augment(plain(x), augmentations, Moment(random.fork(0), random.fork(1), 0.0))

@@ -128,6 +128,12 @@ def synthesize(
     Warns:
         UserWarning: the objective has no gradient for some targets, with its likely cause; BatchNorm has no running
             statistics, so that targets of a pass depend on one another.
+
+    Examples:
+        >>> stages = [tk.synthesis.Stage(4, 5), tk.synthesis.Stage(8, 5)]
+        >>> made = tk.synthesis.synthesize(model, tk.synthesis.cross_entropy([3, 7]), channels=1, stages=stages)
+        >>> made.images.shape
+        torch.Size([2, 1, 8, 8])
     """
     choose(precision, PRECISIONS, "precision")
     model = as_module(model)

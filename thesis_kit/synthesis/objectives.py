@@ -106,14 +106,26 @@ def _combined(form: str, *settings: str | None) -> str | None:
 
 
 def maximize(objective: Objective) -> Objective:
-    """What is to be made large, as something to be made small: minus it."""
+    """What is to be made large, as something to be made small: minus it.
+
+    Examples:
+        >>> objective = tk.synthesis.maximize(tk.synthesis.logit([3]))
+        >>> tk.synthesis.synthesize(model, objective, channels=1, stages=tk.synthesis.Stage(8, 2)).images.shape
+        torch.Size([1, 1, 8, 8])
+    """
     if not isinstance(objective, Objective):
         raise TypeError(f"what is maximized must be an objective, such as channel(layer, channels), got {objective!r}")
     return -objective
 
 
 def cross_entropy(classes: Sequence[int]) -> Objective:
-    """−log softmax(z)_c of each target's class, the loss of class inversion."""
+    """−log softmax(z)_c of each target's class, the loss of class inversion.
+
+    Examples:
+        >>> objective = tk.synthesis.cross_entropy([3, 7])
+        >>> tk.synthesis.synthesize(model, objective, channels=1, stages=tk.synthesis.Stage(8, 2)).images.shape
+        torch.Size([2, 1, 8, 8])
+    """
     wanted = whole_numbers(classes, "classes")
 
     def read(seen: Seen, index: Tensor) -> Tensor:
@@ -126,7 +138,13 @@ def cross_entropy(classes: Sequence[int]) -> Objective:
 
 
 def logit(classes: Sequence[int]) -> Objective:
-    """The logit of each target's class."""
+    """The logit of each target's class.
+
+    Examples:
+        >>> objective = tk.synthesis.maximize(tk.synthesis.logit([3]))
+        >>> tk.synthesis.synthesize(model, objective, channels=1, stages=tk.synthesis.Stage(8, 2)).images.shape
+        torch.Size([1, 1, 8, 8])
+    """
     wanted = whole_numbers(classes, "classes")
 
     def read(seen: Seen, index: Tensor) -> Tensor:
@@ -143,6 +161,11 @@ def channel(layer: str, channels: Sequence[int], *, channels_last: bool = False)
 
     ``channels_last`` reads maps as (h, w, c), as Swin Transformers and the ``mlp`` of a ConvNeXt give them; which of
     the two a map is cannot be seen from it.
+
+    Examples:
+        >>> objective = tk.synthesis.maximize(tk.synthesis.channel("network.4", [0, 1]))
+        >>> tk.synthesis.synthesize(model, objective, channels=1, stages=tk.synthesis.Stage(8, 2)).images.shape
+        torch.Size([2, 1, 8, 8])
     """
     wanted = whole_numbers(channels, "channels")
 
@@ -162,6 +185,11 @@ def neuron(
 
     The middle unless given; tokens that make a square, after a class token and its like, are patches, and the middle
     one is in the middle of the image. ``channels_last`` as in ``channel``.
+
+    Examples:
+        >>> objective = tk.synthesis.maximize(tk.synthesis.neuron("network.4", [0]))
+        >>> tk.synthesis.synthesize(model, objective, channels=1, stages=tk.synthesis.Stage(8, 2)).images.shape
+        torch.Size([1, 1, 8, 8])
     """
     wanted = whole_numbers(channels, "channels")
 
@@ -182,6 +210,11 @@ def direction(layer: str, vectors: Tensor, *, channels_last: bool = False) -> Ob
 
     Raises:
         ValueError: vectors of another shape, or one that has no direction.
+
+    Examples:
+        >>> objective = tk.synthesis.maximize(tk.synthesis.direction("network.4", torch.eye(32)[:2]))
+        >>> tk.synthesis.synthesize(model, objective, channels=1, stages=tk.synthesis.Stage(8, 2)).images.shape
+        torch.Size([2, 1, 8, 8])
     """
     vectors = plain(vectors)
     lengths = vectors.norm(dim=-1, keepdim=True)
@@ -203,7 +236,14 @@ def direction(layer: str, vectors: Tensor, *, channels_last: bool = False) -> Ob
 
 
 def layer(name: str) -> Objective:
-    """Mean square of everything a layer gives: what DeepDream excites."""
+    """Mean square of everything a layer gives: what DeepDream excites.
+
+    Examples:
+        >>> objective = tk.synthesis.maximize(tk.synthesis.layer("network.4"))
+        >>> stage = tk.synthesis.Stage(8, 2)
+        >>> tk.synthesis.synthesize(model, objective, targets=1, channels=1, stages=stage).images.shape
+        torch.Size([1, 1, 8, 8])
+    """
 
     def read(seen: Seen, index: Tensor) -> Tensor:
         return seen[name].float().square().flatten(1).mean(dim=1)
@@ -221,6 +261,11 @@ def total_variation(form: str = "planes") -> Objective:
     "planes": Σ over four directions of the ℓ₂ norm of the whole plane of differences, mean over channels, times
     hw / 224² (the released code of Plug-In Inversion, whose published weights belong to it). "squares": the mean
     squared difference of horizontal and vertical neighbors.
+
+    Examples:
+        >>> objective = tk.synthesis.cross_entropy([3]) + 0.1 * tk.synthesis.total_variation()
+        >>> tk.synthesis.synthesize(model, objective, channels=1, stages=tk.synthesis.Stage(8, 2)).images.shape
+        torch.Size([1, 1, 8, 8])
     """
     choose(form, _TV_FORMS, "form of total variation")
 
@@ -237,7 +282,13 @@ def total_variation(form: str = "planes") -> Objective:
 
 
 def l2() -> Objective:
-    """Euclidean norm of the augmented images, mean over copies (DeepInversion's ``R_l2``)."""
+    """Euclidean norm of the augmented images, mean over copies (DeepInversion's ``R_l2``).
+
+    Examples:
+        >>> objective = tk.synthesis.cross_entropy([3]) + 0.01 * tk.synthesis.l2()
+        >>> tk.synthesis.synthesize(model, objective, channels=1, stages=tk.synthesis.Stage(8, 2)).images.shape
+        torch.Size([1, 1, 8, 8])
+    """
 
     def read(seen: Seen, index: Tensor) -> Tensor:
         return seen[IMAGES].float().flatten(2).norm(dim=2).mean(dim=1)
@@ -260,6 +311,12 @@ def batchnorm_statistics(model: nn.Module, *, first: float = 10.0) -> Objective:
         ValueError: the model has no BatchNorm with running statistics; later, if a pass reaches none of them.
 
     Source: Yin et al., CVPR 2020 (DeepInversion).
+
+    Examples:
+        >>> resnet = tk.zoo.load("resnet-scenes-a-natural")
+        >>> objective = tk.synthesis.cross_entropy([0]) + 0.1 * tk.synthesis.batchnorm_statistics(resnet)
+        >>> tk.synthesis.synthesize(resnet, objective, stages=tk.synthesis.Stage(16, 2)).images.shape
+        torch.Size([1, 3, 16, 16])
     """
     norms = {
         name: module for name, module in model.named_modules()

@@ -133,7 +133,12 @@ def _even(size: Size) -> Size:
 
 
 def mean_spectrum(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "c h half"]:
-    """The mean magnitude of images' half spectra, channel by channel: what ``Phases`` holds fixed."""
+    """The mean magnitude of images' half spectra, channel by channel: what ``Phases`` holds fixed.
+
+    Examples:
+        >>> tk.synthesis.mean_spectrum(digits.x).shape
+        torch.Size([1, 8, 5])
+    """
     return torch.fft.rfft2(plain(images).double(), norm="ortho").abs().mean(dim=0)
 
 

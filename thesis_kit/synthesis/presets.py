@@ -46,6 +46,11 @@ def visualize(
     Source: Olah et al. 2017, and lucid's defaults: frequencies and decorrelated colors, Adam at a constant 0.05, 512
         steps, rolls of 8 and 4 pixels at 128, turns to 10° and scales of 0.9 to 1.1. Unlike there, edges are rolled
         around, where lucid pads the image with gray and crops it.
+
+    Examples:
+        >>> resnet = tk.zoo.load("resnet-scenes-a-natural")
+        >>> tk.synthesis.visualize(resnet, "network.4", [0, 1], size=32, steps=2).images.shape
+        torch.Size([2, 3, 32, 32])
     """
     asked = maximize(choose(what, WHATS, "what to visualize")(layer, channels, channels_last=channels_last))
     return synthesize(model, asked, **{"stages": Stage(size, steps), **_as_lucid(size, lr), **_named(knobs)})
@@ -71,6 +76,10 @@ def dream(
 
     Source: Mordvintsev, Olah and Tyka, "Inceptionism", 2015: the mean square of a layer is made large, under rolls.
         Ours are Adam on pixels and a single size, where they go up through octaves.
+
+    Examples:
+        >>> tk.synthesis.dream(model, "network.4", digits.x, steps=2).images.shape
+        torch.Size([4, 1, 8, 8])
     """
     check_images(images)
     size, stage = min(images.shape[-2:]), Stage(tuple(images.shape[-2:]), steps)

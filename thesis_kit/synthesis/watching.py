@@ -28,6 +28,11 @@ def activations(
     Raises:
         UnknownName: a layer does not exist; near names are offered.
         ValueError, TypeError: a layer is not reached or gives no tensor; images that are none.
+
+    Examples:
+        >>> seen = tk.synthesis.activations(model, "network.4", digits.x)
+        >>> seen["network.4"].shape
+        torch.Size([4, 32, 4, 4])
     """
     model = as_module(model)
     check_images(x), check_same_device(model, x), check_count(batch_size, what="batch_size")

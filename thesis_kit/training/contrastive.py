@@ -37,6 +37,12 @@ def contrastive_loss(
 
     Source: Radford et al. 2021, figure 3; several right answers: Khosla et al. 2020, eq. 2; wrong ones near by:
         Yuksekgonul et al. 2023, section 4.
+
+    Examples:
+        >>> features = torch.eye(2)
+        >>> loss = tk.training.contrastive_loss(features, features, torch.tensor(1.0), torch.eye(2, dtype=torch.bool))
+        >>> round(loss.item(), 4)
+        0.3133
     """
     u, v = F.normalize(images, dim=1), F.normalize(texts, dim=1)
     back = scale * v @ u.T  # (n, n)

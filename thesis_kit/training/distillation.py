@@ -101,6 +101,12 @@ def distill(
             another shape, or a model without linear head.
 
     Source: Shafahi et al. 2020, the section on learning without forgetting.
+
+    Examples:
+        >>> few = tk.training.few(tk.data.digits().train, 2, seed=0)
+        >>> student, report = tk.training.distill(model, few, strength=1.0, n_classes=10, updates=2, progress=False)
+        >>> report.updates
+        2
     """
     if knobs.get("augment") is not None:
         raise ValueError("an augmented image has no stored features: distill without augment")

@@ -37,6 +37,12 @@ def linear_head(model: nn.Module, data: Labelled, *, n_classes: int, penalty: fl
 
     Raises:
         ValueError: a penalty or labels that cannot be meant, images on another device, or a model without linear head.
+
+    Examples:
+        >>> few = tk.training.few(tk.data.digits().train, 2, seed=0)
+        >>> network = tk.training.linear_head(model, few, n_classes=10)
+        >>> network(digits.x).shape
+        torch.Size([4, 10])
     """
     _check_penalty(penalty)
     data = check_target(model, data, n_classes)
@@ -57,6 +63,11 @@ def choose_penalty(
         model, data, n_classes: as for ``linear_head``.
         validation: other images of the same task.
         penalties: what to choose from.
+
+    Examples:
+        >>> splits = tk.data.digits(seed=0)
+        >>> tk.training.choose_penalty(model, splits.train[:50], splits.validation[:50], n_classes=10)
+        0.01
     """
     if not len(penalties):
         raise ValueError("there are no penalties to choose from: give at least one")

@@ -118,6 +118,12 @@ def train(
             one that another process works on.
         WriteFailed: the checkpoint cannot be written; the one before is still there.
         NonFiniteOutput: training diverged; names the update.
+
+    Examples:
+        >>> network = tk.build("small_cnn", width=4, in_channels=1, seed=0)
+        >>> report = tk.train(network, digits, tk.training.Free(eps=0.15, replays=2), updates=4, progress=False)
+        >>> report.updates, report.passes.backward
+        (4, 4)
     """
     method = Natural() if method is None else method
     check_count(updates, what="updates")

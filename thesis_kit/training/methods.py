@@ -89,17 +89,32 @@ class FGSM(Classification):
 
 
 def fgsm(eps: float) -> FGSM:
-    """FGSM training (Goodfellow et al. 2015): one full step from the image itself."""
+    """FGSM training (Goodfellow et al. 2015): one full step from the image itself.
+
+    Examples:
+        >>> tk.training.fgsm(0.1)
+        FGSM(eps=0.1, start=0.0, step=1.0, clip=True)
+    """
     return FGSM(eps, start=0.0, step=1.0, clip=True)
 
 
 def fgsm_rs(eps: float) -> FGSM:
-    """FGSM with a random start (Wong et al. 2020): uniform noise in the ball, a step of 1.25 ε, clipped to the ball."""
+    """FGSM with a random start (Wong et al. 2020): uniform noise in the ball, a step of 1.25 ε, clipped to the ball.
+
+    Examples:
+        >>> tk.training.fgsm_rs(0.1)
+        FGSM(eps=0.1, start=1.0, step=1.25, clip=True)
+    """
     return FGSM(eps, start=1.0, step=1.25, clip=True)
 
 
 def n_fgsm(eps: float) -> FGSM:
-    """N-FGSM (de Jorge et al. 2022): noise of twice the radius, a step of ε, no clipping to the ball."""
+    """N-FGSM (de Jorge et al. 2022): noise of twice the radius, a step of ε, no clipping to the ball.
+
+    Examples:
+        >>> tk.training.n_fgsm(0.1)
+        FGSM(eps=0.1, start=2.0, step=1.0, clip=False)
+    """
     return FGSM(eps, start=2.0, step=1.0, clip=False)
 
 

@@ -41,6 +41,10 @@ def few(part: Labelled, per_class: int, *, seed: int) -> Part:
 
     Raises:
         ValueError: a class has fewer images; it is named.
+
+    Examples:
+        >>> len(tk.training.few(tk.data.digits(seed=0).train, 5, seed=0))
+        50
     """
     held = in_memory(part)
     part = gathered(part) if held is None else held
@@ -108,6 +112,12 @@ def retrain_last(
             blocks that cannot be drawn anew.
 
     Source: Shafahi et al. 2020, the experiment of robustness against the number of retrained blocks.
+
+    Examples:
+        >>> few = tk.training.few(tk.data.digits().train, 2, seed=0)
+        >>> network, report = tk.training.retrain_last(model, few, k=1, n_classes=10, updates=2, progress=False)
+        >>> report.updates
+        2
     """
     data = stored(data)
     if isinstance(data, Part):

@@ -24,6 +24,11 @@ def natural_twin(
 
     Raises:
         ValueError: a module cannot be given new weights; it is named. The model cannot be copied.
+
+    Examples:
+        >>> twin = tk.training.natural_twin(model, digits, updates=2, progress=False)
+        >>> twin(digits.x).shape
+        torch.Size([4, 10])
     """
     if next(model.parameters(), None) is None:
         raise ValueError(f"{type(model).__name__} has no weights, so that a twin has nothing new to learn")

@@ -51,6 +51,11 @@ def ibp_margins(
         ValueError, TypeError: unfit images, labels or eps.
 
     Source: Gowal et al. 2018, section 3 (the merged last layer: the elision of the last layer there).
+
+    Examples:
+        >>> margins = tk.certification.ibp_margins(model, digits.x, digits.y, 0.001)
+        >>> margins.shape
+        torch.Size([4, 10])
     """
     return ibp(*_looked_at(model, x, eps), y)
 
@@ -72,6 +77,11 @@ def crown_ibp_margins(
 
     Source: Zhang et al. 2020 (arXiv 1906.06316), section 3; max pooling: Singh et al. 2019 (DeepPoly);
     smooth activations: ``curves.py``.
+
+    Examples:
+        >>> margins = tk.certification.crown_ibp_margins(model, digits.x, digits.y, 0.01)
+        >>> margins.shape
+        torch.Size([4, 10])
     """
     choose(lower_slope, list(LOWER_SLOPES), "lower slope")
     return crown_ibp(*_looked_at(model, x, eps), y, lower_slope)
@@ -95,6 +105,11 @@ def crown_margins(
     Returns, raises: as ``crown_ibp_margins``.
 
     Source: Zhang et al. 2018 (CROWN), section 3.
+
+    Examples:
+        >>> margins = tk.certification.crown_margins(model, digits.x, digits.y, 0.01)
+        >>> margins.shape
+        torch.Size([4, 10])
     """
     choose(lower_slope, list(LOWER_SLOPES), "lower slope")
     return crown(*_looked_at(model, x, eps), y, lower_slope, pure=pure)

@@ -75,6 +75,11 @@ def verified_error(
 
     Raises:
         ValueError: there are no images; and what ``ibp_margins`` raises. UnknownName: there is no such bound.
+
+    Examples:
+        >>> found = tk.certification.verified_error(model, digits.x, digits.y, 0.001)
+        >>> found.verified.shape
+        torch.Size([4])
     """
     margins = choose(bound, BOUNDS, "bound")
     check_count(batch_size, what="batch_size")

@@ -48,6 +48,12 @@ def captions(table: Table, kind: str = "full") -> list[str]:
 
     Raises:
         UnknownName: there is no such kind.
+
+    Examples:
+        >>> scenes = tk.data.scenes
+        >>> table = scenes.compose([{"shape": "star", "color": "red"}])
+        >>> scenes.captions(table)
+        ['a picture of a red star on a plain background, a celestial shape']
     """
     choose(kind, KINDS, "kind of caption")
     numbers = table.random().fork(_STREAM).uniform(16).tolist()

@@ -429,6 +429,11 @@ def splits(
     Raises:
         UnknownName: no distribution has the name.
         ValueError: a number below 1, or a size below 8.
+
+    Examples:
+        >>> test = tk.data.scenes.splits(name="scenes.v1-a", size=16, n_validation=1, n_test=3).test
+        >>> test.x.shape
+        torch.Size([3, 3, 16, 16])
     """
     check_count(seed, what="seed", least=0)
     check_count(size, what="size of a scene in pixels", least=LEAST_SIZE)

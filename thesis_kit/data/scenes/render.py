@@ -56,6 +56,12 @@ def render(table: Table, size: int) -> Rendered:
 
     Raises:
         ValueError: ``size`` is below 8 pixels.
+
+    Examples:
+        >>> scenes = tk.data.scenes
+        >>> drawn = scenes.render(scenes.compose([{"shape": "star"}]), 32)
+        >>> drawn.images.shape
+        torch.Size([1, 3, 32, 32])
     """
     check_count(size, what="size of a scene in pixels", least=LEAST_SIZE)
     chunk = max(1, _CHUNK // size**2)

@@ -113,6 +113,11 @@ def compose(scenes: Iterable[Mapping], *, seed: int = 0) -> Table:
     Raises:
         UnknownName: a name is not in the vocabulary, or a mapping has a key that no scene has; near names are offered.
         ImpossibleScene: no scene, an object that cannot be seen, one too large for its container, and the like.
+
+    Examples:
+        >>> table = tk.data.scenes.compose([{"shape": "star"}, {"shape": "heart"}])
+        >>> len(table)
+        2
     """
     scenes = [_with_objects(scene) for scene in scenes]
     if not scenes:

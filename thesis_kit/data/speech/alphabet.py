@@ -14,6 +14,10 @@ def encode(text: str) -> list[int]:
 
     Raises:
         ValueError: it holds something else, which is named.
+
+    Examples:
+        >>> tk.data.speech.decode(tk.data.speech.encode("Red Lamp"))
+        'red lamp'
     """
     words = text.lower().split()
     strange = sorted({letter for word in words for letter in word} - set(_NUMBER))
@@ -23,7 +27,12 @@ def encode(text: str) -> list[int]:
 
 
 def decode(path: Iterable[int]) -> str:
-    """The text of a path of best tokens, frame by frame: repeats count once, blanks part repeats (CTC's collapse)."""
+    """The text of a path of best tokens, frame by frame: repeats count once, blanks part repeats (CTC's collapse).
+
+    Examples:
+        >>> tk.data.speech.decode([*tk.data.speech.encode("go"), *tk.data.speech.encode("o")])
+        'go'
+    """
     letters, last = [], BLANK
     for number in path:
         if number != last and number != BLANK:

@@ -74,6 +74,11 @@ def say(text: str, voice: str = "en-us", *, pitch: int = 50, rate: int = 160) ->
 
     Raises:
         ValueError, UnknownName: as ``Synthesizer.say``. MissingPackage: espeakng-loader is not installed.
+
+    Examples:
+        >>> clip = tk.data.speech.say("good morning", pitch=40)
+        >>> clip.text
+        'good morning'
     """
     return say_all([Utterance(text, voice, pitch, rate)], keep=False)[0]
 
@@ -89,6 +94,11 @@ def say_all(utterances: Iterable[Utterance], *, keep: bool = True, progress: boo
     Raises:
         ValueError, UnknownName, SynthesizerDied: as ``Synthesizer.say``. MissingPackage: espeakng-loader is not
             installed.
+
+    Examples:
+        >>> clips = tk.data.speech.say_all(tk.data.speech.phrases("test", 2), keep=False, progress=False)
+        >>> len(clips)
+        2
     """
     utterances = list(utterances)
     for utterance in utterances:
@@ -148,6 +158,12 @@ def _unpacked(packed: Sequence[dict], utterances: Sequence[Utterance]) -> list[C
 
 
 def together(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Waveforms of several lengths in one tensor (n, t), with zeros behind, and their lengths (n,)."""
+    """Waveforms of several lengths in one tensor (n, t), with zeros behind, and their lengths (n,).
+
+    Examples:
+        >>> x, lengths = tk.data.speech.together([torch.ones(2), torch.ones(3)])
+        >>> x.tolist(), lengths.tolist()
+        ([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]], [2, 3])
+    """
     lengths = torch.tensor([len(waveform) for waveform in waveforms], dtype=torch.int64)
     return torch.nn.utils.rnn.pad_sequence([w.float() for w in waveforms], batch_first=True), lengths

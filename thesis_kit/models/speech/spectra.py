@@ -31,7 +31,13 @@ def mel_to_hertz(mel: Tensor) -> Tensor:
 
 
 def mel_filters(bands: int, n_fft: int, *, rate: int = RATE, low: float = 0.0) -> Float[Tensor, "bands bins"]:
-    """Triangles over the bins of a half spectrum, each of area one in hertz, from ``low`` to half of ``rate``."""
+    """Triangles over the bins of a half spectrum, each of area one in hertz, from ``low`` to half of ``rate``.
+
+    Examples:
+        >>> from thesis_kit.models.speech import mel_filters
+        >>> mel_filters(40, 512).shape
+        torch.Size([40, 257])
+    """
     ends = hertz_to_mel(torch.tensor([low, rate / 2], dtype=torch.float64))
     edges = mel_to_hertz(torch.linspace(ends[0], ends[1], bands + 2, dtype=torch.float64))  # (bands + 2,)
     bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * rate / n_fft

@@ -102,6 +102,12 @@ def closed_set(
             the network would write it; its first letter and its full stop are part of it.
         seconds: the window that clips are padded to; 30 is what the network was trained on and costs ten times as much.
         batch_size: clips a pass of the encoder.
+
+    Examples:
+        >>> from thesis_kit.models.speech import closed_set, whisper_tiny_en  # doctest: +SKIP
+        >>> whisper, tokens = whisper_tiny_en()  # doctest: +SKIP
+        >>> closed_set(whisper, tokens, torch.zeros(1, 16_000), ["yes", "no"]).shape  # doctest: +SKIP
+        torch.Size([1, 2])
     """
     if not texts:
         raise ValueError("a closed set must hold at least one text")
@@ -128,6 +134,10 @@ def write_down(
 
     Args:
         model, tokens, x, seconds: as for ``closed_set``. longest: the most tokens of a transcript.
+
+    Examples:
+        >>> from thesis_kit.models.speech import whisper_tiny_en, write_down  # doctest: +SKIP
+        >>> write_down(*whisper_tiny_en(), tk.data.speech.say("good morning").waveform[None])  # doctest: +SKIP
     """
     texts = []
     with evaluating(model), _window(model, seconds):

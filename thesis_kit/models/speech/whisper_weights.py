@@ -58,6 +58,10 @@ def whisper_from_file(path: str | os.PathLike, *, seconds: float | None = None) 
 
     Raises:
         FileNotFoundError: there is nothing of that name. DamagedFile: it holds no Whisper, or is not whole.
+
+    Examples:
+        >>> from thesis_kit.models.speech import whisper_from_file  # doctest: +SKIP
+        >>> whisper = whisper_from_file("whisper-tiny.en/", seconds=3.0)  # doctest: +SKIP
     """
     path = Path(path)
     if path.is_dir():
