@@ -18,8 +18,11 @@ import torch
 import thesis_kit as tk
 
 PAGE = (Path(__file__).resolve().parents[2] / "book" / "api.md").read_text(encoding="utf-8")
-NEEDS = {"say": "espeakng_loader", "say_all": "espeakng_loader", "splits": "espeakng_loader", "build_clip": "open_clip",
-         "class_features": "open_clip", "zero_shot": "open_clip"}  # fmt: skip
+NEEDS = {
+    **dict.fromkeys(("build_clip", "class_features", "zero_shot"), "open_clip"),
+    **dict.fromkeys(("say", "say_all", "splits", "change", "edited", "over_pieces", "pieces", "resynthesize",
+                     "targeted", "top_segments"), "espeakng_loader"),
+}  # fmt: skip
 
 
 def listed() -> dict[str, object]:

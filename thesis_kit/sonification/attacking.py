@@ -50,6 +50,12 @@ def targeted(
 
     Raises:
         ValueError: a text that does not fit in the clip's steps, or with other letters; eps out of range.
+
+    Examples:
+        >>> hearing = tk.models.speech.Jasper(widths=(8, 8), kernels=(3, 5), first=8, last=8, bands=16).eval()
+        >>> clip = tk.data.speech.say("yes")
+        >>> tk.sonification.targeted(hearing, clip, "no", steps=1).waveform.shape == clip.waveform.shape
+        True
     """
     check_eps(eps, norm="linf"), check_count(steps, what="steps")
     wanted, x = torch.tensor([encode(text)]), clip.waveform[None]

@@ -49,6 +49,12 @@ def resynthesize(
 
     Raises:
         ValueError: no clips or seeds; as ``layouts``. UnknownName: the layer does not exist.
+
+    Examples:
+        >>> hearing = tk.models.speech.Jasper(widths=(8, 8), kernels=(3, 5), first=8, last=8, bands=16).eval()
+        >>> clips = [tk.data.speech.say("yes")]
+        >>> tk.sonification.resynthesize(hearing, clips, "blocks.0", steps=1).distances.shape
+        torch.Size([1, 1])
     """
     if not len(clips) or not len(seeds):
         raise ValueError("metamers are made of at least one clip and one seed")
@@ -97,6 +103,12 @@ def edited(
 
     Raises:
         ValueError: a recording among the clips; a pitch or rate that the synthesizer does not have.
+
+    Examples:
+        >>> clip = tk.data.speech.say("good morning")
+        >>> faster = tk.sonification.edited([clip], rate=200)[0]
+        >>> len(faster.waveform) < len(clip.waveform)
+        True
     """
     if any(clip.said is None for clip in clips):
         raise ValueError("only synthesized clips can be said again in another way: make them with data.speech.say")
@@ -114,6 +126,13 @@ def change(
 
     Args:
         model, names: as for ``pooled``. clips, others: as many, pair by pair; at least two.
+
+    Examples:
+        >>> hearing = tk.models.speech.Jasper(widths=(8, 8), kernels=(3, 5), first=8, last=8, bands=16).eval()
+        >>> clips = [tk.data.speech.say(word) for word in ("yes", "no", "go")]
+        >>> higher = tk.sonification.edited(clips, semitones=3)
+        >>> tk.sonification.change(hearing, clips, higher, ["blocks.0"])["blocks.0"].shape
+        torch.Size([3])
     """
     if len(clips) != len(others) or len(clips) < 2:
         raise ValueError(f"clips are compared pair by pair, two pairs at least, got {len(clips)} and {len(others)}")

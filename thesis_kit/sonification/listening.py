@@ -60,6 +60,13 @@ def top_segments(
 
     Raises:
         ValueError: clips without times, a unit that is not there; as ``states``.
+
+    Examples:
+        >>> hearing = tk.models.speech.Jasper(widths=(8, 8), kernels=(3, 5), first=8, last=8, bands=16).eval()
+        >>> clips = [tk.data.speech.say("good morning")]
+        >>> found = tk.sonification.top_segments(hearing, clips, "blocks.0", [0, 1], k=2, by="word")
+        >>> [len(strongest) for strongest in found]
+        [2, 2]
     """
     check_count(k, what="k")
     parts = pieces(clips, by)
@@ -78,7 +85,13 @@ def check_units(units: Sequence[int], width: int, name: str) -> None:
 
 
 def cut(clip: Clip, start: float, end: float) -> Float[Tensor, " t"]:
-    """The samples of a clip from ``start`` to ``end`` in seconds."""
+    """The samples of a clip from ``start`` to ``end`` in seconds.
+
+    Examples:
+        >>> clip = tk.data.speech.from_samples(torch.zeros(16_000), 16_000)
+        >>> tk.sonification.cut(clip, 0.25, 0.5).shape
+        torch.Size([4000])
+    """
     return clip.waveform[round(start * RATE) : round(end * RATE)]
 
 
@@ -86,6 +99,12 @@ def before_nonlinearity(model: nn.Module, name: str) -> str:
     """The layer that gives a layer's units before their nonlinearity, where there is one; else the layer itself.
 
     Behind a ReLU or a GELU a unit that is off has no gradient, and an optimum begun there stays where it is.
+
+    Examples:
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        >>> tk.sonification.before_nonlinearity(network, "1")
+        '1'
     """
     modules = dict(model.named_modules())
     if f"{name}.before" in modules:
@@ -162,6 +181,11 @@ def sonify(
 
     Warns:
         UserWarning: a unit has no gradient at its start.
+
+    Examples:
+        >>> hearing = tk.models.speech.Jasper(widths=(8, 8), kernels=(3, 5), first=8, last=8, bands=16).eval()
+        >>> tk.sonification.sonify(hearing, "blocks.0", [0, 1], seconds=0.25, steps=1).waveforms.shape
+        torch.Size([2, 3968])
     """
     place = before_nonlinearity(model, named(name)[0])
     layout = layouts(model, [place])[place]
@@ -220,7 +244,12 @@ def _laid(piece: Piece, clips: Sequence[Clip], length: int) -> Float[Tensor, " t
 
 
 def playable(waveform: Float[Tensor, " t"]) -> Float[Tensor, " t"]:
-    """A sound as loud as the others that are played, with 10 ms of fading at either end, so that nothing clicks."""
+    """A sound as loud as the others that are played, with 10 ms of fading at either end, so that nothing clicks.
+
+    Examples:
+        >>> tk.sonification.playable(0.01 * torch.ones(16_000)).shape
+        torch.Size([16000])
+    """
     waveform = waveform.detach().float().cpu()
     level = waveform.square().mean().sqrt().clamp_min(1e-6)
     scaled = waveform * min(_LOUDNESS / level.item(), _PEAK / max(waveform.abs().max().item(), 1e-6))

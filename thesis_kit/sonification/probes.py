@@ -53,6 +53,12 @@ def probe(
 
     Raises:
         ValueError: fewer than two groups, lengths that differ, features that are not finite.
+
+    Examples:
+        >>> features = torch.arange(40.0)[:, None] % 8
+        >>> found = tk.sonification.probe(features, features[:, 0], [i // 8 for i in range(40)])
+        >>> round(found.score, 3)
+        1.0
     """
     numbers = group_numbers(groups)
     check_count(components, what="components"), check_count(folds, what="folds", least=2)
@@ -128,7 +134,12 @@ def _ridge(x: Tensor, y: Tensor, asked: Tensor, components: int) -> list[Float[T
 
 
 def within(values: Float[Tensor, "n ..."], groups: Sequence[object]) -> Float[Tensor, "n ..."]:
-    """Values minus their group's mean: pitch within a voice, say."""
+    """Values minus their group's mean: pitch within a voice, say.
+
+    Examples:
+        >>> tk.sonification.within(torch.tensor([1.0, 3.0, 10.0]), ["a", "a", "b"])
+        tensor([-1.,  1.,  0.])
+    """
     numbers = group_numbers(groups).to(values.device)
     found = values.clone()
     for number in range(int(numbers.max()) + 1):
@@ -137,7 +148,13 @@ def within(values: Float[Tensor, "n ..."], groups: Sequence[object]) -> Float[Te
 
 
 def without(features: Float[Tensor, "n u"], nuisance: Float[Tensor, " n"]) -> Float[Tensor, "n u"]:
-    """Features after a nuisance and its square have been regressed out of each: what is left of a voice without F0."""
+    """Features after a nuisance and its square have been regressed out of each: what is left of a voice without F0.
+
+    Examples:
+        >>> nuisance = torch.arange(5.0)
+        >>> bool(tk.sonification.without(2 * nuisance[:, None], nuisance).abs().max() < 1e-4)
+        True
+    """
     basis = torch.stack([torch.ones_like(nuisance), nuisance, nuisance.square()], dim=1).double()
     return features - (basis @ torch.linalg.lstsq(basis, features.double()).solution).to(features)
 
@@ -157,6 +174,12 @@ def one_shot(
 
     Raises:
         ValueError: fewer than two voices.
+
+    Examples:
+        >>> words, voices = ["yes", "no"] * 3, ["a", "a", "b", "b", "c", "c"]
+        >>> features = torch.tensor([[0.0], [1.0]]).repeat(3, 1)
+        >>> tk.sonification.one_shot(features, words, voices).score
+        1.0
     """
     word, voice = group_numbers(words), group_numbers(voices)
     if int(voice.max()) < 1:
@@ -181,6 +204,12 @@ def voices_meet(features: Float[Tensor, "n u"], words: Sequence[str], voices: Se
 
     Args:
         features: one row a clip. words, voices: of each. pairs: so many are drawn of either kind. seed: of drawing.
+
+    Examples:
+        >>> words, voices = ["yes", "no"] * 3, ["a", "a", "b", "b", "c", "c"]
+        >>> features = torch.tensor([[0.0], [1.0]]).repeat(3, 1) + torch.arange(6)[:, None] / 100
+        >>> tk.sonification.voices_meet(features, words, voices) < 0
+        True
     """
     word, voice = group_numbers(words), group_numbers(voices)
     normal = features / deviations(features)

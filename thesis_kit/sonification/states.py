@@ -27,6 +27,11 @@ def layers(model: nn.Module) -> list[str]:
 
     Raises:
         ValueError: there are none: name layers of ``model.named_modules()`` yourself.
+
+    Examples:
+        >>> hearing = tk.models.speech.Jasper(widths=(8, 8), kernels=(3, 5), first=8, last=8, bands=16).eval()
+        >>> tk.sonification.layers(hearing)
+        ['front', 'prologue', 'blocks.0', 'blocks.1', 'epilogue']
     """
     own = getattr(model, "layers", None)
     found = list(own) if own else [site.name for site in sites(model).values() if site.kind == "residual"]
@@ -79,6 +84,12 @@ def states(
 
     Raises:
         ValueError: as ``layouts``, or a clip of no samples. UnknownName: a layer does not exist.
+
+    Examples:
+        >>> hearing = tk.models.speech.Jasper(widths=(8, 8), kernels=(3, 5), first=8, last=8, bands=16).eval()
+        >>> clips = [tk.data.speech.from_samples(torch.zeros(8_000), 16_000)]
+        >>> tk.sonification.states(hearing, clips, "blocks.0")["blocks.0"][0].shape
+        torch.Size([25, 8])
     """
     names = [names] if isinstance(names, str) else list(names)
     check_count(batch_size, what="batch_size")
@@ -102,7 +113,14 @@ def states(
 def pooled(
     model: nn.Module, clips: Sequence[Clip], names: str | Sequence[str], *, batch_size: int = 32
 ) -> dict[str, Float[Tensor, "n u"]]:
-    """The mean state over each clip: name -> (n, units); arguments as ``states``."""
+    """The mean state over each clip: name -> (n, units); arguments as ``states``.
+
+    Examples:
+        >>> hearing = tk.models.speech.Jasper(widths=(8, 8), kernels=(3, 5), first=8, last=8, bands=16).eval()
+        >>> clips = [tk.data.speech.from_samples(torch.zeros(8_000), 16_000)] * 2
+        >>> tk.sonification.pooled(hearing, clips, "blocks.0")["blocks.0"].shape
+        torch.Size([2, 8])
+    """
     return {name: torch.stack([row.mean(dim=0) for row in rows])
             for name, rows in states(model, clips, names, batch_size=batch_size).items()}  # fmt: skip
 
@@ -125,6 +143,11 @@ def pieces(clips: Sequence[Clip], by: str = "phone") -> list[Piece]:
 
     Raises:
         ValueError: another ``by``; clips without intervals, as recordings are.
+
+    Examples:
+        >>> clips = [tk.data.speech.say("good morning")]
+        >>> [piece.name for piece in tk.sonification.pieces(clips, "word")]
+        ['good', 'morning']
     """
     if by not in ("phone", "word"):
         raise ValueError(f"pieces are by 'phone' or 'word', got {by!r}")
@@ -138,7 +161,15 @@ def pieces(clips: Sequence[Clip], by: str = "phone") -> list[Piece]:
 def over_pieces(
     kept: Mapping[str, Sequence[Float[Tensor, "t u"]]], clips: Sequence[Clip], parts: Sequence[Piece]
 ) -> dict[str, Float[Tensor, "n u"]]:
-    """The mean state over each piece, of at least one step: name -> (pieces, units); ``kept`` comes from ``states``."""
+    """The mean state over each piece, of at least one step: name -> (pieces, units); ``kept`` comes from ``states``.
+
+    Examples:
+        >>> hearing = tk.models.speech.Jasper(widths=(8, 8), kernels=(3, 5), first=8, last=8, bands=16).eval()
+        >>> clips = [tk.data.speech.say("yes")]
+        >>> kept = tk.sonification.states(hearing, clips, "blocks.0")
+        >>> tk.sonification.over_pieces(kept, clips, tk.sonification.pieces(clips, "word"))["blocks.0"].shape
+        torch.Size([1, 8])
+    """
     found = {}
     for name, rows in kept.items():
         means = []
