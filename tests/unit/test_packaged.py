@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import thesis_kit as tk
+from thesis_kit.cli.subjects import Named, subject_of
 from thesis_kit.extras import MissingPackage
 from thesis_kit.files import DamagedFile
 from thesis_kit.models import Classifier, entries, packaged, reading, zoo
@@ -68,13 +69,14 @@ def test_they_read_a_photograph_of_a_palace(name):
         model(torch.zeros(1, 3, 31, 40))
 
 
-def test_statistics_of_a_photograph_are_those_that_batch_norm_remembers():
-    """Of the ways to scale pixels, mean = std = 0.5 comes nearest what the first layers saw in training."""
+@pytest.mark.parametrize("name", LITES)
+def test_statistics_of_photographs_are_those_that_batch_norm_remembers(name):
+    """Of the ways to scale pixels, mean = std = 0.5 comes nearest what the first layer saw in training."""
     datasets = pytest.importorskip("sklearn.datasets")
     photos = [datasets.load_sample_image(name)[:420, :420] for name in ("china.jpg", "flower.jpg")]
     x = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2) / 255
-    x = F.interpolate(x, (224, 224), mode="bilinear", antialias=True)
-    network = tk.zoo.load(needs_package("efficientnet-lite0")).network
+    x = F.interpolate(x, (LITES[name],) * 2, mode="bilinear", antialias=True)
+    network = tk.zoo.load(needs_package(name)).network
     distances = {}
     for scaled, way in ((2 * x - 1, "half"), (x, "pixels"), (255 * x, "bytes"), ((x - 0.45) / 0.225, "imagenet")):
         after = network.conv_stem(scaled)
@@ -94,6 +96,21 @@ def test_whisper_s_encoder_and_decoder_are_in_the_zoo():
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(37.2e6, rel=0.01)
     with pytest.raises(ValueError, match=r"whisper-tiny\.en takes no images that could be resized"):
         zoo.load("whisper-tiny.en", size=64)
+
+
+def test_timm_s_own_name_gives_the_same_architecture():
+    ours = zoo.load(needs_package("efficientnet-lite0"))
+    theirs = tk.build("tf_efficientnet_lite0.in1k")
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
+    assert torch.equal(ours.mean, theirs.mean)
+    assert torch.equal(ours.std, theirs.std)
+
+
+@pytest.mark.parametrize(("data", "has"), [("digits", "0, 1, 2"), ("cifar10", "classes of its own")])
+def test_commands_that_judge_refuse_data_of_other_classes(data, has):
+    said = rf"tells tench, goldfish, great white shark and 997 more apart, and {data} has {has}.*: no data set here has"
+    with pytest.raises(ValueError, match=said):
+        subject_of(Named("efficientnet-lite0"), data, 2, 32)
 
 
 # One that the tests bring

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -138,6 +139,7 @@ def subject_of(model: Named, data_name: str, images: int, size: int) -> Subject:
     from thesis_kit.identity import fingerprint
 
     choose(data_name, data.SETS, "data set")
+    check_member(model, data_name)  # before it is downloaded
     check_count(images, what="images")
     drawn = data_name in data.scenes.DISTRIBUTIONS
     options = {"size": size, "n_train": 1, "n_validation": 1, "n_test": images} if drawn else {}
@@ -149,19 +151,31 @@ def subject_of(model: Named, data_name: str, images: int, size: int) -> Subject:
     return Subject(network.to(device), part.to(device), {**settings, "device": device.type})
 
 
+def check_member(model: Named, data_name: str) -> None:
+    """Refuse a member of the zoo for data of other classes than it was trained on; a model of one's own passes."""
+    from thesis_kit import data
+    from thesis_kit.zookeeping.plans import SOURCES
+
+    about = model.member
+    wanted = SOURCES[data_name].class_names if data_name in SOURCES else None
+    if about is None or about.class_names == wanted:
+        return
+    there = about.data in data.SETS
+    offer = f"take data with the same classes, such as {about.data}" if there else "no data set here has these classes"
+    has = _some(wanted) if wanted else "classes of its own"
+    raise ValueError(f"{model.name} tells {_some(about.class_names)} apart, and {data_name} has {has}: {offer}")
+
+
+def _some(words: Sequence[str]) -> str:
+    """Names of classes, or the first of very many."""
+    return ", ".join(words) if len(words) <= 20 else f"{', '.join(words[:3])} and {len(words) - 3:,} more"
+
+
 def check_classes(model: Named, network: nn.Module, data_name: str, part: Part) -> None:
     """Refuse a model whose answers are not about the data's classes."""
     import torch
 
-    from thesis_kit.zookeeping.plans import SOURCES
-
-    known = model.member.class_names if model.member is not None else None
-    wanted = SOURCES[data_name].class_names if data_name in SOURCES else None
-    if known is not None and wanted is not None and known != wanted:
-        raise ValueError(
-            f"{model.name} tells {', '.join(known)} apart, and {data_name} has {', '.join(wanted)}: take data with the "
-            f"same classes, such as {model.member.data}"
-        )
+    check_member(model, data_name)
     with torch.no_grad():
         n_classes = network(part.x[:1].to(next(network.parameters()).device)).shape[1]
     if n_classes <= int(part.y.max()):

