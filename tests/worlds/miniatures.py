@@ -23,6 +23,9 @@ from thesis_kit.chapters.certificates.settings import CERTIFICATES
 from thesis_kit.chapters.defenses import arms as defenses
 from thesis_kit.chapters.defenses import transfer_arms
 from thesis_kit.chapters.defenses.settings import DEFENSES, TRANSFER
+from thesis_kit.chapters.features import arms as features
+from thesis_kit.chapters.features import world as features_world
+from thesis_kit.chapters.features.settings import FEATURES
 from thesis_kit.chapters.inversion import arms as inversion
 from thesis_kit.chapters.inversion import real_arms, real_world
 from thesis_kit.chapters.inversion.settings import INVERSION, REAL
@@ -99,6 +102,12 @@ TINY_REAL = replace(
 def small_network(name, seed=0):
     """In place of a network of ImageNet: as many classes, hardly any weights."""
     return build("small_resnet", n_classes=1000, in_channels=3, width=4, seed=seed + int(name[-1])).eval()
+_F = FEATURES["record"]
+TINY_FEATURES = replace(
+    _F, task=scenes(_F.task), correlated=scenes(_F.correlated), encoder="tiny-encoder", images=24, strongest=4,
+    members=MappingProxyType({name: f"tiny-{name}" for name in _F.members}), units_each=2, steps=2, copies=1,
+    seeds=MappingProxyType(dict.fromkeys(_F.members, (1,))), opponents=3, cutoffs=(2, 4),
+)  # fmt: skip
 
 
 def _with(module, name, value, make):
@@ -119,6 +128,7 @@ def experiments() -> dict[str, Experiment]:
         Experiment("defenses", "digits", defenses.arms(TINY_DEFENSES)),
         Experiment("defenses", "scenes", transfer_arms.arms(TINY_TRANSFER)),
         Experiment("inversion", "real", real_arms.arms(TINY_REAL)),
+        Experiment("features", "scenes", features.arms(TINY_FEATURES)),
         Experiment("inversion", "scenes", short),
         Experiment("regularization", "digits", regularization.arms_on_digits(TINY_REGULARIZATION)),
         Experiment("regularization", "scenes", regularization.arms_on_scenes(TINY_ON_SCENES)),
@@ -132,6 +142,14 @@ NAMES = [*experiments()]
 def few_digits(seed):
     splits = digits(seed)
     return type(splits)(splits.train[:300], splits.validation[:30], splits.test[:40])
+
+
+def tiny_network(name: str, seed: int = 0):
+    """A ViT of 16 pixels with three blocks, or a small CNN, with random weights and the scenes' classes."""
+    if "vit" not in name:
+        return build("small_cnn", n_classes=16, in_channels=3, width=4, seed=seed).eval()
+    tiny = {"img_size": 16, "patch_size": 4, "embed_dim": 8, "depth": 3, "num_heads": 2}
+    return build("vit_tiny_patch16_224", n_classes=16, seed=seed, **tiny).eval()
 
 
 def tiny_recipe(name: str, seed: int) -> Recipe:
@@ -169,6 +187,9 @@ def surroundings(name: str, folder: Path) -> Iterator[Experiment]:
         patch.setenv(FOLDER_VARIABLE, str(folder / "runs"))
         if name == "defenses.digits":
             patch.setattr(defenses, "digits", few_digits)
+        if name == "features.scenes":
+            patch.setattr(features_world, "taught", lambda name, device: tiny_network(name))
+            patch.setattr(features_world, "untaught", lambda name, seed, device: tiny_network(name, seed))
         if name == "inversion.real":
             patch.setattr(real_world, "packaged", small_network)
             patch.setattr(real_world, "untaught", small_network)

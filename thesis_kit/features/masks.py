@@ -158,11 +158,12 @@ def mask_correlation(maps: Float[Tensor, "n u r c"], mask: Float[Tensor, "n h w"
     if mask.ndim != 3 or len(mask) != len(maps):
         raise ValueError(f"there must be one mask an image, ({len(maps)}, h, w), got {tuple(mask.shape)}")
     small = F.interpolate(mask[:, None].float(), maps.shape[-2:], mode="area")  # (n, 1, r, c)
-    fires, there = (_centered(part.double()) for part in (maps, small))
-    both = (fires * there).sum(dim=(0, 2, 3))
-    own, raw = (part.double().square().sum(dim=(0, 2, 3)) for part in (fires, maps))
-    flat = (own <= _ROUNDING * raw) | (own == 0) | (there.square().sum() == 0)
-    return torch.where(flat, torch.nan, both.abs() / (own * there.square().sum()).sqrt())
+    fires, there = (_centered(part) for part in (maps, small))
+    every, known = (0, 2, 3), torch.float64
+    both, masked = (fires * there).sum(every, dtype=known), there.square().sum(dtype=known)
+    own, raw = (part.square().sum(every, dtype=known) for part in (fires, maps))
+    flat = (own <= _ROUNDING * raw) | (own == 0) | (masked == 0)
+    return torch.where(flat, torch.nan, both.abs() / (own * masked).sqrt())
 
 
 def _centered(maps: Tensor) -> Tensor:

@@ -189,17 +189,30 @@ def patch_logits(
     after = len(known) if after is None else after
     _check_depth(after, known)
     check_images(x), check_count(batch_size, what="batch_size")
+    network, name = sites(model).network, known.names[after]
     read = []
     for some in x.split(batch_size):
-        tokens = record(model, some, known.names[after])[known.names[after]]
-
-        def of_patch(number: int, some: Tensor = some, tokens: Tensor = tokens) -> Tensor:
-            token = tokens[:, number : number + 1].expand(-1, known.classes, -1)
-            given = dict.fromkeys(range(len(known)), lambda place, block: lambda tokens: token)
-            return _asked(model, some, known, given, len(some))
-
-        read.append(torch.stack([of_patch(number) for number in range(known.prefix, tokens.shape[1])], dim=1))
+        with _first_inputs(network) as given:
+            tokens = record(model, some, name)[name]
+        patches = tokens[:, known.prefix :]
+        places = patches.flatten(0, 1)[:, None].expand(-1, known.classes, -1)  # (n · p, classes, d)
+        instead = dict.fromkeys(range(len(known)), lambda place, block, places=places: lambda tokens: places)
+        # The stem runs on one image, whatever it is: what the blocks give in place of its tokens is all that counts.
+        logits = _run(network, given[0][:1], known, instead)
+        check_logits(logits, len(places))
+        read.append(logits.unflatten(0, patches.shape[:2]))
     return torch.cat(read)
+
+
+@contextmanager
+def _first_inputs(network: nn.Module) -> Iterator[list[Tensor]]:
+    """What a network is given inside the block, pass by pass."""
+    given: list[Tensor] = []
+    handle = network.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0].detach().clone()))
+    try:
+        yield given
+    finally:
+        handle.remove()
 
 
 def similarity(model: Model, x: Float[Tensor, "n c h w"], *, batch_size: int = 64) -> Float[Tensor, " depths"]:
@@ -271,10 +284,15 @@ def _asked(model: Model, x: Tensor, known: Stack, changes: dict[int, Change], ba
     """Logits of the model while some of its blocks work otherwise."""
     model = as_module(model)
     check_images(x), check_same_device(model, x), check_count(batch_size, what="batch_size")
-    with torch.no_grad(), evaluating(model), uncompiled(), _changed(known, changes):
-        logits = torch.cat([ask(model, some) for some in plain(x).split(batch_size)])
+    logits = torch.cat([_run(model, some, known, changes) for some in plain(x).split(batch_size)])
     check_logits(logits, len(x))
     return logits
+
+
+def _run(model: nn.Module, x: Tensor, known: Stack, changes: dict[int, Change]) -> Tensor:
+    """One pass."""
+    with torch.no_grad(), evaluating(model), uncompiled(), _changed(known, changes):
+        return ask(model, x)
 
 
 @contextmanager

@@ -1,0 +1,95 @@
+"""Chapter 5's arms in miniature: what they record is what the functions they rest on give, one number a network."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tests.worlds import miniatures
+from thesis_kit.chapters.features import measures
+from thesis_kit.chapters.features.arms import EXPERIMENTS
+from thesis_kit.chapters.features.settings import FEATURES
+from thesis_kit.chapters.features.world import cohort_member, embeddings
+from thesis_kit.data.scenes import DISTRIBUTIONS
+from thesis_kit.features import frequency, scores, tokens
+from thesis_kit.ledger.claims import catalog
+from thesis_kit.randomness import mix_seed
+
+
+@pytest.fixture(scope="module")
+def result(miniature):
+    return miniature("features.scenes")
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return DISTRIBUTIONS["scenes.v1"].draw(24, 16, seed=mix_seed(501))
+
+
+def scalars(result, arm):
+    return result.cells[arm][1]["scalars"]
+
+
+def test_every_measure_that_rules_ask_for_is_recorded(result):
+    for claim in catalog().claims.values():
+        for measure, arm in claim.terms if claim.chapter == "features" else ():
+            assert math.isfinite(scalars(result, arm)[measure]), f"{measure}({arm})"
+
+
+def test_pilots_do_not_judge():
+    assert all(0 not in arm.seeds for arm in EXPERIMENTS["scenes"].arms)
+    assert all(len(arm.seeds) >= 5 for arm in EXPERIMENTS["scenes"].arms if "vit" in arm.name)
+    assert [cohort_member("vit", seed) for seed in (0, 3)] == ["vit", "vit-seed3"]
+
+
+def test_tokens_are_those_of_the_functions(result, scenes):
+    model, x, y = miniatures.tiny_network("vit"), scenes.images, scenes.labels
+    found = scalars(result, "tokens@vit")
+
+    def accuracy(logits):
+        return measures.corrected((logits.argmax(dim=1) == y).double().mean().item(), 16)
+
+    assert found["natural"] == pytest.approx(accuracy(model(x)), abs=1e-6)
+    assert found["isolated"] == pytest.approx(accuracy(tokens.isolate_cls(model, x, 2)), abs=1e-6)
+    assert found["held"] == pytest.approx(accuracy(tokens.isolate_cls(model, x, 2, hold="mean")), abs=1e-6)
+    assert found["alone_half"] == pytest.approx(accuracy(tokens.drop_patches(model, x, 1)), abs=1e-6)
+    assert found["alone_two_thirds"] == pytest.approx(accuracy(tokens.drop_patches(model, x, 2)), abs=1e-6)
+    cosine = tokens.similarity(model, x).diff()
+    assert found["cosine_gain_last"] == pytest.approx(cosine[-1].item(), abs=1e-5)
+    assert found["cosine_gain_other"] == pytest.approx(cosine[:-1].max().item(), abs=1e-5)
+
+
+def test_scores_are_means_over_a_third_of_blocks(result, scenes):
+    model = miniatures.tiny_network("vit")
+    e = embeddings(miniatures.tiny_network("encoder"), scenes.images)
+    a = measures.pooled(model, scenes.images, ("v",))["v"]
+    score = scores.monosemanticity(a[2], e, 4, strata=scenes.table.tint)
+    found = scalars(result, "units@vit")
+    assert found["monosemanticity_v_last"] == pytest.approx(score[~score.isnan()].mean().item(), abs=1e-4)
+    assert result.curves("v", "units@vit")[1][-1][1] == pytest.approx(found["monosemanticity_v_last"], abs=1e-4)
+    assert found != scalars(result, "units@random")
+
+
+def test_masks_and_frequencies_are_those_of_the_functions(result, scenes):
+    model = miniatures.tiny_network("resnet")
+    right = (model(frequency.low_pass(scenes.images, 2)).argmax(dim=1) == scenes.labels).double().mean().item()
+    whole = (model(scenes.images).argmax(dim=1) == scenes.labels).double().mean().item()
+    curve = dict(map(tuple, result.curves("relative", "frequency@resnet-plain")[1]))
+    assert curve[2] == pytest.approx(measures.corrected(right, 16) / measures.corrected(whole, 16), abs=1e-5)
+    assert scalars(result, "leak@resnet-plain")["whole"] == pytest.approx(whole, abs=1e-6)
+    assert measures.area({2: 0.5, 4: 1.0}) == 0.75
+    assert measures.corrected(1 / 16, 16) == 0
+    assert measures.corrected(1, 16) == 1
+
+
+def test_thirds_of_depth_are_whole_blocks():
+    assert measures.third([1, 2, 3, 4, 5, 6], "last") == 5.5
+    assert measures.third([1, 2, 3, 4], "first") == 1.5
+
+
+def test_live_settings_are_smaller_than_recorded_ones():
+    small, record = FEATURES["small"], FEATURES["record"]
+    assert small.images < record.images
+    assert torch.tensor(record.cutoffs).diff().min() > 0

@@ -1,0 +1,164 @@
+"""What chapter 5 measures of one network: its units by site and block, its tokens by depth, and what it needs to see.
+
+Each function takes a network and scenes and gives numbers with names, for one network; arms record them over cohorts
+and the notebook shows them live. Thirds of depth are thirds of the number of blocks, rounded up to whole blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from thesis_kit import evaluation, features, recording
+from thesis_kit.asking import Model
+from thesis_kit.data.scenes import Scenes
+from thesis_kit.features import frequency, masks, scores, tokens
+
+KINDS = ("hidden", "q", "k", "v")
+_FEW = 512  # images whose maps are held against masks, all units of a block at once
+
+
+def corrected(accuracy: float, classes: int) -> float:
+    """Accuracy without what guessing gives: (a − 1/K) / (1 − 1/K)."""
+    return (accuracy - 1 / classes) / (1 - 1 / classes)
+
+
+def blocks_of(model: Model, kind: str = "hidden") -> list[str]:
+    """Sites of one kind, from the first block to the last."""
+    return [site.name for site in recording.sites(model).of_kind(kind)]
+
+
+def pooled(model: Model, x: Tensor, kinds: Sequence[str] = KINDS) -> dict[str, list[Tensor]]:
+    """Mean activations over patches (n, u) of every unit: kind → one tensor a block."""
+    names = {kind: blocks_of(model, kind) for kind in kinds}
+    found = recording.stream(model, x, [n for several in names.values() for n in several], reduce="rows")
+    return {kind: [found[name] for name in several] for kind, several in names.items()}
+
+
+def unit_scores(a: Tensor, embedded: Tensor, scenes: Scenes, strongest: int) -> dict[str, float]:
+    """Means over the living units of a site: monosemanticity within tints, purity, logarithm of the kurtosis, the best
+    concept's AUROC (median); and how many units are dead."""
+    tint = scenes.table.tint
+    concept = concepts(scenes)
+    _, best = scores.best_concept(a, concept)
+    return {
+        "monosemanticity": _mean(scores.monosemanticity(a, embedded, strongest, strata=tint)),
+        "purity": _mean(scores.purity(a, scenes.labels, strongest)),
+        "log_kurtosis": _mean(scores.kurtosis(a).log()),
+        "best_auroc": best[~best.isnan()].median().item(),
+        "dead": scores.dead(a).double().mean().item(),
+    }
+
+
+def _mean(score: Tensor) -> float:
+    """Over the living; 0 where all are dead."""
+    alive = score[~score.isnan()]
+    return alive.mean().item() if len(alive) else 0.0
+
+
+def concepts(scenes: Scenes) -> Tensor:
+    """Which scene has which shape, color, texture, background and tint: (n, concepts) bool."""
+    table = scenes.table
+    columns = [table.shape[:, 0], table.color[:, 0], table.texture[:, 0], table.background, table.tint]
+    return torch.cat([torch.nn.functional.one_hot(column).bool() for column in columns], dim=1)
+
+
+def scores_by_block(
+    model: Model, scenes: Scenes, embedded: Tensor, *, strongest: int, kinds: Sequence[str] = KINDS, seed: int = 0
+) -> dict[str, list[dict[str, float]]]:
+    """``unit_scores`` of every block, by kind of site and by kind under "… rotated"."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for kind, blocks in pooled(model, scenes.images, kinds).items():
+        found[kind] = [unit_scores(a, embedded, scenes, strongest) for a in blocks]
+        turned = [features.rotated(a, seed + block) for block, a in enumerate(blocks)]
+        found[f"{kind} rotated"] = [unit_scores(a, embedded, scenes, strongest) for a in turned]
+    return found
+
+
+def third(numbers: Sequence[float], which: str) -> float:
+    """The mean over the "first" or the "last" third of blocks."""
+    size = math.ceil(len(numbers) / 3)
+    part = numbers[:size] if which == "first" else numbers[-size:]
+    return sum(part) / len(part)
+
+
+def mask_by_block(model: Model, scenes: Scenes) -> list[float]:
+    """Centered correlation of hidden units' maps with the object's mask, mean over units, of every block."""
+    x, mask = scenes.images[:_FEW], scenes.masks[:_FEW].sum(dim=1).clamp(0, 1)
+    sites = {site.name: site for site in recording.sites(model).of_kind("hidden")}
+    parts = [recording.record(model, some, list(sites)) for some in x.split(64)]
+    return [
+        _mean(masks.mask_correlation(torch.cat([site.maps(part[name]) for part in parts]), mask))
+        for name, site in sites.items()
+    ]
+
+
+def preferred_by_block(model: Model, size: int) -> list[float]:
+    """The mean logarithm (base 2) of the frequency that hidden units prefer, of every block."""
+    shown = frequency.gratings(size)
+    return [
+        _mean(frequency.preferred_frequency(a, shown).log2())
+        for a in pooled(model, shown.images.to(_device(model)), ("hidden",))["hidden"]
+    ]
+
+
+def _device(model: Model) -> torch.device:
+    return next(model.parameters()).device
+
+
+def token_curves(model: Model, x: Tensor, y: Tensor) -> dict[str, list[float]]:
+    """Chance-corrected accuracies by the number of blocks, 0 to L, and how alike patches are there.
+
+    "isolated" and "held": the class token kept apart in so many blocks, alone or at its mean; "alone": patches dropped
+    after so many; "read": the head on the class token after so many, "patches": on single patches; "cosine", "within".
+    """
+    depth = range(len(tokens.stack(model)) + 1)
+    means = tokens.class_means(model, x)
+
+    def accuracy(logits: Tensor) -> float:
+        labels = y if logits.ndim == 2 else y[:, None]
+        return corrected((logits.argmax(dim=-1) == labels).double().mean().item(), logits.shape[-1])
+
+    return {
+        "isolated": [accuracy(tokens.isolate_cls(model, x, k)) for k in depth],
+        "held": [accuracy(tokens.isolate_cls(model, x, k, hold="mean", means=means)) for k in depth],
+        "alone": [accuracy(tokens.drop_patches(model, x, k)) for k in depth],
+        "read": [accuracy(tokens.class_logits(model, x, k)) for k in depth],
+        "patches": [accuracy(tokens.patch_logits(model, x, k)) for k in depth],
+        "cosine": tokens.similarity(model, x).tolist(),
+        "within": tokens.within_share(model, x).tolist(),
+    }
+
+
+def masked_accuracies(model: Model, scenes: Scenes) -> dict[str, float]:
+    """Accuracy on scenes as they are, with the object's exact silhouette or its box blacked out, drawn without the
+    object, before another background, and with the object alone on black or gray."""
+    x, y, mask = scenes.images, scenes.labels, scenes.masks.sum(dim=1).clamp(0, 1)
+    pictures = {
+        "whole": x,
+        "hole": masks.hole(x, mask),
+        "box": masks.hole(x, mask, form="box"),
+        "removed": masks.without_object(scenes),
+        "swapped": masks.swapped(scenes),
+        "object_on_black": masks.cut_out(x, mask),
+        "object_on_mean": masks.cut_out(x, mask, fill="mean"),
+    }
+    return {name: evaluation.correct(model, (seen, y)).double().mean().item() for name, seen in pictures.items()}
+
+
+def low_pass_curve(model: Model, x: Tensor, y: Tensor, cutoffs: Sequence[float], classes: int) -> dict[float, float]:
+    """Chance-corrected accuracy on low-passed images over that on whole ones, by cut-off."""
+
+    def accuracy(seen: Tensor) -> float:
+        return corrected(evaluation.correct(model, (seen, y)).double().mean().item(), classes)
+
+    whole = accuracy(x)
+    return {cutoff: accuracy(frequency.low_pass(x, cutoff)) / whole for cutoff in cutoffs}
+
+
+def area(curve: Mapping[float, float]) -> float:
+    """The mean of a curve over its cut-offs."""
+    return sum(curve.values()) / len(curve)

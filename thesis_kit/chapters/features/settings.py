@@ -1,0 +1,75 @@
+"""How large chapter 5 runs: the columns small, record and full."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from thesis_kit.chapters.tasks import Task
+
+FIVE, SIX, THREE = (1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 6), (1, 2, 3)
+
+
+def _scenes(name: str = "scenes.v1") -> Task:
+    return Task(name, 16, MappingProxyType({"size": 64, "n_train": None, "n_validation": 1, "n_test": 1}))
+
+
+@dataclass(frozen=True)
+class Features:
+    """Chapter 5. ``members`` are kinds of network under the names of the chapter's arms, each with as many
+    independently trained ones as ``seeds`` says; those of seed 0 chose the rules and so do not judge. ``encoder``
+    judges how alike images are.
+
+    Units are scored on ``images`` scenes, by the ``strongest`` of each. Optima are made of ``units_each`` units a site
+    by ``method``, in ``steps`` steps of ``copies`` copies; each is set against ``opponents`` strong and weak images.
+    Tokens, masks and frequencies are asked about on ``images`` scenes too; pictures are low-passed at ``cutoffs``, in
+    cycles along a side.
+    """
+
+    task: Task = field(default_factory=_scenes)
+    correlated: Task = field(default_factory=lambda: _scenes("scenes.v1-correlated"))
+    members: MappingProxyType = field(
+        default_factory=lambda: MappingProxyType(
+            {
+                "vit": "vit-scenes64",
+                "vit-plain": "vit-scenes64-plain",
+                "resnet-plain": "resnet-scenes64-plain",
+                "convnext-plain": "convnext-scenes64-plain",
+                "mixer-plain": "mixer-scenes64-plain",
+                "vit-correlated": "vit-scenes64-correlated",
+                "resnet-correlated": "resnet-scenes64-correlated",
+            }
+        )
+    )
+    seeds: MappingProxyType = field(
+        default_factory=lambda: MappingProxyType(
+            {
+                "vit": FIVE,
+                "vit-plain": FIVE,
+                "resnet-plain": SIX,
+                "convnext-plain": THREE,
+                "mixer-plain": THREE,
+                "vit-correlated": FIVE,
+                "resnet-correlated": SIX,
+            }
+        )
+    )
+    encoder: str = "verifier-scenes64"
+    images: int = 2000
+    strongest: int = 20
+    units_each: int = 64
+    method: str = "fourier"
+    steps: int = 128
+    copies: int = 2
+    opponents: int = 20
+    cutoffs: tuple[float, ...] = (2, 3, 4, 5, 6, 8, 10)
+
+
+FEATURES = MappingProxyType(
+    {
+        "small": Features(images=240, units_each=24, steps=32, copies=1),
+        "record": Features(),
+        "full": Features(),
+    }
+)
+TABLES = MappingProxyType({"features": FEATURES})
