@@ -42,6 +42,18 @@ def mix_seed(*parts: int) -> int:
     return state & (_WORD // 2 - 1)
 
 
+def seed_default(seed: int, device: torch.device) -> None:
+    """Seed the default generators of the CPU and of ``device``, as ``torch.manual_seed`` does of everything.
+
+    That asks for a traceback for every kind of device that is not in use, which costs up to a millisecond, and leaves
+    these to start from the seed whenever they are first used, even behind ``fork_rng``.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
+
+
 def _mix_word(z: int) -> int:
     """``_mix`` of one number in [0, 2⁶⁴) without tensors: hashing a seed must not cost what drawing noise does."""
     z = (z ^ (z >> 30)) * _MIX_1 % _WORD

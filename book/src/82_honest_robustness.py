@@ -57,7 +57,7 @@ masking_tables(report)
 # | random answers | the model draws random numbers | judged by its mean answer |
 # | constant answers | all images get the same logits | nothing to attack; look for a fault |
 #
-# The thresholds are ours; they stand with their reasons in `thesis_kit/evaluation/masking.py`.
+# The thresholds are ours; they stand with their reasons in `thesis_kit/evaluation/findings.py`.
 #
 # ## A model that hides
 #

@@ -2,7 +2,7 @@
 
 Nothing else notices code that silently measures something else, for recordings do not know the code they were made
 with. A cell goes through everything of its chapter but long trainings, for which a shipped network stands in, and
-attacks of many steps.
+attacks of many steps; and where it can, it measures the first images alone.
 """
 
 from __future__ import annotations
@@ -10,21 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from thesis_kit.chapters.certificates.world import World as CertificatesWorld
+from thesis_kit.chapters.defenses.settings import TRANSFER
 from thesis_kit.chapters.defenses.transfer_arms import World as TransferWorld
+from thesis_kit.chapters.regularization.settings import REGULARIZATION_ON_SCENES
 from thesis_kit.chapters.regularization.world import Made
 from thesis_kit.chapters.regularization.world import World as RegularizationWorld
 from thesis_kit.ledger.arm import Settings
+from thesis_kit.ledger.cells import pack, unpack
 from thesis_kit.ledger.claims import catalog
 from thesis_kit.ledger.memory import FOLDER_VARIABLE
 from thesis_kit.ledger.pinned import read_pinned
 from thesis_kit.ledger.registry import find
 from thesis_kit.ledger.reproducing import compare
-from thesis_kit.ledger.results import available, departure, load_result
+from thesis_kit.ledger.results import Result, available, departure, load_result
 from thesis_kit.ledger.runner import run_cell
 from thesis_kit.models import zoo
 from thesis_kit.passes import Passes
@@ -45,14 +49,19 @@ def published() -> list[str]:
 
 @dataclass(frozen=True)
 class Cheap:
-    """A cell that is measured again: with what in place of a training, with which lighter settings, and the measures
-    that are left of it; all measures of the cell unless some are named."""
+    """A cell that is measured again: with what in place of a training, with which lighter settings, how many of its
+    images (as the settings say), and the measures that are left of it; all unless some are named.
+
+    ``alike`` are values that the stand-in shares with the recording, image by image but for so much rounding.
+    """
 
     arm: str
     seed: int = 0
     instead: Mapping[tuple[type, str], Callable] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    first: int | None = None
     only: tuple[str, ...] = ()
+    alike: Mapping[str, float] = field(default_factory=dict)
 
 
 def shipped(name: str) -> Callable:
@@ -67,8 +76,14 @@ def made(world: Any, *_: Any, **__: Any) -> Made:
     return Made(zoo.load("resnet-scenes-a-natural"), {"lr": 0.1}, Passes(), 1, 0.0)
 
 
+def few(options: Mapping[str, Any], n: int) -> MappingProxyType:
+    """Data with the first n test images."""
+    return MappingProxyType({**options, "n_test": n})
+
+
 _LIGHT = {"strong_steps": 2, "strong_restarts": 1, "queries": 2, "temperatures": (1.0,), "radii": (0.01, 0.1)}
-_SETTING = [{"lr": 0.12, "weight_decay": 5e-4}]  # of the chapter, in place of sixteen trials
+_SETTING = [{"lr": 0.12, "weight_decay": 1e-4}]  # that sixteen trials chose
+_TARGET, _SCENES = TRANSFER["record"].target, REGULARIZATION_ON_SCENES.data_options
 CHEAP = {
     "certificates.scenes": Cheap(
         "natural@0.5",
@@ -76,15 +91,26 @@ CHEAP = {
             (CertificatesWorld, "smoothed"): shipped("resnet-scenes-a-noise-0.5"),
             (CertificatesWorld, "verifier"): shipped("resnet-scenes-a-natural"),
         },
+        settings={"images": 3},
+        first=3,
         only=("certified", "radius", "read"),
+        alike={"radius": 0.02},  # a few of 10,000 votes
     ),
-    "defenses.digits": Cheap("natural"),  # through trials, choice, and all attacks
+    # The rate that four trials chose, and Square with fewer queries than it needed to find nothing.
+    "defenses.digits": Cheap("natural", settings={"learning_rates": (0.12,), "queries": 200}),
     "defenses.scenes": Cheap(
-        "transferred@5", instead={(TransferWorld, "source_network"): source}, only=("N", "R", "weak")
+        "transferred@5",
+        instead={(TransferWorld, "source_network"): source},
+        settings={"target": replace(_TARGET, data_options=few(_TARGET.data_options, 200))},
+        first=200,
+        only=("N", "R", "weak"),
     ),
     "inversion.scenes": Cheap("zoom@resnet"),  # through the zoo, the engine, verifiers, KID and regions
     "regularization.digits": Cheap(
-        "natural", settings={**_LIGHT, "grids": [_SETTING], "ordinary": _SETTING}, only=("N", "one step", "weak", "R")
+        "natural",
+        instead={(RegularizationWorld, "twin"): shipped("cnn-digits-natural")},
+        settings={**_LIGHT, "grids": [_SETTING], "ordinary": _SETTING},
+        only=("N", "one step", "weak", "R"),
     ),
     "regularization.scenes": Cheap(
         "natural",
@@ -92,13 +118,28 @@ CHEAP = {
             (RegularizationWorld, "made"): made,
             (RegularizationWorld, "twin"): shipped("resnet-scenes-a-natural"),
         },
-        settings=_LIGHT,
+        settings={**_LIGHT, "images": 60, "data_options": few(_SCENES, 60) | {"n_validation": 8}},
+        first=60,
         only=("N", "one step", "weak", "R"),
     ),
 }
 UNDER_WAY = {  # recordings of which not all that is planned is there, and whose cheapest cell takes minutes
     "inversion.real": "a cell takes minutes: `thesis-kit claims verify --arena real --package` measures them again"
 }
+
+
+def cut(result: Result, arm: str, n: int) -> Result:
+    """The cells of an arm with their first n images."""
+    cells = {
+        seed: {
+            **cell,
+            "n": n,
+            "outcomes": {name: pack(unpack(bits, cell["n"])[:n]) for name, bits in cell["outcomes"].items()},
+            "values": {name: column[:n] for name, column in cell["values"].items()},
+        }
+        for seed, cell in result.cells[arm].items()
+    }
+    return Result(result.name, {arm: cells}, result.planned)
 
 
 @pytest.mark.parametrize("name", published())
@@ -117,11 +158,17 @@ def test_a_cell_measured_again_lies_where_its_seeds_say(name, monkeypatch, tmp_p
         monkeypatch.setattr(owner, method, other)
     arm = find(*name.split(".")).arm(cheap.arm)
     again = run_cell(replace(arm, settings=Settings({**arm.settings, **cheap.settings})), cheap.seed)
+    if cheap.first:
+        assert again["n"] == cheap.first
+        recorded = cut(recorded, cheap.arm, cheap.first)
     if cheap.only:
         kept = {kind: {k: v for k, v in again[kind].items() if k in cheap.only} for kind in ("outcomes", "values")}
         again = {**again, **kept, "scalars": {}}
         assert set(kept["outcomes"]) | set(kept["values"]) == set(cheap.only)
     assert compare(recorded, again, level=0.99).outside == ()
+    for measure, rounding in cheap.alike.items():
+        before = recorded.cells[cheap.arm][cheap.seed]["values"][measure]
+        assert again["values"][measure] == pytest.approx(before, abs=rounding)
 
 
 def test_a_distance_that_fails_its_control_gives_no_verdict():

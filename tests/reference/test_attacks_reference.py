@@ -361,16 +361,16 @@ def test_optimum_of_a_target_on_a_linear_model(norm):
 def test_square_finds_the_linf_optimum_of_a_linear_model():
     """Its last squares are single pixels, one sign a channel; on a linear model nothing can trap it."""
     model, weight = linear(2)
-    x, y = inner_images()
-    x_adv = square(model, x, y, eps=0.1, queries=3000, generator=streams(len(x)))
+    x, y = inner_images(3)
+    x_adv = square(model, x, y, eps=0.1, queries=1500, generator=streams(len(x)))
     expected = torch.full((len(x),), optimum(weight, 1, 0.1, "linf"), dtype=torch.float64)
     torch.testing.assert_close(gap_rise(model, x, x_adv, 1), expected, rtol=1e-9, atol=0)
 
 
 def test_square_approaches_the_l2_optimum_of_a_linear_model():
     model, weight = linear(2)
-    x, y = inner_images()
-    x_adv = square(model, x, y, eps=0.3, norm="l2", queries=3000, generator=streams(len(x)))
+    x, y = inner_images(3)
+    x_adv = square(model, x, y, eps=0.3, norm="l2", queries=1500, generator=streams(len(x)))
     assert (gap_rise(model, x, x_adv, 1) > 0.6 * optimum(weight, 1, 0.3, "l2")).all()
     length = (x_adv - x).flatten(1).norm(dim=1)
     torch.testing.assert_close(length, torch.full_like(length, 0.3), rtol=1e-9, atol=0)

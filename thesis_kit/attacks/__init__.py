@@ -8,8 +8,9 @@ from thesis_kit.attacks.apgd import apgd, apgd_targeted
 from thesis_kit.attacks.fab import fab_targeted
 from thesis_kit.attacks.losses import cross_entropy, dlr, margin, targeted_dlr
 from thesis_kit.attacks.pgd import fgsm, pgd
-from thesis_kit.attacks.shadow import PUBLISHED, ShadowConstants, shadow, spoof, spoof_bounds
+from thesis_kit.attacks.shadow import PUBLISHED, ShadowConstants, shadow
 from thesis_kit.attacks.smoothed import smoothed_pgd
+from thesis_kit.attacks.spoofing import spoof, spoof_bounds
 from thesis_kit.attacks.square import square
 
 __all__ = [

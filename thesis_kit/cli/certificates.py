@@ -79,7 +79,8 @@ def shadow(
 ) -> None:  # fmt: skip
     """Spoof certificates by the Shadow Attack: images with a wrong label and a large radius."""
     with kept(_what_stays(out, save)):
-        from thesis_kit.attacks.shadow import PUBLISHED, spoof
+        from thesis_kit.attacks.shadow import PUBLISHED
+        from thesis_kit.attacks.spoofing import spoof
         from thesis_kit.certification import Budget
         from thesis_kit.checks import choose
 

@@ -1,8 +1,9 @@
 """How good a classifier is: accuracy, accuracy under attack, and whether an evaluation can be believed."""
 
 from thesis_kit.evaluation.accuracy import accuracy, correct
+from thesis_kit.evaluation.findings import Finding, MaskingReport
 from thesis_kit.evaluation.linear import FirstOrder, first_order, smallest_eps
-from thesis_kit.evaluation.masking import Averaged, Finding, MaskingReport, Rescaled, masking_report
+from thesis_kit.evaluation.masking import Averaged, Rescaled, masking_report
 from thesis_kit.evaluation.pictures import class_regions, high_frequency_share, kid, kid_of_images, recognized
 from thesis_kit.evaluation.robust import (
     AttackOutcome,

@@ -26,7 +26,7 @@ from thesis_kit.data.parts import Targets
 from thesis_kit.files.checkpoints import Checkpoint
 from thesis_kit.passes import Passes, count_passes
 from thesis_kit.progress import track
-from thesis_kit.randomness import ImageRandom, mix_seed
+from thesis_kit.randomness import ImageRandom, mix_seed, seed_default
 from thesis_kit.training.checkpoints import identity, leaving, state_of, take_up
 from thesis_kit.training.method import Classification, Method
 from thesis_kit.training.methods import Natural
@@ -151,7 +151,7 @@ def train(
             with torch.random.fork_rng(), track("training", updates, progress, start=run.done) as bar:
                 for x, y, run.index in served:
                     first = run.done
-                    torch.manual_seed(mix_seed(seed, first))  # dropout's, forgotten when the fork ends
+                    seed_default(mix_seed(seed, first), device)  # dropout's, forgotten when the fork ends
                     method.check(model, x, y, run)
                     if augment is not None:
                         x = augment(x, run.random(x).fork(1))

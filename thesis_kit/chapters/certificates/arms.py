@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from thesis_kit.asking import evaluating
-from thesis_kit.attacks.shadow import PUBLISHED, shadow, spoof_bounds, total_variation
+from thesis_kit.attacks.shadow import PUBLISHED, shadow, total_variation
 from thesis_kit.attacks.smoothed import smoothed_pgd
+from thesis_kit.attacks.spoofing import spoof_bounds
 from thesis_kit.certification import certify_nested, predict, verified_error
 from thesis_kit.chapters.certificates.settings import CERTIFICATES, Certificates
 from thesis_kit.chapters.certificates.world import (

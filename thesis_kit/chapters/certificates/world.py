@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from thesis_kit import training
-from thesis_kit.attacks.shadow import Spoofed, spoof
+from thesis_kit.attacks.spoofing import Spoofed, spoof
 from thesis_kit.certification import Certificates, certify
 from thesis_kit.chapters import world
 from thesis_kit.chapters.world import scenes_group
