@@ -39,7 +39,7 @@ def ask(model: Model, x: Tensor, *others: Tensor) -> Any:
 def _unwarned(model: Model) -> Iterator[None]:
     """Without the compiler's warning that a copy is no leaf of the graph, which it says while it traces a model."""
     compiled = sys.modules.get("torch._dynamo.eval_frame")
-    if compiled is None or not isinstance(model, nn.Module):
+    if compiled is None or not isinstance(model, nn.Module) or not torch.is_grad_enabled():  # then copies are leaves
         yield
         return
     if not any(isinstance(module, compiled.OptimizedModule) for module in model.modules()):

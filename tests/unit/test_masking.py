@@ -15,7 +15,8 @@ from torch import nn
 from thesis_kit.checks import NonFiniteOutput, UnknownName
 from thesis_kit.data import Part, digits
 from thesis_kit.evaluation import Averaged, Rescaled, masking_report
-from thesis_kit.evaluation.masking import SCALES, SIGNS, UNGUIDED, WARNINGS
+from thesis_kit.evaluation.findings import SIGNS, UNGUIDED, WARNINGS
+from thesis_kit.evaluation.masking import SCALES
 from thesis_kit.models import zoo
 
 EPS = 0.15

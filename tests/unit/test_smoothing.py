@@ -12,7 +12,8 @@ from scipy.stats import binom, norm
 from torch import nn
 
 from thesis_kit.certification import ABSTAIN, Budget, NotDeterministic, certify, certify_nested, predict
-from thesis_kit.certification.smoothing import BLOCK, lower_bound
+from thesis_kit.certification.smoothing import lower_bound
+from thesis_kit.certification.votes import BLOCK
 from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.randomness import mix_seed
 

@@ -14,11 +14,11 @@ from thesis_kit.certification.smoothing import (
     Budget,
     Certificate,
     Certificates,
-    NotDeterministic,
     certify,
     certify_nested,
     predict,
 )
+from thesis_kit.certification.votes import NotDeterministic
 
 __all__ = [
     "ABSTAIN", "Box", "Budget", "Certificate", "Certificates", "NotDeterministic", "UnsupportedLayer", "Verification",

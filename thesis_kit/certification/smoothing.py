@@ -4,9 +4,7 @@ Cohen, Rosenfeld and Kolter (ICML 2019). The smoothed classifier g answers what 
 on x + N(0, σ²I). If f's top class has probability at least p > 1/2 under the noise, g's answer is constant within
 R = σ Φ⁻¹(p). ``certify`` finds a p that holds with confidence 1 − α from n samples; ``predict`` finds g's answer.
 
-Noise comes in blocks of 100 samples that belong to (seed, stream, image id, block), so an image meets the same noise
-whatever its neighbors, the batch size or the number of processes, and fewer samples are a prefix of more. Which numbers
-these are depends on the type of device.
+``votes`` has the noise and the answers to it.
 """
 
 from __future__ import annotations
@@ -16,33 +14,22 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
+from itertools import pairwise
 from typing import Any
 
 import scipy
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from thesis_kit.asking import Model, as_module, ask, evaluating
+from thesis_kit.asking import Model, as_module, evaluating
 from thesis_kit.certification.keeping import kept, one_by_one
-from thesis_kit.checks import check_count, check_images, check_labels, check_logits, check_same_device
+from thesis_kit.certification.votes import BLOCK, PREDICTION, SELECTION, Votes
+from thesis_kit.checks import check_count, check_labels
 from thesis_kit.files import Saved
-from thesis_kit.models.seen import check_has_classes
 from thesis_kit.progress import track
-from thesis_kit.randomness import mix_seed
 
 ABSTAIN = -1  # in place of a label
-BLOCK = 100  # samples of noise that are drawn together
-_BATCH = 2000  # noisy images in a pass
-_CPU_BATCHES = 16, 2 * BLOCK  # the least and the most on a CPU: small passes cost calls, large ones fall out of caches
-_CPU_NUMBERS = 100 * 3 * 32 * 32  # in a pass's images, between the two
-_ALONE = 3  # images that a model is asked about apart from the others, once
-_ROUNDING = 2e-3  # of a probability between two passes, in half precision too
-_SELECTION, _ESTIMATION, _PREDICTION = 0, 1, 2  # streams: what chooses a class must not also judge it
-
-
-class NotDeterministic(ValueError):
-    """In evaluation mode a model's answer to an image is not always the same, so that no certificate would hold."""
 
 
 @dataclass(frozen=True)
@@ -259,16 +246,16 @@ def certify_nested(
     if not budgets:
         raise ValueError("there is no number of samples to certify with: give at least one")
     given, model = model, as_module(model)
-    sampler = cache(lambda: _Sampler(model, x, sigma, seed, ids, batch_size))  # not needed where all is kept
+    votes = cache(lambda: Votes(model, x, sigma, seed, ids, batch_size))  # not needed where all is kept
 
     def certify_one(i: int) -> list[list[int | float]]:
-        label = int(sampler().counts(i, _SELECTION, n0).argmax())
-        made = {one.budget.n: one for one in _judged(sampler(), i, label, budgets, early_stop)}
+        label = int(votes().counts(i, SELECTION, n0).argmax())
+        made = {one.budget.n: one for one in _judged(votes(), i, label, budgets, early_stop)}
         return [[one.label, one.radius, one.count, one.samples] for one in (made[budget.n] for budget in budgets)]
 
     with evaluating(model):
         if out is None:
-            sampler()  # which looks at what was given, though there be no image
+            votes()  # which looks at what was given, though there be no image
             rows = one_by_one(certify_one, len(x), progress)
         else:
             about = {"budgets": [asdict(one) for one in budgets], "seed": seed, "early_stop": early_stop}
@@ -279,21 +266,28 @@ def certify_nested(
     return {one.n: Certificates([_certificate(row[k], one) for row in rows], one) for k, one in enumerate(budgets)}
 
 
-def _judged(sampler: _Sampler, i: int, label: int, budgets: list[Budget], early_stop: bool) -> Iterator[Certificate]:
+def _judged(votes: Votes, i: int, label: int, budgets: list[Budget], early_stop: bool) -> Iterator[Certificate]:
     """One image's certificates for a label, one a budget, each as soon as it is decided."""
     waiting, hits, spent = list(budgets), 0, 0
-    blocks = (block for some in sampler.agreements(i, label, waiting[-1].n) for block in some.split(BLOCK))
-    for agrees in blocks:  # (BLOCK,) bool, or what is left
+    for agrees, agreeing in _by_block(votes.agreements(i, label, waiting[-1].n)):
         for one in [one for one in waiting if one.n <= spent + len(agrees)]:
             count = hits + int(agrees[: one.n - spent].sum())
             yield Certificate(label if count >= one.least_count else ABSTAIN, one.radius(count), one, count, one.n)
             waiting.remove(one)
-        hits, spent = hits + int(agrees.sum()), spent + len(agrees)
+        hits, spent = hits + agreeing, spent + len(agrees)
         for one in [one for one in waiting if early_stop and hits + one.n - spent < one.least_count]:
             yield Certificate(ABSTAIN, 0.0, one, hits, spent)
             waiting.remove(one)
         if not waiting:
             return
+
+
+def _by_block(agreements: Iterator[Tensor]) -> Iterator[tuple[Tensor, int]]:
+    """Blocks of answers, (BLOCK,) bool or what is left, with how many of each agree, counted a pass at a time."""
+    for some in agreements:
+        sums = some.cumsum(dim=0)[BLOCK - 1 :: BLOCK].tolist()  # (b // BLOCK,)
+        ends = [0, *sums] if len(some) % BLOCK == 0 else [0, *sums, int(some.sum())]
+        yield from zip(some.split(BLOCK), (end - start for start, end in pairwise(ends)), strict=True)
 
 
 def predict(
@@ -314,9 +308,9 @@ def predict(
     answers = torch.full((len(x),), ABSTAIN)
     model = as_module(model)
     with evaluating(model), track("predicting", len(x), progress) as bar:
-        sampler = _Sampler(model, x, sigma, seed, ids, batch_size)
+        votes = Votes(model, x, sigma, seed, ids, batch_size)
         for i in range(len(x)):
-            (first, second), (label, _) = (top.tolist() for top in sampler.counts(i, _PREDICTION, n).topk(2))
+            (first, second), (label, _) = (top.tolist() for top in votes.counts(i, PREDICTION, n).topk(2))
             if scipy.stats.binomtest(first, first + second).pvalue <= alpha:
                 answers[i] = label
             bar.advance()
@@ -328,82 +322,3 @@ def _check_sigma_alpha(sigma: float, alpha: float) -> None:
         raise ValueError(f"sigma must be a positive number, got {sigma}")
     if not 0 < alpha < 0.5:
         raise ValueError(f"alpha must lie in (0, 1/2), got {alpha}")
-
-
-def _alike(first: Tensor, second: Tensor) -> bool:
-    """Whether two passes gave the same probabilities, up to rounding."""
-    return torch.allclose(first.softmax(dim=1), second.softmax(dim=1), rtol=0, atol=_ROUNDING)
-
-
-def _batch_size(x: Tensor) -> int:
-    """Noisy images in a pass, by device and size of the images."""
-    if x.device.type != "cpu":
-        return _BATCH
-    least, most = _CPU_BATCHES
-    return min(max(_CPU_NUMBERS // max(x.shape[1:].numel(), 1), least), most)
-
-
-class _Sampler:
-    """A model's answers to noisy copies of images."""
-
-    def __init__(
-        self, model: nn.Module, x: Tensor, sigma: float, seed: int, ids: Tensor | None, batch_size: int | None
-    ):  # fmt: skip
-        check_images(x)
-        check_same_device(model, x), check_has_classes(model)
-        batch_size = _batch_size(x) if batch_size is None else batch_size
-        check_count(batch_size, what="batch_size")
-        check_count(seed, what="seed", least=0)
-        if ids is not None and (ids.shape != (len(x),) or ids.dtype != torch.int64):
-            raise ValueError(f"ids must be int64 of shape ({len(x)},), got {ids.dtype} of shape {tuple(ids.shape)}")
-        self.model, self.x, self.sigma, self.seed = model, x, sigma, seed
-        self.ids = list(range(len(x))) if ids is None else ids.tolist()
-        self.blocks = max(1, batch_size // BLOCK)  # that are drawn together
-        self.batch_size = min(batch_size, self.blocks * BLOCK)
-        self.generator = torch.Generator(x.device)
-        self.n_classes = self._try_out() if len(x) else 0
-
-    def _try_out(self) -> int:
-        """Look whether the model answers as a classifier, the same twice, and to each image for itself."""
-        noisy = self._noisy(0, _SELECTION, range(1))
-        with torch.no_grad():
-            first, second, few = (ask(self.model, some) for some in (noisy, noisy, noisy[:_ALONE]))
-        check_logits(first, BLOCK)
-        if not _alike(first, second):
-            raise NotDeterministic(
-                "the model gave different answers to the same images in evaluation mode: switch off what is random in "
-                "it, such as functional dropout without training=self.training"
-            )
-        if not _alike(first[:_ALONE], few):
-            raise NotDeterministic(
-                "the model's answer to an image depends on the images beside it: normalization over a batch needs "
-                "running statistics"
-            )
-        return first.shape[1]
-
-    def _noisy(self, i: int, stream: int, blocks: range) -> Tensor:
-        """Image i with these blocks of noise, (BLOCK · blocks, c, h, w)."""
-        noise = self.x.new_empty(len(blocks) * BLOCK, *self.x.shape[1:])
-        for block, some in zip(blocks, noise.split(BLOCK), strict=True):
-            some.normal_(generator=self.generator.manual_seed(mix_seed(self.seed, stream, self.ids[i], block)))
-        return noise.mul_(self.sigma).add_(self.x[i])
-
-    def _answers(self, i: int, stream: int, n: int) -> Iterator[Tensor]:
-        """Classes of n noisy copies of image i, (b,) int64 at a time."""
-        total = math.ceil(n / BLOCK)
-        for first in range(0, total, self.blocks):
-            blocks = range(first, min(first + self.blocks, total))
-            noisy = self._noisy(i, stream, blocks)
-            with torch.no_grad():
-                logits = torch.cat([ask(self.model, some) for some in noisy.split(self.batch_size)])
-            check_logits(logits, len(noisy))
-            yield logits.argmax(dim=1)[: n - first * BLOCK]
-
-    def counts(self, i: int, stream: int, n: int) -> Tensor:
-        """How often each class was answered, (k,) int64 on the CPU."""
-        return sum(torch.bincount(some, minlength=self.n_classes) for some in self._answers(i, stream, n)).cpu()
-
-    def agreements(self, i: int, label: int, n: int) -> Iterator[Tensor]:
-        """Which of n copies for the bound were answered ``label``, (b,) bool at a time."""
-        for some in self._answers(i, _ESTIMATION, n):
-            yield (some == label).cpu()
