@@ -7,8 +7,8 @@ import pytest
 from thesis_kit.models import zoo
 from thesis_kit.show.zoo_page import zoo_page
 from thesis_kit.zookeeping.auditing import problems
+from thesis_kit.zookeeping.member_scores import agrees, measure
 from thesis_kit.zookeeping.recipes import RECIPES
-from thesis_kit.zookeeping.scores import agrees, measure
 from tools.build_notebooks import ROOT
 
 pytestmark = pytest.mark.book

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from thesis_kit.certification.bounds import curves, layers
 from thesis_kit.certification.bounds.activations import ReLU
-from thesis_kit.certification.bounds.boxes import Interval
+from thesis_kit.certification.bounds.boxes import CenteredBox
 
 ACTIVATIONS = {
     "sigmoid": (curves.SIGMOID, torch.sigmoid),
@@ -44,7 +44,7 @@ def intervals(n, dtype):
     lower[::3] *= 0.2
     width = 10 ** (torch.rand(n, generator=generator, dtype=torch.float64) * 9 - 7.5)
     width[::7] = 0
-    return Interval.between(lower.to(dtype), (lower + width).to(dtype))
+    return CenteredBox.between(lower.to(dtype), (lower + width).to(dtype))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-6)])
@@ -61,7 +61,7 @@ def test_no_point_lies_beyond_a_line_or_out_of_the_range(name, dtype, tolerance)
     room = tolerance * (1 + points.abs() + values.abs())
     assert (least <= values + room).all()
     assert (values <= above.slope * points + above.offset + room).all()
-    reach = activation.interval([Interval(*(one.clone() for one in box))])
+    reach = activation.interval([CenteredBox(*(one.clone() for one in box))])
     assert (reach.lower <= values + room).all()
     assert (values <= reach.upper + room).all()
     if name != "softplus cut short":
@@ -98,7 +98,7 @@ def test_no_line_leaves_less_area(name):
 ])  # fmt: skip
 def test_the_range_of_what_falls_and_rises_is_exact(activation, function, bottom):
     ends = torch.tensor([[-3.0, 2.0], [-3.0, -2.0], [-0.5, 0.5], [-3.0, -0.5], [0.5, 1.0]], dtype=torch.float64)
-    found = activation.interval([Interval.between(*ends.unbind(1))])
+    found = activation.interval([CenteredBox.between(*ends.unbind(1))])
     values = function(ends)
     least = values.amin(dim=1)
     least[[0, 3]] = bottom
@@ -139,7 +139,7 @@ def test_gradients_of_lines_and_ranges(name):
     a = torch.tensor([1.0, -1.0], dtype=torch.float64).view(1, 2, 1).expand(6, 2, 1)
 
     def margins(lower, upper):
-        box = Interval.between(lower.unsqueeze(1), upper.unsqueeze(1))
+        box = CenteredBox.between(lower.unsqueeze(1), upper.unsqueeze(1))
         (slopes,), constant = activation.pull([box], "adaptive")(a)
         return slopes.sum() + constant.sum(), *activation.interval([box])
 

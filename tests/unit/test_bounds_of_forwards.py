@@ -21,7 +21,7 @@ from thesis_kit.certification import (
     verified_error,
 )
 from thesis_kit.certification.bounds import BOUNDS, layers
-from thesis_kit.certification.bounds.boxes import Interval
+from thesis_kit.certification.bounds.boxes import CenteredBox
 
 
 def sequence(*between):
@@ -228,7 +228,7 @@ def test_a_maximum_that_is_decided_is_exact():
     pool = layers.max_pool(2)
     center = torch.tensor([[1.0, 5.0], [2.0, 4.0]]).view(1, 1, 2, 2)
     for radius, wanted in ((0.4, [0.0, -1.0, 0.0, 0.0]), (0.6, [0.0, 0.0, 0.0, 0.0])):
-        box = Interval(center, torch.full_like(center, radius))
+        box = CenteredBox(center, torch.full_like(center, radius))
         (passed,), constant = pool.pull([box], "adaptive")(-torch.ones(1, 1, 1, 1, 1))
         assert passed.flatten().tolist() == wanted
         assert constant.item() == pytest.approx(0.0 if radius == 0.4 else -5.6)

@@ -13,7 +13,7 @@ import yaml
 from thesis_kit.chapters.inversion.usable import usable_weights
 from thesis_kit.ledger.cells import arm_file
 from thesis_kit.ledger.claims import LATE, catalog, claim_files, read_catalog
-from thesis_kit.ledger.judging import Finding, difference, judge_chapter, judge_claim, measure_contrast
+from thesis_kit.ledger.judging import ContrastFinding, difference, judge_chapter, judge_claim, measure_contrast
 from thesis_kit.ledger.multiplicity import contrasts, fragile
 from thesis_kit.ledger.pinned import Pinned, pin
 from thesis_kit.ledger.registry import titles
@@ -684,14 +684,14 @@ def test_a_chapter_is_judged_from_its_folder(world, planned, tmp_path):
 def test_a_decision_near_its_threshold_is_fragile(low, high, kind, seeds, expected):
     interval = Interval((low + high) / 2, low, high, 100, seeds, kind)
     contrast = parse_contrast("R(a) - R(b) >= 0 points", "items", "claim x")
-    assert fragile(Finding(contrast, interval, {}, Verdict.HOLDS, "")) is expected
+    assert fragile(ContrastFinding(contrast, interval, {}, Verdict.HOLDS, "")) is expected
 
 
 @pytest.mark.parametrize(("low", "high", "expected"), [(-2.0, 2.0, False), (-4.0, 4.0, True), (0.0, 4.8, True)])
 def test_sameness_near_its_distance_is_fragile(low, high, expected):
     interval = Interval((low + high) / 2, low, high, 100, 0, "bootstrap over drawings within classes")
     contrast = parse_contrast("R(a) - R(b) >= 0 points or within 5", "items", "claim x")
-    assert fragile(Finding(contrast, interval, {}, Verdict.SAME, "")) is expected
+    assert fragile(ContrastFinding(contrast, interval, {}, Verdict.SAME, "")) is expected
 
 
 def test_contrasts_are_counted(world):

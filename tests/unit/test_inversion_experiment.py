@@ -21,7 +21,7 @@ from thesis_kit.chapters.inversion.settings import INVERSION
 from thesis_kit.chapters.inversion.world import World
 from thesis_kit.checks import NonFiniteOutput, UnknownName
 from thesis_kit.data import load
-from thesis_kit.evaluation.pictures import class_regions, high_frequency_share, kid_of_images
+from thesis_kit.evaluation.synthesized import class_regions, high_frequency_share, kid_of_images
 from thesis_kit.files import digest
 from thesis_kit.inversion import FACTORS, STAGES, combinations, plug_in_inversion
 from thesis_kit.ledger.arm import pick, weights_hash

@@ -14,8 +14,8 @@ from thesis_kit.models import zoo
 from thesis_kit.models.entries import Entry
 from thesis_kit.models.kinds import KINDS
 from thesis_kit.models.speech import Jasper, Whisper
+from thesis_kit.zookeeping.member_scores import MEASURES
 from thesis_kit.zookeeping.recipes import RECIPES
-from thesis_kit.zookeeping.scores import MEASURES
 
 TINY_PAIR = {"image_options": {"img_size": 16, "patch_size": 8, "embed_dim": 12, "depth": 1}, "embed_dim": 8,
              "width": 12, "depth": 1}  # fmt: skip

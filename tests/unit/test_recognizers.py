@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from thesis_kit.evaluation.words import word_errors
+from thesis_kit.evaluation.word_errors import word_errors
 from thesis_kit.extras import MissingPackage
 from thesis_kit.files import DamagedFile
 from thesis_kit.models.speech import (

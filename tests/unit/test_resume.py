@@ -408,7 +408,7 @@ def test_to_look_at_a_data_set_draws_no_random_number():
     seed()
     expected = drawn()
     seed()
-    with training.checkpoints._as_if_unread():
+    with training.run_state._as_if_unread():
         assert drawn() == expected
     assert drawn() == expected
 

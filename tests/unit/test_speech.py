@@ -81,7 +81,7 @@ def test_a_boundary_is_where_the_sound_changes():
 
     def contrast(shift):
         at = hiss.end + shift
-        before, after = (speech.Interval(at - 0.05, at, ""), speech.Interval(at, at + 0.05, ""))
+        before, after = (speech.Segment(at - 0.05, at, ""), speech.Segment(at, at + 0.05, ""))
         return high_share(clip, before) - high_share(clip, after)
 
     assert contrast(0) > 0.8

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from thesis_kit import inversion
-from thesis_kit.evaluation import pictures
+from thesis_kit.evaluation import synthesized
 from thesis_kit.models import Classifier
 from thesis_kit.synthesis import (
     LOGITS,
@@ -82,7 +82,7 @@ def test_images_of_one_pixel_can_be_made(size, form, parametrization):
     objective = cross_entropy([0, 1]) + total_variation(form)
     found = made(network(), objective, stages=Stage(size, 2), parametrization=parametrization)
     assert torch.isfinite(found.losses).all()
-    assert torch.isfinite(pictures.high_frequency_share(found.images)).all()
+    assert torch.isfinite(synthesized.high_frequency_share(found.images)).all()
 
 
 def test_a_line_is_blurred_along_itself():

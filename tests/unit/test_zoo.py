@@ -24,11 +24,11 @@ from thesis_kit.models import Classifier, entries, zoo
 from thesis_kit.models.kinds import KINDS, Kind
 from thesis_kit.models.zoo import MissingWeights, Score, UnfitWeights
 from thesis_kit.show.zoo_page import zoo_page
-from thesis_kit.zookeeping import auditing, making, plans, scores
+from thesis_kit.zookeeping import auditing, making, member_scores, plans
 from thesis_kit.zookeeping.auditing import audit, problems
 from thesis_kit.zookeeping.making import make
-from thesis_kit.zookeeping.recipes import RECIPES, Recipe, Stage, register
-from thesis_kit.zookeeping.scores import agrees, measure
+from thesis_kit.zookeeping.member_scores import agrees, measure
+from thesis_kit.zookeeping.recipes import RECIPES, Recipe, TrainingStage, register
 
 NAME = "digits-tiny"
 TINY = Recipe(
@@ -486,7 +486,7 @@ def test_stages_follow_one_another_in_one_run(tmp_path, recipes, monkeypatch):
             seen.append(x)
             super().minibatch(x, y, run)
 
-    stages = (Stage(0.25, "scenes.v1-easy"), Stage(0.75))
+    stages = (TrainingStage(0.25, "scenes.v1-easy"), TrainingStage(0.75))
     recipes[NAME] = replace(TINY, **SCENES, stages=stages)
     with monkeypatch.context() as patched:
         patched.setitem(training.METHODS, "natural", Watching)
@@ -503,7 +503,7 @@ def test_stages_follow_one_another_in_one_run(tmp_path, recipes, monkeypatch):
 
 
 def test_stages_need_streams(tmp_path, recipes):
-    recipes[NAME] = replace(TINY, stages=(Stage(0.5), Stage(0.5)))
+    recipes[NAME] = replace(TINY, stages=(TrainingStage(0.5), TrainingStage(0.5)))
     with pytest.raises(ValueError, match="stages need data that are streamed"):
         make(NAME, folder=tmp_path)
 
@@ -531,7 +531,7 @@ def test_data_without_a_source_are_one_sentence(tmp_path, recipes):
         ({"updates": 0}, "updates must be a whole number of at least 1"),
         ({"eps": (-0.1,)}, "eps must be a finite number"),
         ({"stages": ()}, "shares of stages must be above 0 and add up to 1"),
-        ({"stages": (Stage(0.5), Stage(0.4))}, "shares of stages must be above 0 and add up to 1"),
+        ({"stages": (TrainingStage(0.5), TrainingStage(0.4))}, "shares of stages must be above 0 and add up to 1"),
     ],
 )
 def test_a_recipe_that_cannot_be_meant_is_refused_when_it_is_written(change, said):
@@ -577,7 +577,7 @@ def test_a_recipe_edited_after_training_is_noticed(trained, recipes, change):
 
 def test_other_data_and_a_lost_recipe_are_noticed(trained, recipes, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setitem(plans.SOURCES, "digits", plans.Source(tuple("0123456789"), lambda: "0" * 64))
+        patched.setitem(plans.SOURCES, "digits", plans.DataSource(tuple("0123456789"), lambda: "0" * 64))
         assert [said.split(":")[0] for said in problems(NAME, folder=trained)] == [f"{NAME} was trained on other data"]
     del recipes[NAME]
     assert problems(NAME, folder=trained) == [
@@ -729,7 +729,7 @@ def test_another_kind_brings_its_network_what_it_takes_from_data_and_its_scores(
     kind = Kind("Slopes", build, lambda about: "an image", begin=begin)
     score = Score(0.5, 0.4, 0.6, 3, "things that went well")
     monkeypatch.setitem(KINDS, "slope", kind)
-    monkeypatch.setitem(scores.MEASURES, "slope", lambda model, part, settings: {"mean": lambda: score})
+    monkeypatch.setitem(member_scores.MEASURES, "slope", lambda model, part, settings: {"mean": lambda: score})
     recipes["a-slope"] = replace(TINY, kind="slope", architecture="slope", options={}, method="natural",
                                  method_options={}, updates=2, storage="float32", seeds=2)  # fmt: skip
     about = make("a-slope", folder=tmp_path)

@@ -28,7 +28,7 @@ from thesis_kit.attacks.shadow import (
     total_variation,
 )
 from thesis_kit.certification import ABSTAIN, Budget, Certificates, certify
-from thesis_kit.certification.bounds import BOUNDS_OF_STEPS, Interval, steps_of
+from thesis_kit.certification.bounds import BOUNDS_OF_STEPS, CenteredBox, steps_of
 from thesis_kit.checks import check_count, check_eps, check_labels, check_logits, choose
 from thesis_kit.progress import track
 from thesis_kit.randomness import mix_seed
@@ -183,7 +183,7 @@ def spoof_bounds(
     check_eps(eps, norm="linf"), check_count(chunk, what="chunk")
 
     def loss(x_adv: Tensor, target: Tensor) -> Tensor:
-        bounds = margins(network, Interval.around(_Clipped.apply(x_adv), eps), target)  # 0 for the target itself
+        bounds = margins(network, CenteredBox.around(_Clipped.apply(x_adv), eps), target)  # 0 for the target itself
         return F.cross_entropy(-bounds, target, reduction="none")
 
     images, chosen, least = x.clone(), y.clone(), x.new_full((len(x),), -math.inf)
@@ -194,7 +194,7 @@ def spoof_bounds(
             owner, aim = torch.tensor(rows[first : first + chunk], device=x.device).unbind(1)
             made = descend(loss, x[owner], aim, constants=constants, seed=seed, ids=ids[owner])
             with torch.no_grad():
-                bounds = margins(steps_of(model, made, eps), Interval.around(made, eps), aim)
+                bounds = margins(steps_of(model, made, eps), CenteredBox.around(made, eps), aim)
                 proved = bounds.scatter(1, aim[:, None], math.inf).amin(dim=1)
             for row, i in enumerate(owner.tolist()):
                 if proved[row] > least[i]:

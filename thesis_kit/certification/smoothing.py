@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from thesis_kit.asking import Model, as_module, evaluating
-from thesis_kit.certification.keeping import kept, one_by_one
+from thesis_kit.certification.kept_certificates import kept, one_by_one
 from thesis_kit.certification.votes import BLOCK, PREDICTION, SELECTION, Votes
 from thesis_kit.checks import check_count, check_labels
 from thesis_kit.files import Saved

@@ -1,10 +1,10 @@
 """Data sets as disjoint parts: digits, scenes and speech (offline), CIFAR and Imagenette (downloaded)."""
 
 from thesis_kit.data import scenes, speech
+from thesis_kit.data.data_sets import SETS, load
 from thesis_kit.data.digits import digits
 from thesis_kit.data.parts import Part, Splits, Stream
 from thesis_kit.data.photos import cifar10, cifar100, imagenette
-from thesis_kit.data.table import SETS, load
 
 __all__ = [
     "SETS", "Part", "Splits", "Stream", "cifar10", "cifar100", "digits", "imagenette", "load", "scenes", "speech",

@@ -4,7 +4,6 @@ from thesis_kit.evaluation.accuracy import accuracy, correct
 from thesis_kit.evaluation.findings import Finding, MaskingReport
 from thesis_kit.evaluation.linear import FirstOrder, first_order, smallest_eps
 from thesis_kit.evaluation.masking import Averaged, Rescaled, masking_report
-from thesis_kit.evaluation.pictures import class_regions, high_frequency_share, kid, kid_of_images, recognized
 from thesis_kit.evaluation.robust import (
     AttackOutcome,
     RobustAccuracy,
@@ -14,6 +13,7 @@ from thesis_kit.evaluation.robust import (
     weak_attack,
 )
 from thesis_kit.evaluation.surface import Surface, loss_surface
+from thesis_kit.evaluation.synthesized import class_regions, high_frequency_share, kid, kid_of_images, recognized
 
 __all__ = [
     "AttackOutcome", "Averaged", "Finding", "FirstOrder", "MaskingReport", "Rescaled", "RobustAccuracy",

@@ -24,7 +24,7 @@ from thesis_kit.checks import check_count, check_eps, check_same_device, choose
 from thesis_kit.data.forms import Labelled, in_memory, is_dataset, windows
 from thesis_kit.data.parts import Part
 from thesis_kit.evaluation.accuracy import correct, right
-from thesis_kit.evaluation.keeping import Keeper, keeping
+from thesis_kit.evaluation.kept_outcomes import Keeper, keeping
 from thesis_kit.evaluation.trials import Attack, check_examples, named_attacks
 from thesis_kit.files import Saved
 from thesis_kit.files.tensors import bits, from_bits

@@ -24,7 +24,7 @@ from thesis_kit.ledger.statistics import Interval, Verdict
 
 
 @dataclass(frozen=True)
-class Finding:
+class ContrastFinding:
     """What a contrast came to: its interval (in points where the contrast is), its verdict and the reason."""
 
     contrast: Contrast
@@ -47,7 +47,7 @@ class Judged:
     arena: str
     verdict: Verdict
     reason: str
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[ContrastFinding, ...] = ()
     reported: Mapping[str, str] = field(default_factory=dict)
     result: Result | None = None
     pinned: Pinned | None = None
@@ -137,7 +137,7 @@ def _check_scope(claim: Claim, result: Result) -> None:
             raise NotRecorded(f"a claim about {SCOPES[claim.scope]} cannot rest on {arm}, which is of {made}")
 
 
-def measure_contrast(contrast: Contrast, result: Result) -> Finding:
+def measure_contrast(contrast: Contrast, result: Result) -> ContrastFinding:
     """The value of a contrast with its interval, and its verdict."""
     if contrast.kind == "trials":
         return _trials(contrast, result)
@@ -156,7 +156,7 @@ def measure_contrast(contrast: Contrast, result: Result) -> Finding:
     levels = {term: scale * float(np.mean(list(result.scalars(*term).values()))) for term in terms}
     asked = {"within": contrast.within, "directed": contrast.directed}
     verdict, reason = statistics.judge(interval, contrast.threshold, **asked)
-    return Finding(contrast, interval, levels, verdict, reason)
+    return ContrastFinding(contrast, interval, levels, verdict, reason)
 
 
 def _made_again(expression: Expression, result: Result, interval: Interval) -> Interval:
@@ -191,13 +191,13 @@ def difference(recorded: Result, expression: str, *, points: bool = True) -> str
     return form(_paired(parse_expression(expression, "the page"), recorded, scale))
 
 
-def _trials(contrast: Contrast, result: Result) -> Finding:
+def _trials(contrast: Contrast, result: Result) -> ContrastFinding:
     """One share of all images that must reach a promised probability."""
     (term,) = contrast.expression.terms
     kept = np.concatenate(list(result.per_image(*term).values()))
     interval = statistics.trials_interval(int(kept.sum()), len(kept), seeds=len(result.cells[term[1]]))
     verdict, reason = statistics.judge_trials(int(kept.sum()), len(kept), contrast.threshold)
-    return Finding(contrast, interval, {term: interval.value}, verdict, reason)
+    return ContrastFinding(contrast, interval, {term: interval.value}, verdict, reason)
 
 
 def _paired(expression: Expression, result: Result, scale: float) -> Interval:
@@ -266,7 +266,7 @@ def _as_it_is(interval: Interval) -> str:
     return f"{interval.value:+.2f}, 95% interval {interval.low:.2f} to {interval.high:.2f}".replace("-", "−")
 
 
-def _whole(findings: tuple[Finding, ...]) -> Verdict:
+def _whole(findings: tuple[ContrastFinding, ...]) -> Verdict:
     """The verdict of all parts together; a part that asks for sameness and finds it stands beside others as one that
     holds."""
     verdicts = [finding.verdict for finding in findings]
@@ -275,7 +275,7 @@ def _whole(findings: tuple[Finding, ...]) -> Verdict:
     return statistics.combine(Verdict.HOLDS if finding.agrees else finding.verdict for finding in findings)
 
 
-def _reason(findings: tuple[Finding, ...]) -> str:
+def _reason(findings: tuple[ContrastFinding, ...]) -> str:
     """Why the claim has its verdict: every part of the rule with its own verdict and reason, like parts together."""
     if len(findings) == 1:
         return findings[0].reason

@@ -11,18 +11,18 @@ from collections.abc import Iterable
 
 from scipy import stats
 
-from thesis_kit.ledger.judging import Finding, Judged
+from thesis_kit.ledger.judging import ContrastFinding, Judged
 from thesis_kit.ledger.statistics import BY_BLOCKS, BY_SEEDS, LEVEL, Interval, Verdict
 
 STRICT = 0.99
 
 
-def contrasts(judged: Iterable[Judged]) -> list[tuple[Judged, Finding]]:
+def contrasts(judged: Iterable[Judged]) -> list[tuple[Judged, ContrastFinding]]:
     """Every contrast that was measured and judged by its interval; a promised probability has a test of its own."""
     return [(one, found) for one in judged for found in one.findings if found.contrast.kind != "trials"]
 
 
-def fragile(finding: Finding) -> bool:
+def fragile(finding: ContrastFinding) -> bool:
     """Whether a decision would be none by the 99% interval: it crosses an end of what was asked that the 95% interval
     keeps to one side."""
     interval, contrast, factor = finding.interval, finding.contrast, _widening(finding.interval)

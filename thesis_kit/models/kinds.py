@@ -1,7 +1,7 @@
 """Kinds of members that the zoo knows: a classifier, a pair of networks for images and text, a recognizer of speech.
 
 A kind says how an untrained network is built from what an entry knows; the weights are then put into it by the names of
-its ``state_dict``. What its members are measured by is said in ``zookeeping/scores.py``.
+its ``state_dict``. What its members are measured by is said in ``zookeeping/member_scores.py``.
 """
 
 from __future__ import annotations

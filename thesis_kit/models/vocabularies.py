@@ -9,7 +9,7 @@ from thesis_kit.extras import needs
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class ClassVocabulary:
     """The classes of a data set: how many, and a function that looks their names up, in the order of the logits."""
 
     count: int
@@ -22,4 +22,4 @@ def _imagenet() -> tuple[str, ...]:
     return tuple(weights.IMAGENET1K_V1.meta["categories"])
 
 
-VOCABULARIES = {"imagenet-1k": Vocabulary(1000, _imagenet)}
+VOCABULARIES = {"imagenet-1k": ClassVocabulary(1000, _imagenet)}

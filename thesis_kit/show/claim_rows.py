@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from thesis_kit.ledger.claims import STATUSES, Chapter, catalog
-from thesis_kit.ledger.judging import Finding, Judged
+from thesis_kit.ledger.judging import ContrastFinding, Judged
 from thesis_kit.ledger.results import Result
 from thesis_kit.ledger.statistics import Interval, Verdict
 from thesis_kit.show.interval_bar import small_bar
@@ -85,7 +85,7 @@ def rows(judged: Judged) -> list[Row]:
     return [(label, texts) for label, texts in table if texts]
 
 
-def _finding(finding: Finding, judged: Judged) -> str:
+def _finding(finding: ContrastFinding, judged: Judged) -> str:
     interval, unit = finding.interval, " points" if finding.contrast.points else ""
     low, high, value = (_number(x, unit) for x in (interval.low, interval.high, interval.value))
     part = f"{SIGNS[finding.verdict]} {finding.verdict.value}: " * (len(judged.findings) > 1)
@@ -102,7 +102,7 @@ def _sample(interval: Interval) -> str:
     return ", ".join(filter(None, (items, models)))
 
 
-def asked(finding: Finding) -> str:
+def asked(finding: ContrastFinding) -> str:
     """What a part of a rule asks for: "at least 20", "within 5 of zero", or a probability that a test must refute."""
     contrast, unit = finding.contrast, " points" if finding.contrast.points else ""
     within = f"within {_number(contrast.within, unit)} of zero" if contrast.within else ""
@@ -112,7 +112,7 @@ def asked(finding: Finding) -> str:
     return " or ".join(filter(None, (least, within)))
 
 
-def _levels(finding: Finding, judged: Judged) -> str:
+def _levels(finding: ContrastFinding, judged: Judged) -> str:
     """The means that enter a contrast, measure by measure: "Accuracy under PGD-20: 72.0% with Free, m = 8; …"."""
     measures, arms = catalog().measures, _chapter(judged).arms
     said: dict[str, list[str]] = {}
@@ -215,7 +215,7 @@ def measured_html(judged: Judged) -> str:
     return "".join(_part(finding, judged, several) for finding in judged.findings)
 
 
-def _part(finding: Finding, judged: Judged, several: bool) -> str:
+def _part(finding: ContrastFinding, judged: Judged, several: bool) -> str:
     interval, unit = finding.interval, " points" if finding.contrast.points else ""
     value, low, high = (_number(x, unit) for x in (interval.value, interval.low, interval.high))
     shade = f"color:var(--tk-{_SHADES[finding.verdict]},{COLORS[finding.verdict]})"

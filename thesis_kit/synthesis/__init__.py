@@ -33,10 +33,10 @@ from thesis_kit.synthesis.objectives import (
     neuron,
     total_variation,
 )
+from thesis_kit.synthesis.observing import activations
 from thesis_kit.synthesis.parametrizations import Fourier, Parametrization, Phases, Pixels, mean_spectrum
 from thesis_kit.synthesis.plan import Adam, Stage
 from thesis_kit.synthesis.presets import dream, visualize
-from thesis_kit.synthesis.watching import activations
 from thesis_kit.synthesis.waveforms import BandMask, Gain, ShortTime, Waveform
 
 __all__ = [

@@ -10,6 +10,7 @@ from thesis_kit.training.gaussian import Gaussian
 from thesis_kit.training.heads import choose_penalty, linear_head
 from thesis_kit.training.loop import TrainingReport, train
 from thesis_kit.training.method import Classification, Method
+from thesis_kit.training.method_names import METHODS, TERMS
 from thesis_kit.training.methods import FGSM, PGD, Free, Natural, fgsm, fgsm_rs, n_fgsm
 from thesis_kit.training.regularizers import (
     AdversarialLogitPairing,
@@ -20,7 +21,6 @@ from thesis_kit.training.regularizers import (
     LogitSimilarity,
     LogitSqueezing,
 )
-from thesis_kit.training.table import METHODS, TERMS
 from thesis_kit.training.transfer import few, retrain_last
 from thesis_kit.training.twin import natural_twin
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from thesis_kit.certification.bounds import BOUNDS_OF_STEPS, Interval, steps_of
+from thesis_kit.certification.bounds import BOUNDS_OF_STEPS, CenteredBox, steps_of
 from thesis_kit.checks import check_eps, choose
 from thesis_kit.training.method import Classification
 from thesis_kit.training.run import Run
@@ -96,7 +96,7 @@ class CrownIBP(Classification):
             clean = run.loss(x, y)
             if kappa == 1:
                 return clean
-            network, box = steps_of(run.model, x, eps, look=not self._looked), Interval.around(x, eps)
+            network, box = steps_of(run.model, x, eps, look=not self._looked), CenteredBox.around(x, eps)
             self._looked = True
             margins = BOUNDS_OF_STEPS["ibp"](network, box, y)
             if beta > 0:

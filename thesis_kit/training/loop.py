@@ -27,13 +27,13 @@ from thesis_kit.files.checkpoints import Checkpoint
 from thesis_kit.passes import Passes, count_passes
 from thesis_kit.progress import track
 from thesis_kit.randomness import ImageRandom, mix_seed, seed_default
-from thesis_kit.training.checkpoints import identity, leaving, state_of, take_up
 from thesis_kit.training.method import Classification, Method
 from thesis_kit.training.methods import Natural
 from thesis_kit.training.minibatches import Data, identify, minibatches, stored
 from thesis_kit.training.modes import as_found, freeze, room_for_one, set_modes
 from thesis_kit.training.precision import resolve_precision
 from thesis_kit.training.run import Run, Term, public_settings, term_name
+from thesis_kit.training.run_state import identity, leaving, state_of, take_up
 from thesis_kit.training.schedules import SCHEDULES
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}

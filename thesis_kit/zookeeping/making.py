@@ -29,9 +29,9 @@ from thesis_kit.models.zoo import Entry, Score, Sibling
 from thesis_kit.training import TrainingReport
 from thesis_kit.training.augmentation import AUGMENTATIONS
 from thesis_kit.zookeeping.auditing import is_current
+from thesis_kit.zookeeping.member_scores import measure_scores
 from thesis_kit.zookeeping.plans import Plan, file_of, home_of, is_sibling, plan_of
 from thesis_kit.zookeeping.recipes import RECIPES, Recipe
-from thesis_kit.zookeeping.scores import measure_scores
 from thesis_kit.zookeeping.wording import score_text, size_text
 
 CHECKPOINTS = Path(".zoo")  # in the folder where the command runs; git ignores it

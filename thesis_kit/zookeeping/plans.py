@@ -23,11 +23,11 @@ from thesis_kit.ledger.memory import code
 from thesis_kit.models import zoo
 from thesis_kit.models.entries import Entry
 from thesis_kit.models.kinds import KINDS
-from thesis_kit.zookeeping.recipes import RECIPES, Recipe, Stage
+from thesis_kit.zookeeping.recipes import RECIPES, Recipe, TrainingStage
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """What the zoo must know about a data set: the names of its classes or tokens, its hash, and how it is loaded,
     ``load(seed, **options)``, where ``data.load`` does not know it; with ``to_judge`` it makes little but the test
     part."""
@@ -39,9 +39,9 @@ class Source:
 
 
 SOURCES = {
-    "digits": Source(tuple("0123456789"), digits_hash),
-    **{name: Source(one.classes, one.data_hash) for name, one in data.scenes.DISTRIBUTIONS.items()},
-    "speech.v1": Source(tuple(speech.TOKENS), lambda: speech.data_hash().here, speech.splits, {"train": 1}),
+    "digits": DataSource(tuple("0123456789"), digits_hash),
+    **{name: DataSource(one.classes, one.data_hash) for name, one in data.scenes.DISTRIBUTIONS.items()},
+    "speech.v1": DataSource(tuple(speech.TOKENS), lambda: speech.data_hash().here, speech.splits, {"train": 1}),
 }
 
 
@@ -111,7 +111,7 @@ def plan_of(name: str, recipe: Recipe, folder: Path, device: str | torch.device 
 
 def _curriculum(recipe: Recipe, splits: Splits) -> Part | Stream:
     """What to train on: the recipe's own data, or one stream after another."""
-    if len(recipe.stages) == 1 and recipe.stages[0] == Stage(1.0):
+    if len(recipe.stages) == 1 and recipe.stages[0] == TrainingStage(1.0):
         return splits.train
     streams = [_stage_data(recipe, stage) for stage in recipe.stages]
     if not all(isinstance(stream, Stream) for stream in streams):
@@ -123,7 +123,7 @@ def _curriculum(recipe: Recipe, splits: Splits) -> Part | Stream:
     return Curriculum(streams, [end - start for start, end in zip([0, *ends[:-2]], ends[:-1], strict=True)])
 
 
-def _stage_data(recipe: Recipe, stage: Stage) -> Part | Stream:
+def _stage_data(recipe: Recipe, stage: TrainingStage) -> Part | Stream:
     options = recipe.data_options if stage.data_options is None else stage.data_options
     return splits_of(stage.data or recipe.data, recipe.seed, options).train
 

@@ -27,7 +27,7 @@ _NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """A part of training: ``share`` of the updates, on the recipe's own data and options unless it names others."""
 
     share: float
@@ -87,7 +87,7 @@ class Recipe:
     augment: str | None = None
     seed: int = 0
     start: str | None = None
-    stages: tuple[Stage, ...] = (Stage(1.0),)
+    stages: tuple[TrainingStage, ...] = (TrainingStage(1.0),)
     shipped: bool = True
     kind: str = "classifier"
     seeds: int = 1
@@ -271,7 +271,7 @@ _REGULARIZED = {
 _SCENES_64 = {
     "data": "scenes.v1",
     "data_options": {"size": 64, "n_validation": 1000, "n_test": 2000},
-    "stages": (Stage(0.2, "scenes.v1-easy"), Stage(0.8)),
+    "stages": (TrainingStage(0.2, "scenes.v1-easy"), TrainingStage(0.8)),
     "optimizer": "adamw",
     "lr": 0.002,
     "weight_decay": 0.05,

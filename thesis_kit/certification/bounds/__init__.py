@@ -6,7 +6,7 @@ call passes through: ``tracing`` reads a model into steps (``plain``: modules th
 with the model, and ``crown`` pushes and pulls bounds through them (``operations``, ``activations``, ``curves``).
 """
 
-from thesis_kit.certification.bounds.boxes import Box, Interval
+from thesis_kit.certification.bounds.boxes import Box, CenteredBox
 from thesis_kit.certification.bounds.margins import (
     BOUNDS,
     BOUNDS_OF_STEPS,
@@ -19,6 +19,6 @@ from thesis_kit.certification.bounds.plain import UnsupportedLayer
 from thesis_kit.certification.bounds.verification import Verification, verified_error
 
 __all__ = [
-    "BOUNDS", "BOUNDS_OF_STEPS", "Box", "Interval", "UnsupportedLayer", "Verification", "crown_ibp_margins",
+    "BOUNDS", "BOUNDS_OF_STEPS", "Box", "CenteredBox", "UnsupportedLayer", "Verification", "crown_ibp_margins",
     "crown_margins", "ibp_margins", "steps_of", "verified_error",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from thesis_kit.certification.bounds.boxes import Interval, product
+from thesis_kit.certification.bounds.boxes import CenteredBox, product
 from thesis_kit.certification.bounds.operations import Operation, Pull
 
 # Slope of the line through 0 below a ReLU on [lower, upper] ∋ 0, where the line above it has slope ``above``.
@@ -55,7 +55,7 @@ class Activation(Operation):
         """The output."""
         return self(inputs[0])
 
-    def pull(self, inputs: list[Interval], lower_slope: str) -> Pull:
+    def pull(self, inputs: list[CenteredBox], lower_slope: str) -> Pull:
         """Past the line below where coefficients are positive, past that above where they are negative."""
         below, above = self.lines(inputs[0].lower, inputs[0].upper, lower_slope)
 
@@ -79,13 +79,13 @@ class ReLU(Activation):
         """Around 0."""
         return (lower < 0) & (upper > 0)
 
-    def interval(self, inputs: list[Interval]) -> Interval:
+    def interval(self, inputs: list[CenteredBox]) -> CenteredBox:
         """The ReLU of either end."""
         lower, upper = inputs[0].lower.relu_(), inputs[0].upper.relu_()
         if torch.is_grad_enabled():
-            return Interval.between(lower, upper)
+            return CenteredBox.between(lower, upper)
         center = lower.lerp_(upper, 0.5)  # the same in the memory that is there
-        return Interval(center, upper.sub_(center))
+        return CenteredBox(center, upper.sub_(center))
 
     def lines(self, lower: Tensor, upper: Tensor, lower_slope: str) -> tuple[Line, Line]:
         """The chord above; below, a line through 0 with the slope of that name."""
@@ -111,10 +111,10 @@ class Pieces(Activation):
         inside = [(lower < corner) & (upper > corner) for corner in self.corners]
         return torch.stack(inside).any(dim=0)
 
-    def interval(self, inputs: list[Interval]) -> Interval:
+    def interval(self, inputs: list[CenteredBox]) -> CenteredBox:
         """The least and the most of its values at the ends and corners."""
         values = torch.stack([self(point) for point in self._points(inputs[0].lower, inputs[0].upper)])
-        return Interval.between(values.amin(dim=0), values.amax(dim=0))
+        return CenteredBox.between(values.amin(dim=0), values.amax(dim=0))
 
     def lines(self, lower: Tensor, upper: Tensor, lower_slope: str) -> tuple[Line, Line]:
         """Of all lines through two of the ends and corners those that leave the least area."""

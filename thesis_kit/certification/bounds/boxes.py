@@ -59,7 +59,7 @@ def outside_inference_mode(bound: Callable) -> Callable:
     return outside
 
 
-class Interval(NamedTuple):
+class CenteredBox(NamedTuple):
     """All tensors within ``radius`` of ``center``, elementwise."""
 
     center: Tensor
@@ -76,13 +76,13 @@ class Interval(NamedTuple):
         return self.center + self.radius
 
     @classmethod
-    def between(cls, lower: Tensor, upper: Tensor) -> Interval:
+    def between(cls, lower: Tensor, upper: Tensor) -> CenteredBox:
         """From its ends."""
         center = torch.lerp(lower, upper, 0.5)
         return cls(center, upper - center)
 
     @classmethod
-    def around(cls, x: Tensor, eps: float) -> Interval:
+    def around(cls, x: Tensor, eps: float) -> CenteredBox:
         """The images within ℓ∞ distance ``eps`` of ``x`` that have pixels in [0, 1]."""
         return cls.between(*corners(x, eps))
 
@@ -98,6 +98,6 @@ def product(a: Tensor, value: Tensor) -> Tensor:
     return (a.flatten(2) @ value.flatten(1).unsqueeze(2)).squeeze(2)
 
 
-def least(a: Tensor, interval: Interval) -> Tensor:
+def least(a: Tensor, interval: CenteredBox) -> Tensor:
     """The minimum of a · value over an interval, (n, m)."""
     return product(a, interval.center) - product(a.abs(), interval.radius)

@@ -9,25 +9,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thesis_kit.certification.bounds.activations import Activation, ReLU
-from thesis_kit.certification.bounds.boxes import Interval, least
-from thesis_kit.certification.bounds.operations import Affine, MaxPool, Pull, Step
+from thesis_kit.certification.bounds.boxes import CenteredBox, least
+from thesis_kit.certification.bounds.operations import AffineStep, MaxPool, Pull, Step
 from thesis_kit.certification.bounds.tracing import Network
 from thesis_kit.checks import check_labels, check_logits
 
 _ROWS = 256  # neurons whose bounds CROWN pulls back at a time
 
 
-def ibp(network: Network, box: Interval, y: Tensor) -> Tensor:
+def ibp(network: Network, box: CenteredBox, y: Tensor) -> Tensor:
     """Lower bounds of the margins (n, k) by intervals, through the last affine layer at once."""
     inputs, logits = network.propagate(box)
     matrix, operation = _specification(logits, y), network.steps[-1].operation
-    if not isinstance(operation, Affine):
+    if not isinstance(operation, AffineStep):
         return least(matrix, logits)
     (matrix,), constant = operation.pull(inputs)(matrix)
     return least(matrix, *inputs) + constant
 
 
-def crown_ibp(network: Network, box: Interval, y: Tensor, lower_slope: str = "adaptive") -> Tensor:
+def crown_ibp(network: Network, box: CenteredBox, y: Tensor, lower_slope: str = "adaptive") -> Tensor:
     """Lower bounds of the margins (n, k) by one backward pass between interval bounds."""
     values, pulls = [box], []
     for operation, sources in network.steps:
@@ -35,7 +35,9 @@ def crown_ibp(network: Network, box: Interval, y: Tensor, lower_slope: str = "ad
     return _backward(network.steps, pulls, box, len(network.steps), _specification(values[-1], y))
 
 
-def crown(network: Network, box: Interval, y: Tensor, lower_slope: str = "adaptive", *, pure: bool = False) -> Tensor:
+def crown(
+    network: Network, box: CenteredBox, y: Tensor, lower_slope: str = "adaptive", *, pure: bool = False
+) -> Tensor:
     """Lower bounds of the margins (n, k) by CROWN; unless it is ``pure``, never below the other two's."""
     steps, values, pulls = network.steps, [box], []
     for operation, sources in steps:
@@ -48,7 +50,7 @@ def crown(network: Network, box: Interval, y: Tensor, lower_slope: str = "adapti
     return torch.maximum(found, torch.maximum(ibp(network, box, y), crown_ibp(network, box, y, lower_slope)))
 
 
-def _specification(logits: Interval, y: Tensor) -> Tensor:
+def _specification(logits: CenteredBox, y: Tensor) -> Tensor:
     """The rows e_y − e_j for each image, (n, k, k): times the logits they are the margins."""
     check_logits(logits.center, len(logits.center))
     n, k = logits.center.shape
@@ -57,13 +59,13 @@ def _specification(logits: Interval, y: Tensor) -> Tensor:
     return eye[y].unsqueeze(1) - eye
 
 
-def _forward(operation: object, sources: tuple, values: list[Interval], pulls: list[Pull], lower_slope: str) -> None:
+def _forward(operation: object, sources: tuple, values: list[CenteredBox], pulls: list[Pull], lower_slope: str) -> None:
     inputs = [values[source] for source in sources]
     values.append(operation.interval(inputs))
     pulls.append(operation.pull(inputs, lower_slope))
 
 
-def _backward(steps: list[Step], pulls: list[Pull], box: Interval, value: int, a: Tensor) -> Tensor:
+def _backward(steps: list[Step], pulls: list[Pull], box: CenteredBox, value: int, a: Tensor) -> Tensor:
     """Lower bounds (n, m) over the box of a · value, for coefficients ``a`` (n, m, *value)."""
     waiting, bound = {value: a}, 0.0
     for number in range(value, 0, -1):
@@ -102,8 +104,8 @@ def _not_off(lower: Tensor, upper: Tensor) -> Tensor:
 
 
 def _tightened(
-    steps: list[Step], pulls: list[Pull], values: list[Interval], value: int, bends: Callable, *, pure: bool
-) -> Interval:
+    steps: list[Step], pulls: list[Pull], values: list[CenteredBox], value: int, bends: Callable, *, pure: bool
+) -> CenteredBox:
     """Bounds by a backward pass for neurons that want them, the intervals' where these are better unless ``pure``.
 
     A neuron is looked at in all images if it is wanted in one, but only where it is wanted its bounds change, so that
@@ -122,4 +124,4 @@ def _tightened(
         lower = lower.index_copy(1, some, torch.where(wanted[:, some], low, old[0]))
         upper = upper.index_copy(1, some, torch.where(wanted[:, some], high, old[1]))
     shape = values[value].center.shape
-    return Interval.between(lower.view(shape), upper.view(shape))
+    return CenteredBox.between(lower.view(shape), upper.view(shape))

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thesis_kit.certification.bounds.activations import Activation, Line, lowest
-from thesis_kit.certification.bounds.boxes import Interval
+from thesis_kit.certification.bounds.boxes import CenteredBox
 
 _HALVINGS = 20  # of the interval that a tangent's point is sought in
 _ROUNDING = 1e-9  # how far below an end a tangent may pass that is then raised
@@ -59,14 +59,14 @@ class Curve(Activation):
         """Wherever there is an interval."""
         return lower < upper
 
-    def interval(self, inputs: list[Interval]) -> Interval:
+    def interval(self, inputs: list[CenteredBox]) -> CenteredBox:
         """The ends' values, and the valley's where it lies between them."""
         lower, upper = inputs[0].lower, inputs[0].upper
         low, high = self.function(lower), self.function(upper)
         if self.valley is not None:
             valley = torch.full_like(lower, self.valley).clamp(lower, upper)
             low, high = self.function(valley), torch.maximum(low, high)
-        return Interval.between(low - self._missing(upper), high)
+        return CenteredBox.between(low - self._missing(upper), high)
 
     def lines(self, lower: Tensor, upper: Tensor, lower_slope: str) -> tuple[Line, Line]:
         """The line of least area on either side."""

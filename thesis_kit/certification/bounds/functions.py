@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from thesis_kit.certification.bounds import curves, layers
 from thesis_kit.certification.bounds.activations import Activation, Pieces, ReLU
 from thesis_kit.certification.bounds.layers import Unbounded
-from thesis_kit.certification.bounds.operations import Affine, Concatenation, Difference, Operation, Sum
+from thesis_kit.certification.bounds.operations import AffineStep, Concatenation, Difference, Operation, Sum
 
 if TYPE_CHECKING:
     from thesis_kit.certification.bounds.tracing import Tracer
@@ -67,7 +67,7 @@ class Values:
         )
         if not (apart and torch.allclose(torch.cat(alone), together, rtol=1e-3, atol=1e-5)):
             raise Unbounded(_MIXES)
-        number = self.tracer.add(Affine(lambda x, *_: function(x)), source.number)
+        number = self.tracer.add(AffineStep(lambda x, *_: function(x)), source.number)
         return self.new(number) if copies else Value(number, source.memory)
 
     def probe(self, value: Value) -> Tensor:
@@ -202,7 +202,7 @@ def _affine(values: Values, value: Value, scale: Tensor, shift: Tensor | None, i
     def function(x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
         return x * scale if shift is None else x * scale + shift
 
-    return values.apply(Affine(function, scale, shift), value, inplace=inplace)
+    return values.apply(AffineStep(function, scale, shift), value, inplace=inplace)
 
 
 def _linear(values: Values, input: Value, weight: Tensor, bias: Tensor | None = None) -> Value:

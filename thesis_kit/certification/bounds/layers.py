@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from thesis_kit.certification.bounds import curves
 from thesis_kit.certification.bounds.activations import Activation, Pieces, ReLU
-from thesis_kit.certification.bounds.operations import Affine, MaxPool, Operation, adaptive_windows, sliding_windows
+from thesis_kit.certification.bounds.operations import AffineStep, MaxPool, Operation, adaptive_windows, sliding_windows
 
 SUPPORTED = (
     "Linear, Conv1d and Conv2d padded with zeros, BatchNorm1d and BatchNorm2d with running statistics, ReLU, "
@@ -29,24 +29,26 @@ class Unbounded(Exception):
 Weights = Callable[[str], Tensor | None]
 
 
-def linear(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Affine:
+def linear(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> AffineStep:
     """``F.linear``."""
-    return Affine(F.linear, *_as(dtype, weight, bias))
+    return AffineStep(F.linear, *_as(dtype, weight, bias))
 
 
-def convolution(function: Callable, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, **shape: object) -> Affine:
+def convolution(
+    function: Callable, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, **shape: object
+) -> AffineStep:
     """``F.conv1d`` or ``F.conv2d``, padded with zeros."""
-    return Affine(partial(function, **shape), *_as(dtype, weight, bias))
+    return AffineStep(partial(function, **shape), *_as(dtype, weight, bias))
 
 
 def batch_norm(
     mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: torch.dtype
-) -> Affine:
+) -> AffineStep:
     """Batch normalization by running statistics: channels scaled and shifted."""
     scale = (var.to(dtype) + eps).rsqrt()
     scale = scale if weight is None else scale * weight
     shift = -mean * scale
-    return Affine(scaled, *_as(dtype, scale, shift if bias is None else shift + bias))
+    return AffineStep(scaled, *_as(dtype, scale, shift if bias is None else shift + bias))
 
 
 def scaled(x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
@@ -138,25 +140,25 @@ def _require(fine: bool, why: str) -> None:
         raise Unbounded(why)
 
 
-def _conv(function: Callable, module: nn.Module, weights: Weights, dtype: torch.dtype) -> Affine:
+def _conv(function: Callable, module: nn.Module, weights: Weights, dtype: torch.dtype) -> AffineStep:
     _require(module.padding_mode == "zeros", "with such padding")
     shape = {key: getattr(module, key) for key in ("stride", "padding", "dilation", "groups")}
     return convolution(function, weights("weight"), weights("bias"), dtype, **shape)
 
 
-def _norm(module: nn.Module, weights: Weights, dtype: torch.dtype) -> Affine:
+def _norm(module: nn.Module, weights: Weights, dtype: torch.dtype) -> AffineStep:
     _require(module.running_mean is not None, "with the statistics of a batch")
     return batch_norm(*map(weights, ("running_mean", "running_var", "weight", "bias")), module.eps, dtype)
 
 
-def _averaged(module: nn.Module, *_: object) -> Affine:
+def _averaged(module: nn.Module, *_: object) -> AffineStep:
     _require((getattr(module, "divisor_override", None) or 1) > 0, "with a divisor below 0")
-    return Affine(lambda x, *_: module.forward(x))
+    return AffineStep(lambda x, *_: module.forward(x))
 
 
-def _flattened(module: nn.Flatten, *_: object) -> Affine:
+def _flattened(module: nn.Flatten, *_: object) -> AffineStep:
     _require(module.start_dim >= 1, "of images together")
-    return Affine(lambda x, *_: module.forward(x))
+    return AffineStep(lambda x, *_: module.forward(x))
 
 
 def _pooled(module: nn.MaxPool2d, *_: object) -> MaxPool:

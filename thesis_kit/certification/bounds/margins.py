@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from thesis_kit.asking import Model, as_module
 from thesis_kit.certification.bounds.activations import LOWER_SLOPES
-from thesis_kit.certification.bounds.boxes import Box, Interval, corners, outside_inference_mode
+from thesis_kit.certification.bounds.boxes import Box, CenteredBox, corners, outside_inference_mode
 from thesis_kit.certification.bounds.crown import crown, crown_ibp, ibp
 from thesis_kit.certification.bounds.door import check_agreement
 from thesis_kit.certification.bounds.tracing import Network, trace
@@ -139,12 +139,12 @@ def steps_of(model: Model, x: Tensor, eps: float, *, look: bool = True) -> Netwo
     return _steps(as_module(model), x if look else None, lower, upper)
 
 
-def _looked_at(model: Model, x: Tensor | Box, eps: float | None) -> tuple[Network, Interval]:
+def _looked_at(model: Model, x: Tensor | Box, eps: float | None) -> tuple[Network, CenteredBox]:
     """The model in steps, compared with the model, and the box."""
     if isinstance(x, Box) != (eps is None):
         raise ValueError("give images with eps, or a Box without")
     lower, upper = (x.lower, x.upper) if isinstance(x, Box) else corners(x, eps)
-    box = Interval.between(lower, upper)
+    box = CenteredBox.between(lower, upper)
     return _steps(as_module(model), box.center if isinstance(x, Box) else x, lower, upper), box
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.func import vjp, vmap
 from torch.nn import functional as F
 
-from thesis_kit.certification.bounds.boxes import Interval, product
+from thesis_kit.certification.bounds.boxes import CenteredBox, product
 
 # Coefficients A (n, m, *output) -> coefficients B (n, m, *input), one for each input, and constants b (n, m) or 0, such
 # that A·output ≥ ∑ B·input + b for all inputs in their intervals.
@@ -32,11 +32,11 @@ class Operation(ABC):
         """The output."""
 
     @abstractmethod
-    def interval(self, inputs: list[Interval]) -> Interval:
+    def interval(self, inputs: list[CenteredBox]) -> CenteredBox:
         """Bounds of the output for inputs in these intervals."""
 
     @abstractmethod
-    def pull(self, inputs: list[Interval], lower_slope: str) -> Pull:
+    def pull(self, inputs: list[CenteredBox], lower_slope: str) -> Pull:
         """What brings a lower bound in terms of the output to one in terms of the inputs."""
 
 
@@ -48,7 +48,7 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Affine(Operation):
+class AffineStep(Operation):
     """``function(input, weight, bias)``, monotone in the input where the weights are not negative."""
 
     function: Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
@@ -59,13 +59,13 @@ class Affine(Operation):
         """The output."""
         return self.function(inputs[0], self.weight, self.bias)
 
-    def interval(self, inputs: list[Interval]) -> Interval:
+    def interval(self, inputs: list[CenteredBox]) -> CenteredBox:
         """The radius passes through the weights' sizes."""
         center, radius = inputs[0]
         size = None if self.weight is None else self.weight.abs()
-        return Interval(self.function(center, self.weight, self.bias), self.function(radius, size, None))
+        return CenteredBox(self.function(center, self.weight, self.bias), self.function(radius, size, None))
 
-    def pull(self, inputs: list[Interval], lower_slope: str | None = None) -> Pull:
+    def pull(self, inputs: list[CenteredBox], lower_slope: str | None = None) -> Pull:
         """By the transposed map."""
         if self.function is F.linear and inputs[0].center.ndim == 2:  # what follows, without its detours
             return lambda a: ([a @ self.weight], 0.0 if self.bias is None else a @ self.bias)
@@ -87,12 +87,12 @@ class Sum(Operation):
         """The output."""
         return inputs[0] + inputs[1]
 
-    def interval(self, inputs: list[Interval]) -> Interval:
+    def interval(self, inputs: list[CenteredBox]) -> CenteredBox:
         """Centers and radii add up."""
         first, second = inputs
-        return Interval(first.center + second.center, first.radius + second.radius)
+        return CenteredBox(first.center + second.center, first.radius + second.radius)
 
-    def pull(self, inputs: list[Interval], lower_slope: str) -> Pull:
+    def pull(self, inputs: list[CenteredBox], lower_slope: str) -> Pull:
         """The same coefficients for both."""
         return lambda a: ([a, a], 0.0)
 
@@ -104,12 +104,12 @@ class Difference(Operation):
         """The output."""
         return inputs[0] - inputs[1]
 
-    def interval(self, inputs: list[Interval]) -> Interval:
+    def interval(self, inputs: list[CenteredBox]) -> CenteredBox:
         """Radii add up."""
         first, second = inputs
-        return Interval(first.center - second.center, first.radius + second.radius)
+        return CenteredBox(first.center - second.center, first.radius + second.radius)
 
-    def pull(self, inputs: list[Interval], lower_slope: str) -> Pull:
+    def pull(self, inputs: list[CenteredBox], lower_slope: str) -> Pull:
         """The coefficients, and their opposites."""
         return lambda a: ([a, -a], 0.0)
 
@@ -124,12 +124,12 @@ class Concatenation(Operation):
         """The output."""
         return torch.cat(inputs, dim=self.dim)
 
-    def interval(self, inputs: list[Interval]) -> Interval:
+    def interval(self, inputs: list[CenteredBox]) -> CenteredBox:
         """The same of centers and radii."""
         centers, radii = zip(*inputs, strict=True)
-        return Interval(torch.cat(centers, dim=self.dim), torch.cat(radii, dim=self.dim))
+        return CenteredBox(torch.cat(centers, dim=self.dim), torch.cat(radii, dim=self.dim))
 
-    def pull(self, inputs: list[Interval], lower_slope: str) -> Pull:
+    def pull(self, inputs: list[CenteredBox], lower_slope: str) -> Pull:
         """Each input has its own part of the coefficients, which have one dimension more."""
         sizes = [one.center.shape[self.dim] for one in inputs]
         return lambda a: ([*a.split(sizes, dim=self.dim + 1)], 0.0)
@@ -150,11 +150,11 @@ class MaxPool(Operation):
         """The output."""
         return self.pool(inputs[0])
 
-    def interval(self, inputs: list[Interval]) -> Interval:
+    def interval(self, inputs: list[CenteredBox]) -> CenteredBox:
         """The largest of either end."""
-        return Interval.between(self.pool(inputs[0].lower), self.pool(inputs[0].upper))
+        return CenteredBox.between(self.pool(inputs[0].lower), self.pool(inputs[0].upper))
 
-    def pull(self, inputs: list[Interval], lower_slope: str) -> Pull:
+    def pull(self, inputs: list[CenteredBox], lower_slope: str) -> Pull:
         """Below a maximum is the input with the largest lower bound; above it too if no other can exceed that."""
         lower, upper = inputs[0].lower, inputs[0].upper
         largest, chosen = self.pool(lower, return_indices=True)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from thesis_kit.asking import KeepMode, _Function
-from thesis_kit.certification.bounds.boxes import Interval
+from thesis_kit.certification.bounds.boxes import CenteredBox
 from thesis_kit.certification.bounds.forwards import trace_forward
 from thesis_kit.certification.bounds.layers import LAYERS, SUPPORTED, Unbounded, scaled
-from thesis_kit.certification.bounds.operations import Affine, Operation, Step, Sum
+from thesis_kit.certification.bounds.operations import AffineStep, Operation, Step, Sum
 from thesis_kit.certification.bounds.plain import (
     UnsupportedLayer,
     check_hooks,
@@ -39,7 +39,7 @@ class Network:
             values.append(operation.value([values[source] for source in sources]))
         return values[-1]
 
-    def propagate(self, box: Interval) -> tuple[list[Interval], Interval]:
+    def propagate(self, box: CenteredBox) -> tuple[list[CenteredBox], CenteredBox]:
         """Interval bounds of the inputs and the output of the last step; the others go once nothing needs them."""
         last_use = {source: number for number, step in enumerate(self.steps) for source in step.sources}
         values, inputs, output = {0: box}, [box], box
@@ -61,7 +61,7 @@ def trace(model: nn.Module, x: Tensor) -> Network:
     tracer = Tracer(x)
     output = tracer.trace(model, "")
     if output != len(tracer.steps) or not tracer.steps:  # what comes last is what is bounded
-        tracer.add(Affine(lambda x, *_: x), output)
+        tracer.add(AffineStep(lambda x, *_: x), output)
     return Network(tracer.steps)
 
 
@@ -153,7 +153,7 @@ class Tracer:
                 raise ValueError(f"the model takes {channels} channels, got images of shape {tuple(self.shape)}")
             scale = 1 / module.std.flatten().to(self.dtype)
             shift = (-module.mean.flatten() * scale).to(self.dtype)
-            value = self.add(Affine(scaled, scale, shift), value)
+            value = self.add(AffineStep(scaled, scale, shift), value)
         return self.trace(module.network, joined(path, "network"), value)
 
     def _block(self, module: PreActivationBlock, path: str, value: int) -> int:

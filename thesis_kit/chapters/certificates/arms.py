@@ -23,7 +23,7 @@ from thesis_kit.attacks.shadow import PUBLISHED, shadow, total_variation
 from thesis_kit.attacks.smoothed import smoothed_pgd
 from thesis_kit.attacks.spoofing import spoof_bounds
 from thesis_kit.certification import certify_nested, predict, verified_error
-from thesis_kit.chapters.certificates.settings import CERTIFICATES, Certificates
+from thesis_kit.chapters.certificates.settings import CERTIFICATES, BrokenCertificates
 from thesis_kit.chapters.certificates.world import (
     BASELINE,
     BOUNDED,
@@ -249,7 +249,7 @@ def intervals(world: World) -> Measured:
     return Measured(world.group("bounds"), len(part), outcomes, values)
 
 
-def arms(s: Certificates) -> tuple[Arm, ...]:
+def arms(s: BrokenCertificates) -> tuple[Arm, ...]:
     """All arms, in an order in which two cells at a time seldom wait for each other's networks."""
     data = (s.task.data,)
 

@@ -16,7 +16,7 @@ _FAINT = ShadowConstants(steps=100, step_size=0.03, start=0.1)
 
 
 @dataclass(frozen=True)
-class Certificates:
+class BrokenCertificates:
     """Chapter 2. Certificates rest on ``n0``, ``n`` and ``alpha``; ``n_choose`` samples choose the images to attack.
 
     The Shadow Attack tries every wrong class with ``constants`` and goes on with the ``finalists`` best of them, by
@@ -64,14 +64,14 @@ class Certificates:
 
 CERTIFICATES = MappingProxyType(
     {
-        "small": Certificates(
+        "small": BrokenCertificates(
             constants=replace(_ECONOMICAL, draws=16),
             finalists=1,
             final=ShadowConstants(steps=40, draws=32),
             images=11,
             images_few=3,
         ),
-        "record": Certificates(
+        "record": BrokenCertificates(
             task=scenes_task("a", 8, n_test=2000),
             n=10_000,
             sizes=(100, 1000, 10_000, 100_000),
@@ -82,7 +82,7 @@ CERTIFICATES = MappingProxyType(
             interval_images=200,
             seeds=(0, 1, 2),
         ),
-        "full": Certificates(
+        "full": BrokenCertificates(
             task=Task("cifar10", 10, MappingProxyType({"n_test": 500})),
             model="preact_resnet18",
             model_options=MappingProxyType({}),

@@ -35,7 +35,7 @@ def _look(arm: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Point:
     """A share with its interval, each in 0 … 1, of one way to train (``arm``); ``passes`` in multiples of ordinary
     training's."""
 
@@ -85,13 +85,13 @@ def _images_and_changes(part: Part, x_adv: torch.Tensor, answer: torch.Tensor, s
     return rows_of_pictures(rows, answers, alt=f"Images under attack. {said}", cell=95)
 
 
-def recorded_points(recorded: Result, arms: Iterable[str], measure: str = "R") -> list[Measured]:
+def recorded_points(recorded: Result, arms: Iterable[str], measure: str = "R") -> list[Point]:
     """A measure of several recorded arms, each with its passes in training as a multiple of ordinary training's."""
     points, ordinary = [], recorded.mean("passes", "natural").value
     for arm in arms:
         found = recorded.mean(measure, arm)
         passes = recorded.mean("passes", arm).value / ordinary
-        points.append(Measured(arm, passes, found.value, found.low, found.high))
+        points.append(Point(arm, passes, found.value, found.low, found.high))
     return points
 
 
@@ -163,7 +163,7 @@ def _default(function: Callable, name: str) -> float:
     return inspect.signature(function).parameters[name].default
 
 
-def draw_cost(points: Sequence[Measured]) -> Figure:
+def draw_cost(points: Sequence[Point]) -> Figure:
     """Robust accuracy against passes in training, one point a way to train; points of equal cost side by side."""
     with style():
         figure, axis = canvas(size=(7, 4.4))
@@ -181,7 +181,7 @@ def draw_cost(points: Sequence[Measured]) -> Figure:
     return figure
 
 
-def cost_figure(points: Sequence[Measured], *, label: str, caption: str) -> Shown:
+def cost_figure(points: Sequence[Point], *, label: str, caption: str) -> Shown:
     """``draw_cost`` with its caption."""
     said = "; ".join(f"{_ARMS[p.arm].short} {100 * p.value:.0f}% at {p.passes:g} × the passes" for p in points)
     return present(draw_cost(points), label=label, caption=caption, alt=f"Robust accuracy against cost. {said}.")
@@ -201,7 +201,7 @@ def _spread(passes: Sequence[float]) -> list[float]:
     return shifts
 
 
-def replays_figure(clean: Mapping[int, Measured], robust: Mapping[int, Measured], *, label: str, caption: str) -> Shown:
+def replays_figure(clean: Mapping[int, Point], robust: Mapping[int, Point], *, label: str, caption: str) -> Shown:
     """Clean and robust accuracy of Free against its number of replays m, at equal numbers of weight updates."""
     with style():
         figure, axes = canvas(1, 2, size=(7.4, 3.6))

@@ -26,7 +26,7 @@ from thesis_kit.chapters.inversion.settings import INVERSION, Inversion
 from thesis_kit.chapters.inversion.usable import USABLE
 from thesis_kit.chapters.inversion.world import JUDGED, RANDOM, STUDIED, World
 from thesis_kit.checks import NonFiniteOutput
-from thesis_kit.evaluation.pictures import class_regions, high_frequency_share
+from thesis_kit.evaluation.synthesized import class_regions, high_frequency_share
 from thesis_kit.inversion import combinations
 from thesis_kit.ledger.arm import Arm, Experiment, pick
 from thesis_kit.ledger.thumbnails import pack_picture

@@ -22,7 +22,7 @@ from torch import Tensor
 from thesis_kit.chapters.inversion.real_world import RealWorld, steps_in_all
 from thesis_kit.chapters.inversion.settings import REAL, Real
 from thesis_kit.checks import NonFiniteOutput
-from thesis_kit.evaluation.pictures import class_regions, high_frequency_share
+from thesis_kit.evaluation.synthesized import class_regions, high_frequency_share
 from thesis_kit.inversion import combinations
 from thesis_kit.ledger.arm import Arm, pick
 from thesis_kit.ledger.thumbnails import pack_picture

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from thesis_kit.chapters import world
 from thesis_kit.data import Part
-from thesis_kit.evaluation.pictures import kid_of_images, recognized
+from thesis_kit.evaluation.synthesized import kid_of_images, recognized
 from thesis_kit.extras import needs
 from thesis_kit.inversion import STAGES, invert_with_penalties, plug_in_inversion
 from thesis_kit.ledger.arm import weights_hash

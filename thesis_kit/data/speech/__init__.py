@@ -1,7 +1,7 @@
 """Speech whose words, phones, voices and pitch are known, for it is synthesized; and recordings as clips."""
 
 from thesis_kit.data.speech.alphabet import TOKENS, decode, encode
-from thesis_kit.data.speech.clips import RATE, Clip, Interval, say, say_all, together
+from thesis_kit.data.speech.clips import RATE, Clip, Segment, say, say_all, together
 from thesis_kit.data.speech.distribution import (
     VOICES,
     WORDS,
@@ -17,8 +17,32 @@ from thesis_kit.data.speech.recordings import AudioNote, from_file, from_samples
 from thesis_kit.data.speech.synthesizer import Synthesizer, SynthesizerDied, Utterance, variants
 
 __all__ = [
-    "RATE", "TOKENS", "VOICES", "WORDS", "AudioNote", "Clip", "Interval", "Phrases", "Synthesizer", "SynthesizerDied",
-    "Utterance", "crossed", "data_hash", "decode", "encode", "from_file", "from_samples", "librispeech",
-    "median_pitch", "part_of", "phrases", "pitch_track", "say", "say_all", "speech_commands", "splits", "together",
+    "RATE",
+    "TOKENS",
+    "VOICES",
+    "WORDS",
+    "AudioNote",
+    "Clip",
+    "Phrases",
+    "Segment",
+    "Synthesizer",
+    "SynthesizerDied",
+    "Utterance",
+    "crossed",
+    "data_hash",
+    "decode",
+    "encode",
+    "from_file",
+    "from_samples",
+    "librispeech",
+    "median_pitch",
+    "part_of",
+    "phrases",
+    "pitch_track",
+    "say",
+    "say_all",
+    "speech_commands",
+    "splits",
+    "together",
     "variants",
 ]  # fmt: skip

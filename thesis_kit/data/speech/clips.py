@@ -29,7 +29,7 @@ _STRESS = str.maketrans("", "", "',%=|")  # eSpeak's marks before a phone's name
 
 
 @dataclass(frozen=True)
-class Interval:
+class Segment:
     """A phone or a word: from ``start`` to ``end`` in seconds."""
 
     start: float
@@ -48,8 +48,8 @@ class Clip:
 
     waveform: Tensor
     text: str
-    phones: tuple[Interval, ...] = ()
-    words: tuple[Interval, ...] = ()
+    phones: tuple[Segment, ...] = ()
+    words: tuple[Segment, ...] = ()
     f0: float = float("nan")
     said: Utterance | None = None
 
@@ -150,8 +150,8 @@ def _unpacked(packed: Sequence[dict], utterances: Sequence[Utterance]) -> list[C
     clips = []
     for one, utterance in zip(packed, utterances, strict=True):
         phones, words = one["intervals"]
-        phones = tuple(Interval(start, end, name.translate(_STRESS)) for start, end, name in phones)
-        words = tuple(Interval(start, end, name.lower()) for start, end, name in words)
+        phones = tuple(Segment(start, end, name.translate(_STRESS)) for start, end, name in phones)
+        words = tuple(Segment(start, end, name.lower()) for start, end, name in words)
         waveform = one["samples"].float() / 32767
         clips.append(Clip(waveform, utterance.text, phones, words, one["f0"], utterance))
     return clips
