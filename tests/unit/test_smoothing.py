@@ -134,7 +134,7 @@ def test_the_noise_is_frozen(batch_size):
     assert last == pytest.approx([0.40458968, 0.19508070, 0.21449649, 0.52462220, 0.79838579], abs=1e-6)
 
 
-@pytest.mark.parametrize(("size", "most"), [(1, 200), (8, 200), (32, 100), (64, 25), (128, 16)])
+@pytest.mark.parametrize(("size", "most"), [(1, 400), (8, 400), (32, 100), (64, 25), (128, 16)])
 def test_a_pass_on_a_cpu_takes_as_many_images_as_fit_its_caches(size, most):
     seen = []
 
