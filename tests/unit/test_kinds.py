@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from thesis_kit.checks import UnknownName
-from thesis_kit.cli.subjects import Named
+from thesis_kit.cli.subjects import NamedModel
 from thesis_kit.data.parts import Part
 from thesis_kit.data.speech import TOKENS, encode
 from thesis_kit.data.transcripts import Transcripts
@@ -130,4 +130,4 @@ def test_the_cohort_of_recognizers_is_a_recipe():
 def test_what_asks_about_images_refuses_another_kind():
     assert zoo.entry("whisper-tiny.en").kind == "speech recognizer"
     with pytest.raises(ValueError, match=r"whisper-tiny\.en is no classifier but of the kind 'speech recognizer'"):
-        Named("whisper-tiny.en").member  # noqa: B018
+        NamedModel("whisper-tiny.en").member  # noqa: B018

@@ -14,7 +14,7 @@ import typer
 from thesis_kit import __version__
 from thesis_kit.cli.pages import out as console
 from thesis_kit.cli.stopping import kept
-from thesis_kit.cli.subjects import Arch, Named, NClasses, Pretrained, Seed, Weights, named, real
+from thesis_kit.cli.subjects import Arch, NamedModel, NClasses, Pretrained, Seed, Weights, named, real
 from thesis_kit.files import only_writer, renewal, write_together
 
 _A_PASS = 64  # images that the model is asked about together, at the end
@@ -137,7 +137,7 @@ def _what_stays(resume: Path | None, sheet: Path) -> Callable[[], str]:
     return said
 
 
-def shape(model: Named, size: int | None) -> tuple[int, int]:
+def shape(model: NamedModel, size: int | None) -> tuple[int, int]:
     """Channels and side of a model's images."""
     from thesis_kit.inversion import LEAST
     from thesis_kit.models import zoo

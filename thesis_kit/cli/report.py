@@ -16,7 +16,7 @@ from thesis_kit.cli.subjects import (
     Data,
     Images,
     Name,
-    Named,
+    NamedModel,
     NClasses,
     Pretrained,
     Seed,
@@ -94,7 +94,7 @@ def _twin(name: str | None, subject: Subject, data: str, size: int, pretrained: 
         return None
     device = subject.part.x.device
     if name != "train":
-        twin = Named(name, pretrained)
+        twin = NamedModel(name, pretrained)
         network = twin.load(subject.part.x.shape[1]).to(device)
         check_classes(twin, network, data, subject.part)
         return network

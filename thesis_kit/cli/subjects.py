@@ -53,7 +53,7 @@ Pretrained = Annotated[bool, typer.Option("--pretrained", help="timm's weights; 
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedModel:
     """A model as the command line names it."""
 
     name: str
@@ -90,7 +90,7 @@ class Named:
 
 def named(
     name: str | None, pretrained: bool, weights: Path | None, arch: str | None, n_classes: int | None
-) -> Named:
+) -> NamedModel:
     """The model that these options mean together."""
     if weights is None and (arch is not None or n_classes is not None):
         raise ValueError("--arch and --n-classes say what --weights FILE holds: give that too, or name a model instead")
@@ -102,10 +102,10 @@ def named(
         if weights is not None:
             raise ValueError("the weights alone are no model: say with --arch what network they are for")
         raise ValueError("there is no model: name one that `thesis-kit zoo list` shows or timm knows")
-    return Named(name or arch, pretrained, weights, n_classes)
+    return NamedModel(name or arch, pretrained, weights, n_classes)
 
 
-def _with_own(named: Named, in_channels: int) -> nn.Module:
+def _with_own(named: NamedModel, in_channels: int) -> nn.Module:
     from thesis_kit.models import stored, zoo
 
     if named.name in zoo.names():
@@ -130,7 +130,7 @@ class Subject:
         return one.x, one.y, one.ids
 
 
-def subject_of(model: Named, data_name: str, images: int, size: int) -> Subject:
+def subject_of(model: NamedModel, data_name: str, images: int, size: int) -> Subject:
     """The model and the test images that names stand for, on the GPU where there is one."""
     import torch
 
@@ -151,7 +151,7 @@ def subject_of(model: Named, data_name: str, images: int, size: int) -> Subject:
     return Subject(network.to(device), part.to(device), {**settings, "device": device.type})
 
 
-def check_member(model: Named, data_name: str) -> None:
+def check_member(model: NamedModel, data_name: str) -> None:
     """Refuse a member of the zoo for data of other classes than it was trained on; a model of one's own passes."""
     from thesis_kit import data
     from thesis_kit.zookeeping.plans import SOURCES
@@ -171,7 +171,7 @@ def _some(words: Sequence[str]) -> str:
     return ", ".join(words) if len(words) <= 20 else f"{', '.join(words[:3])} and {len(words) - 3:,} more"
 
 
-def check_classes(model: Named, network: nn.Module, data_name: str, part: Part) -> None:
+def check_classes(model: NamedModel, network: nn.Module, data_name: str, part: Part) -> None:
     """Refuse a model whose answers are not about the data's classes."""
     import torch
 

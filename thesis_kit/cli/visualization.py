@@ -14,7 +14,7 @@ from thesis_kit import __version__
 from thesis_kit.cli.inversion import Model, Sheet, shape
 from thesis_kit.cli.pages import out as console
 from thesis_kit.cli.stopping import kept
-from thesis_kit.cli.subjects import Arch, Named, NClasses, Pretrained, Seed, Weights, named, real
+from thesis_kit.cli.subjects import Arch, NamedModel, NClasses, Pretrained, Seed, Weights, named, real
 from thesis_kit.files import only_writer, write_together
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def visualize(
 
 
 def _made(
-    chosen: Named, layer: str, units: list[int], data: str, folder: Path | None, images: int, knobs: dict[str, Any]
+    chosen: NamedModel, layer: str, units: list[int], data: str, folder: Path | None, images: int, knobs: dict[str, Any]
 ) -> tuple[Triples, dict[str, Any]]:
     """The triples, and what is written beside their sheet."""
     import torch

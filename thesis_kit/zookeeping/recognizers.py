@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 
 from thesis_kit.data import Splits, speech
 from thesis_kit.data.parts import Part
-from thesis_kit.evaluation.words import WordErrors, word_errors
+from thesis_kit.evaluation.word_errors import WordErrors, word_errors
 from thesis_kit.files import only_writer, write_together
 from thesis_kit.models.speech import Jasper, transcribe
 from thesis_kit.training import train
