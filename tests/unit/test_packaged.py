@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import thesis_kit as tk
-from thesis_kit.cli.subjects import Named, subject_of
+from thesis_kit.cli.subjects import NamedModel, subject_of
 from thesis_kit.extras import MissingPackage
 from thesis_kit.files import DamagedFile
 from thesis_kit.models import Classifier, entries, packaged, reading, zoo
@@ -110,7 +110,7 @@ def test_timm_s_own_name_gives_the_same_architecture():
 def test_commands_that_judge_refuse_data_of_other_classes(data, has):
     said = rf"tells tench, goldfish, great white shark and 997 more apart, and {data} has {has}.*: no data set here has"
     with pytest.raises(ValueError, match=said):
-        subject_of(Named("efficientnet-lite0"), data, 2, 32)
+        subject_of(NamedModel("efficientnet-lite0"), data, 2, 32)
 
 
 # One that the tests bring
