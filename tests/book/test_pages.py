@@ -73,7 +73,11 @@ def submodules() -> list[str]:
     return [m.name for m in pkgutil.iter_modules(thesis_kit.__path__, "thesis_kit.") if m.ispkg]
 
 
-def test_every_citation_key_is_used_consistently():
-    """A key that a page cites is in references.bib (the build would warn), and no key is there twice."""
+def test_every_work_of_the_bibliography_is_cited():
+    """A key that a page cites is in references.bib (the build would warn); here none is there twice, or for nobody."""
     keys = re.findall(r"^@\w+\{([^,]+),", (ROOT / "book" / "references.bib").read_text(encoding="utf-8"), re.MULTILINE)
     assert len(keys) == len(set(keys))
+    pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "book" / "src").glob("*.py")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    cited = {key.strip() for found in re.findall(r"\{cite[^}]*\}`([^`]+)`", text) for key in found.split(",")}
+    assert not set(keys) - cited, "cite them on a page, or leave them out of references.bib"
