@@ -43,6 +43,17 @@
     }
   }
 
+  /* An interval is not broken between its ends. */
+  function keepIntervals() {
+    for (const cell of document.querySelectorAll("article table.tk-table td")) {
+      const walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+      while (walk.nextNode()) {
+        const text = walk.currentNode.data, kept = text.replace(/\[[^\[\]]{1,20}\]/g, found => found.replace(/ /g, "\u00a0"));
+        if (kept !== text) walk.currentNode.data = kept;
+      }
+    }
+  }
+
   /* A formula too wide for its box gets smaller, to two thirds at most; what is still too wide scrolls. */
   function fitFormulas() {
     for (const box of document.querySelectorAll("article div.math")) {
@@ -54,6 +65,7 @@
   }
 
   document.addEventListener("DOMContentLoaded", prepareFigures);
+  document.addEventListener("DOMContentLoaded", keepIntervals);
   addEventListener("load", () => {
     const drawn = window.MathJax?.startup?.promise;
     if (!drawn) return;

@@ -263,13 +263,13 @@ def _logits(x: float, y: float, scale: float) -> list[str]:
 def inversion(label: str | None = None) -> Shown:
     """What Plug-In Inversion does between two steps, and between two stages."""
     parts = [words(WIDTH / 2, 16, "every step", bold=True)]
-    names = ((38, "image"), (118, "rolled"), (204, "copies,\nrecolored"))
-    parts += [words(x, 112, name) for x, name in names]
+    names = ((38, 110, "image"), (118, 110, "rolled"), (208, 119, "copies,\nrecolored"))  # below each picture
+    parts += [words(x, y, name) for x, y, name in names]
     parts += [
         _canvas(38, 66, 0, 0),
         arrow([(68, 66), (88, 66)]),
         _canvas(118, 66, 11, -8),
-        arrow([(148, 66), (170, 66)]),
+        arrow([(148, 66), (161, 66)]),
     ]
     parts += [
         _canvas(190 + 9 * n, 54 + 11 * n, 11, -8, tint=tint) for n, tint in enumerate(("sky", "orange", "purple"))

@@ -155,7 +155,7 @@ def _filters(everything: list[Judged]) -> str:
     arenas = {arena: arena for arena in arenas}
     orders = {"place": "order of the book", "verdict": "verdict", "origin": "origin", "arena": "arena"}
     controls = [
-        '<label>words <input type="text" name="words" autocomplete="off"></label>',
+        '<label>search <input type="text" name="words" autocomplete="off"></label>',
         _select("chapter", chapters),
         _select("verdict", verdicts),
         _select("origin", origins),
