@@ -138,7 +138,7 @@ def check_masks(mask: Tensor, n: int, size: tuple[int, int]) -> None:
 
 
 def mask_correlation(maps: Float[Tensor, "n u r c"], mask: Float[Tensor, "n h w"]) -> Float[Tensor, " u"]:
-    """|correlation| of units' maps with masks over all patches of all images, free of position and of the image.
+    """Absolute correlation of units' maps with masks over all patches of all images, free of position and image.
 
     Both are centered over images at every patch and over patches in every image: objects stand in the middle more often
     than not, and so does whatever prefers the middle. A unit whose map is always flat has none (NaN).
