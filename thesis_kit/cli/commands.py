@@ -1,4 +1,4 @@
-"""The commands: ``certify``, ``attack …``, ``invert``, ``visualize``, ``claims …`` and ``zoo …``.
+"""The commands: ``certify``, ``attack …``, ``invert``, ``visualize``, ``sonify``, ``listen``, ``claims …``, ``zoo …``.
 
 Thin: each calls the function that a notebook would call, and imports it only then, so that ``--help`` comes at once.
 """
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import thesis_kit
-from thesis_kit.cli import certificates, inversion, report, visualization
+from thesis_kit.cli import certificates, inversion, report, sonification, visualization
 from thesis_kit.cli.claims import claims
 from thesis_kit.cli.pages import out
 from thesis_kit.cli.zoo import zoo
@@ -25,6 +25,8 @@ app.add_typer(attack, name="attack")
 app.command()(certificates.certify)
 app.command()(inversion.invert)
 app.command()(visualization.visualize)
+app.command()(sonification.sonify)
+app.command()(sonification.listen)
 attack.command("shadow")(certificates.shadow)
 attack.command("report")(report.report)
 

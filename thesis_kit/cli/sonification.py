@@ -1,0 +1,133 @@
+"""The command line's ``sonify`` and ``listen``: sounds that excite units, and what layers keep of a recording."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from thesis_kit import __version__
+from thesis_kit.cli.pages import out as console
+from thesis_kit.cli.stopping import kept
+from thesis_kit.cli.subjects import Seed
+from thesis_kit.files import only_writer, write_together
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Member = Annotated[str, typer.Option(help="A recognizer of the zoo: whisper-tiny.en, jasper-speech.")]
+Steps = Annotated[int, typer.Option(min=1, help="Steps of the optimization.")]
+Form = Annotated[str, typer.Option(help="What is optimized: stft (short-time spectra) or wave (samples).")]
+Out = Annotated[Path, typer.Option(help="Folder for the sounds, their spectra and a JSON.")]
+
+
+def sonify(
+    layer: Annotated[str, typer.Option(help="A site, such as blocks.3.hidden, or a layer; --list shows them.")] = "",
+    unit: Annotated[str, typer.Option(help="Numbers of units, such as 3,17.")] = "0",
+    model: Member = "whisper-tiny.en", seconds: Annotated[float, typer.Option(help="Length of the sounds.")] = 1.0,
+    steps: Steps = 200, form: Form = "stft", out: Out = Path("sounds"), seed: Seed = 0,
+    listed: Annotated[bool, typer.Option("--list", help="Show what can be named as --layer, and end.")] = False,
+) -> None:  # fmt: skip
+    """Make the sounds that excite units of a recognizer most, and write them as WAV with spectra and numbers."""
+    network = _recognizer(model)
+    if listed:
+        from thesis_kit import recording
+
+        console.print(str(recording.sites(network)), markup=False, highlight=False)
+        return
+    if not layer:
+        raise ValueError("there is no layer: give --layer, such as blocks.3.hidden; --list shows what there is")
+    from thesis_kit import sonification
+
+    units = _numbers(unit)
+    beside = out / "sounds.json"
+    with kept("nothing was kept: the same command begins anew"), only_writer(beside):
+        found = sonification.sonify(network, layer, units, seconds=seconds, steps=steps, form=form, seed=seed)
+        means = zip(units, found.before.tolist(), found.after.tolist(), strict=True)
+        rows = [{"unit": number, "file": f"unit-{number}.wav", "before": before, "after": after}
+                for number, before, after in means]  # fmt: skip
+        record = {"layer": layer, "read at": found.layer, "steps": steps, "form": form, "seed": seed, "sounds": rows,
+                  "seconds": round(found.seconds, 1)}  # fmt: skip
+        titles = [f"unit {number} of {layer}" for number in units]
+        _write(out, beside, model, network, found.waveforms, rows, titles, record)
+    for row in rows:
+        console.print(f"unit {row['unit']}: {row['before']:.3g} at first, {row['after']:.3g} in {row['file']}")
+
+
+def listen(
+    clip: Annotated[Path, typer.Argument(help="A recording: WAV, FLAC, OGG or MP3, of a few seconds.")],
+    model: Member = "whisper-tiny.en", steps: Steps = 200, form: Form = "stft", out: Out = Path("heard"),
+    seed: Seed = 0,
+) -> None:  # fmt: skip
+    """Hear what each layer of a recognizer keeps of a recording: sounds from noise that a layer takes for it."""
+    from thesis_kit import sonification
+    from thesis_kit.data.speech import from_file, median_pitch
+
+    recording, network = from_file(clip), _recognizer(model)
+    beside = out / "heard.json"
+    waveforms, rows = [recording.waveform], [{"layer": "recording", "file": "recording.wav", "distance": 0.0}]
+    with kept("nothing was kept: the same command begins anew"), only_writer(beside):
+        for number, layer in enumerate(sonification.layers(network)):
+            found = sonification.resynthesize(network, [recording], layer, steps=steps, seeds=[seed], form=form)
+            waveforms.append(found.waveforms[0][0])
+            rows.append({"layer": layer, "file": f"{number}-{layer}.wav", "distance": found.distances.item()})
+        for row, waveform in zip(rows, waveforms, strict=True):
+            pitch = median_pitch(waveform.numpy(), 16_000)
+            row["pitch"] = None if pitch != pitch else round(pitch, 1)
+            row |= _letters(network, waveform)
+        record = {"recording": clip.name, "steps": steps, "form": form, "seed": seed, "sounds": rows}
+        _write(out, beside, model, network, waveforms, rows, [row["layer"] for row in rows], record)
+    for row in rows:
+        said = f", {row['heard']!r}" if "heard" in row else ""
+        pitch = "no pitch" if row["pitch"] is None else f"pitch {row['pitch']:.0f} Hz"
+        console.print(f"{row['layer']:12} distance {row['distance']:.2f}, {pitch}{said}")
+
+
+def _recognizer(name: str) -> nn.Module:
+    """A recognizer of the zoo.
+
+    Raises:
+        ValueError: a member of another kind.
+    """
+    from thesis_kit.models import zoo
+
+    if name in zoo.names() and zoo.entry(name).kind != "speech recognizer":
+        known = [one for one in zoo.names() if zoo.entry(one).kind == "speech recognizer"]
+        raise ValueError(f"{name} does not hear: name a recognizer, such as {' or '.join(known)}")
+    return zoo.load(name)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        found = [int(word) for word in text.split(",")]
+    except ValueError:
+        raise ValueError(f"units are numbers such as 3,17, got {text!r}") from None
+    if len(set(found)) != len(found):
+        raise ValueError(f"units are given once each, got {text!r}")
+    return found
+
+
+def _letters(network: nn.Module, waveform: Tensor) -> dict[str, str]:
+    """What a recognizer of letters writes down; nothing of one that has none."""
+    if not hasattr(network, "tokens"):
+        return {}
+    from thesis_kit.models.speech import transcribe
+
+    return {"heard": transcribe(network, waveform[None])[0]}
+
+
+def _write(
+    out: Path, beside: Path, model: str, network: nn.Module, waveforms: Any, rows: list[dict], titles: list[str],
+    record: dict[str, Any],
+) -> None:  # fmt: skip
+    from thesis_kit.identity import fingerprint
+    from thesis_kit.show.sounds import spectrograms, wav
+    from thesis_kit.sonification import playable
+
+    told = {"model": model, "weights": fingerprint(network), "version": __version__, **record}
+    files = {out / row["file"]: wav(playable(waveform)) for row, waveform in zip(rows, waveforms, strict=True)}
+    write_together({beside: (json.dumps(told, indent=1) + "\n").encode(), **files,
+                    out / "spectra.png": spectrograms(list(waveforms), titles)})  # fmt: skip
+    console.print(f"{len(files)} sounds, spectra.png and {beside.name} in {out}")
