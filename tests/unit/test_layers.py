@@ -90,6 +90,39 @@ def test_no_circles():
         pytest.fail(f"modules import each other in a circle: {' -> '.join(error.args[1])}")
 
 
+CHAPTERS_FILES = {"arms", "figures", "networks", "packaged", "settings", "world"}  # the same part of every chapter
+CHAPTERS_CLASSES = {"Made", "Measured", "World"}
+SAID_TWICE = {"Clip"}  # a piece of speech, and the network: both are the field's word
+
+
+def test_no_module_has_the_name_of_another():
+    """But for a chapter's parts, and for commands, which are called after what they run."""
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        if path.name != "__init__.py" and path.parent.name != "cli" and path.stem not in CHAPTERS_FILES:
+            places.setdefault(path.stem, []).append(module_name(path))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_no_class_has_the_name_of_another():
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(module_name(path))
+    allowed = SAID_TWICE | {
+        name for name in CHAPTERS_CLASSES if all(place.startswith("thesis_kit.chapters") for place in places[name])
+    }
+    assert {name: found for name, found in places.items() if len(found) > 1 and name not in allowed} == {}
+
+
+def test_no_file_is_long_without_a_reason():
+    """Four hundred lines, or a sentence in its head that says why it is "long:"."""
+    long = [path for path in FILES if len(path.read_text(encoding="utf-8").splitlines()) > 400]
+    unsaid = [path for path in long if "long:" not in (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "")]
+    assert [module_name(path) for path in unsaid] == []
+
+
 def test_who_measures_never_draws():
     """The arms of every chapter, the runner and the zoo's making come without what draws, and without matplotlib."""
     for start in sorted(name for name in FILE_OF if name.endswith("arms") or room(name) in ("ledger", "zookeeping")):

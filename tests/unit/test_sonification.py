@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from thesis_kit.data.speech import Clip, Interval, Utterance
+from thesis_kit.data.speech import Clip, Segment, Utterance
 from thesis_kit.models.speech import Jasper, Whisper, WhisperSize
 from thesis_kit.sonification import (
     before_nonlinearity,
@@ -55,8 +55,8 @@ def tone(hertz, seconds=0.3, level=0.1):
 def made(hertz, name="a", voice="v", text="a"):
     """A clip of two tones, of which the second is a phone of its own."""
     x = torch.cat([tone(300), tone(hertz)])
-    phones = (Interval(0, 0.3, "low"), Interval(0.3, 0.6, name))
-    return Clip(x, text, phones, (Interval(0, 0.6, text),), said=Utterance(text, voice))
+    phones = (Segment(0, 0.3, "low"), Segment(0.3, 0.6, name))
+    return Clip(x, text, phones, (Segment(0, 0.6, text),), said=Utterance(text, voice))
 
 
 CLIPS = [made(1000, "b"), made(2000, "c"), made(3000, "d")]

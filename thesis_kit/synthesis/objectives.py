@@ -7,6 +7,8 @@ excite a channel, ask for ``maximize(channel(…))``, which is ``-channel(…)``
 
 ``cross_entropy(classes) + 1e-3 * total_variation()`` is an objective; so is ``-channel("layer2.0.conv1", [3, 7])``. The
 vocabulary is that of feature visualization (Olah, Mordvintsev and Schubert, Distill 2017).
+
+It is long: they are short functions of one kind, which are chosen among by reading, each with an example.
 """
 
 from __future__ import annotations

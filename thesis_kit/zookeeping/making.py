@@ -30,7 +30,7 @@ from thesis_kit.training import TrainingReport
 from thesis_kit.training.augmentation import AUGMENTATIONS
 from thesis_kit.zookeeping.auditing import is_current
 from thesis_kit.zookeeping.member_scores import measure_scores
-from thesis_kit.zookeeping.plans import Plan, file_of, home_of, is_sibling, plan_of
+from thesis_kit.zookeeping.plans import Making, file_of, home_of, is_sibling, plan_of
 from thesis_kit.zookeeping.recipes import RECIPES, Recipe
 from thesis_kit.zookeeping.wording import score_text, size_text
 
@@ -90,7 +90,7 @@ def make(
 
 
 @contextlib.contextmanager
-def _telling(plan: Plan, checkpoints: Path) -> Iterator[None]:
+def _telling(plan: Making, checkpoints: Path) -> Iterator[None]:
     """An interruption of the block says what there is, where training has not said it."""
     weights, checkpoint = plan.folder / file_of(plan.name, plan.recipe), checkpoints / f"{plan.fingerprint()}.ckpt"
     made = renewal(weights)
@@ -104,7 +104,7 @@ def _telling(plan: Plan, checkpoints: Path) -> Iterator[None]:
         raise
 
 
-def _make(plan: Plan, checkpoints: Path, say: Callable[[str], None]) -> Entry:
+def _make(plan: Making, checkpoints: Path, say: Callable[[str], None]) -> Entry:
     network, report = _train(plan, checkpoints, say)
     weights = _packed(network, plan.recipe.storage, plan.name)
     stored = zoo.with_weights(plan.network(), weights, plan.name)
@@ -139,7 +139,7 @@ def _whose(about: Entry) -> str:
 # Training
 
 
-def _fit(plan: Plan, network: nn.Module, *, updates: int, **knobs: Any) -> TrainingReport:
+def _fit(plan: Making, network: nn.Module, *, updates: int, **knobs: Any) -> TrainingReport:
     recipe, method = plan.recipe, plan.recipe.make_method()
     if "teacher" in recipe.rests_on:
         teacher = recipe.rests_on["teacher"]
@@ -152,7 +152,7 @@ def _fit(plan: Plan, network: nn.Module, *, updates: int, **knobs: Any) -> Train
     )  # fmt: skip
 
 
-def _train(plan: Plan, folder: Path, say: Callable[[str], None]) -> tuple[nn.Module, TrainingReport]:
+def _train(plan: Making, folder: Path, say: Callable[[str], None]) -> tuple[nn.Module, TrainingReport]:
     """Train, or go on with an interrupted run of the same recipe, data and code."""
     recipe, checkpoint = plan.recipe, folder / f"{plan.fingerprint()}.ckpt"
     resumed = ", of which an interrupted run has made a part" if checkpoint.exists() else ""
@@ -165,7 +165,7 @@ def _train(plan: Plan, folder: Path, say: Callable[[str], None]) -> tuple[nn.Mod
     return network, report
 
 
-def _expected_seconds(plan: Plan) -> float:
+def _expected_seconds(plan: Making) -> float:
     """How long training takes on this machine, judged by a few updates of a network that is thrown away."""
     replays = plan.recipe.make_method().replays
     network, updates = plan.network(), _TRIAL_UPDATES * replays
@@ -196,7 +196,7 @@ def _packed(network: nn.Module, storage: str, name: str) -> bytes:
     return safetensors.torch.save(rounded)
 
 
-def _entry(plan: Plan, report: TrainingReport, weights: bytes, scores: dict[str, Score]) -> Entry:
+def _entry(plan: Making, report: TrainingReport, weights: bytes, scores: dict[str, Score]) -> Entry:
     from thesis_kit import __version__
 
     seed = f" SEED={plan.recipe.seed}" if is_sibling(plan.name, plan.recipe) else ""

@@ -52,7 +52,7 @@ def splits_of(name: str, seed: int, options: Mapping[str, Any]) -> Splits:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Making:
     """A recipe with its data, on a device: all that training needs."""
 
     name: str
@@ -92,11 +92,11 @@ class Plan:
         return digest([self.recipe.settings(), self.data_hashes, self.origins, self.device.type, code()])[:16]
 
 
-def plan_of(name: str, recipe: Recipe, folder: Path, device: str | torch.device | None) -> Plan:
+def plan_of(name: str, recipe: Recipe, folder: Path, device: str | torch.device | None) -> Making:
     default = "cuda" if torch.cuda.is_available() else "cpu"
     source, hashes = choose(recipe.data, SOURCES, "data set of the zoo"), data_hashes_of(recipe)
     splits = splits_of(recipe.data, recipe.seed, recipe.data_options)
-    return Plan(
+    return Making(
         name=name,
         recipe=recipe,
         device=torch.device(default if device is None else device),
