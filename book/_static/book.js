@@ -54,6 +54,19 @@
     }
   }
 
+  /* The full stop behind a formula stays in its line. */
+  function keepStops() {
+    for (const formula of document.querySelectorAll("article span.math")) {
+      const stop = formula.nextSibling?.nodeType === Node.TEXT_NODE && /^[.,;:!?)\]]+/.exec(formula.nextSibling.data);
+      if (!stop) continue;
+      const line = document.createElement("span");
+      line.className = "tk-line";
+      formula.nextSibling.data = formula.nextSibling.data.slice(stop[0].length);
+      formula.replaceWith(line);
+      line.append(formula, stop[0]);
+    }
+  }
+
   /* A formula too wide for its box gets smaller, to two thirds at most; what is still too wide scrolls. */
   function fitFormulas() {
     for (const box of document.querySelectorAll("article div.math")) {
@@ -66,6 +79,7 @@
 
   document.addEventListener("DOMContentLoaded", prepareFigures);
   document.addEventListener("DOMContentLoaded", keepIntervals);
+  document.addEventListener("DOMContentLoaded", keepStops);
   addEventListener("load", () => {
     const drawn = window.MathJax?.startup?.promise;
     if (!drawn) return;

@@ -18,8 +18,7 @@ import torch
 import thesis_kit as tk
 
 PAGE = (Path(__file__).resolve().parents[2] / "book" / "api.md").read_text(encoding="utf-8")
-NEEDS = {
-    **dict.fromkeys(("build_clip", "class_features", "zero_shot"), "open_clip"),
+NEEDS = {  # beyond what the package itself needs
     **dict.fromkeys(("say", "say_all", "splits", "change", "edited", "over_pieces", "pieces", "resynthesize",
                      "targeted", "top_segments"), "espeakng_loader"),
 }  # fmt: skip

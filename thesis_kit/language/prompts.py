@@ -94,6 +94,12 @@ def invert_prompts(
     Source: Kazemi et al. 2024, section 3, and the released code: 13 copies, random affine changes, TV with 0.005, Adam
         with 0.1, 64 → 128 → 224 pixels after 900 and 1,800 of 3,400 steps, fresh moments at each size. Unlike there, TV
         is taken of what the network sees, and gradients are not clipped to length 1.
+
+    Examples:
+        >>> clip = tk.models.build_clip("small_clip", seed=0)
+        >>> quick = tk.language.shortened("small", [1, 1, 1], copies=1)
+        >>> tk.language.invert_prompts(clip, ["a star", "a heart"], size=64, schedule=quick).images.shape
+        torch.Size([2, 3, 64, 64])
     """
     chosen = schedule if isinstance(schedule, Schedule) else choose(schedule, SCHEDULES, "schedule of inversion")
     check_count(size, what="size")
@@ -113,6 +119,11 @@ def shortened(schedule: str | Schedule, steps: Sequence[int], copies: int | None
 
     Raises:
         ValueError: not one number a stage.
+
+    Examples:
+        >>> quick = tk.language.shortened("small", [10, 10, 10], copies=2)
+        >>> type(quick).__name__
+        'Schedule'
     """
     whole = schedule if isinstance(schedule, Schedule) else choose(schedule, SCHEDULES, "schedule of inversion")
     if len(steps) != len(whole.stages):
@@ -127,6 +138,12 @@ def toward(features: Float[Tensor, "n d"], *, form: str = "distance") -> Objecti
     Args:
         features: (targets, d), finite and not zero; their length does not matter.
         form: "distance" in [0, 2], or "cosine", 1 − cosine, also in [0, 2].
+
+    Examples:
+        >>> objective = tk.language.toward(torch.ones(2, 10), form="cosine")
+        >>> made = tk.synthesis.synthesize(model, objective, channels=1, stages=tk.synthesis.Stage(8, 2))
+        >>> made.images.shape
+        torch.Size([2, 1, 8, 8])
     """
     choose(form, FORMS, "form of similarity")
     wanted = plain(features)

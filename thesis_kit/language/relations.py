@@ -31,6 +31,12 @@ def reads_order(clip: Clip, scenes: Scenes, *, kind: str = "full") -> Bool[Tenso
 
     Raises:
         ValueError: no scene has two objects in a relation.
+
+    Examples:
+        >>> clip = tk.models.build_clip("small_clip", seed=0)
+        >>> scenes = tk.data.scenes.DISTRIBUTIONS["scenes.v1-pairs"].draw(4, 64, seed=0)
+        >>> tk.language.reads_order(clip, scenes).dtype
+        torch.bool
     """
     rows = directed(scenes.table)
     if not rows.any():

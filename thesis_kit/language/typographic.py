@@ -49,6 +49,13 @@ def typographic(model: Model, table: Table, size: int) -> Typographic:
 
     Raises:
         ValueError: sides of fewer than 36 pixels.
+
+    Examples:
+        >>> clip = tk.models.build_clip("small_clip", seed=0)
+        >>> named = tk.language.zero_shot(clip, tk.language.scene_classes())
+        >>> scenes = tk.data.scenes.DISTRIBUTIONS["scenes.v1"].draw(2, 64, seed=0)
+        >>> type(tk.language.typographic(named, scenes.table, 64)).__name__
+        'Typographic'
     """
     if size < 36:
         raise ValueError(f"words have letters of one pixel a dot at 36 × 36 and cannot be read at {size} × {size}")
