@@ -242,6 +242,7 @@ _DIGITS = {
     "updates": 1000,
     "lr": 0.12,
     "eps": (0.15,),
+    "seeds": 3,
 }
 _REGULARIZED = {
     "cnn-digits-natural": Recipe(
@@ -287,7 +288,7 @@ _COMPARED = {
         {"architecture": _VIT, "options": _PATCHES, "updates": 5000},
     ),
     "mixer": ("A small MLP-Mixer", {"architecture": "small_mixer", "options": {"size": 64}, "updates": 6000}),
-    "resnet": ("A small ResNet", {**_RESNET, "updates": 1000}),
+    "resnet": ("A small ResNet", {**_RESNET, "updates": 1000, "seeds": 3}),
     "convnext": (
         "A small ConvNeXt",
         {
