@@ -637,9 +637,10 @@ def cohort(folder, recipes):
 
 def test_a_cohort_is_one_entry_with_a_network_a_seed(cohort):
     assert problems(NAME, folder=cohort) == []  # how many seeds there are decides no weight
-    first = zoo.entry(NAME, folder=cohort)
+    first, told = zoo.entry(NAME, folder=cohort), []
     for seed in (2, 1):
-        made = make(NAME, seed=seed, folder=cohort)
+        made = make(NAME, seed=seed, folder=cohort, progress=told.append)
+        assert told[-1].startswith(f"{NAME}, seed {seed}: ")
         assert (made.file, made.recipe["seed"]) == (f"local/{NAME}.seed{seed}.safetensors", seed)
     about = zoo.entry(NAME, folder=cohort)
     assert zoo.names(folder=cohort) == [NAME]

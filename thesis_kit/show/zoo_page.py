@@ -160,7 +160,8 @@ def cohort_text(member: Entry) -> str:
         f"seed {seed} ({', '.join(f'{name} {percent(score.value)}' for name, score in one.scores.items())})"
         for seed, one in member.siblings.items()
     ]
-    return f"{len(told) + 1} networks of this recipe; {member.name} is that of seed 0, not shipped: {', '.join(told)}"
+    said = f"{len(told) + 1} networks of this recipe; {member.name} is that of seed 0, the others do not come along"
+    return f"{said}: {', '.join(told)}"
 
 
 def cost_text(member: Entry) -> str:

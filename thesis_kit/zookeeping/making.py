@@ -98,7 +98,7 @@ def _telling(plan: Making, checkpoints: Path) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:
         if made():
-            note(stop, f"{plan.name} is made, its weights are in {weights}")
+            note(stop, f"{plan.label} is made, its weights are in {weights}")
         elif checkpoint.exists() and not getattr(stop, "__notes__", ()):
             note(stop, f"{checkpoint} keeps what was trained: the same call goes on from there")
         raise
@@ -109,14 +109,14 @@ def _make(plan: Making, checkpoints: Path, say: Callable[[str], None]) -> Entry:
     weights = _packed(network, plan.recipe.storage, plan.name)
     stored = zoo.with_weights(plan.network(), weights, plan.name)
     test = plan.splits.test.to(plan.device)
-    say(f"{plan.name}: trained in {duration(report.seconds)}, measuring on {len(test):,} test items")
+    say(f"{plan.label}: trained in {duration(report.seconds)}, measuring on {len(test):,} test items")
     entry = _entry(plan, report, weights, measure_scores(stored, test, plan.recipe.settings()))
     _record(entry, plan.folder, weights)
     _forget(checkpoints)
     for name, score in entry.scores.items():
-        say(f"{plan.name}: {name} {score_text(score)}")
+        say(f"{plan.label}: {name} {score_text(score)}")
     held = sum(file.stat().st_size for file in plan.folder.glob("*.safetensors"))
-    say(f"{plan.name}: {size_text(entry.bytes)}; shipped weights are {size_text(held)} in all")
+    say(f"{plan.label}: {size_text(entry.bytes)}; shipped weights are {size_text(held)} in all")
     return entry
 
 
@@ -157,7 +157,7 @@ def _train(plan: Making, folder: Path, say: Callable[[str], None]) -> tuple[nn.M
     recipe, checkpoint = plan.recipe, folder / f"{plan.fingerprint()}.ckpt"
     resumed = ", of which an interrupted run has made a part" if checkpoint.exists() else ""
     say(
-        f"{plan.name}: {recipe.updates:,} updates of {recipe.method} training on {recipe.data}, about "
+        f"{plan.label}: {recipe.updates:,} updates of {recipe.method} training on {recipe.data}, about "
         f"{duration(_expected_seconds(plan))} here{resumed}"
     )
     network = plan.network()

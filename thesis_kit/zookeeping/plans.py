@@ -65,6 +65,11 @@ class Making:
     origins: dict[str, str]  # SHA-256 of the weights of the members that it rests on, by their role
     folder: Path
 
+    @property
+    def label(self) -> str:
+        """What progress calls it."""
+        return f"{self.name}, seed {self.recipe.seed}" if is_sibling(self.name, self.recipe) else self.name
+
     def entry(self) -> Entry:
         """The member's entry before there are weights."""
         nothing = {key: {} for key in ("scores", "training", "measured", "code")}
