@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import wave
 
@@ -13,7 +15,7 @@ from typer.testing import CliRunner
 from thesis_kit import cli
 from thesis_kit.cli import sonification
 from thesis_kit.models.speech import Jasper
-from thesis_kit.show.sounds import spectrogram, wav
+from thesis_kit.show.sounds import player, spectrogram, wav
 
 pytest.importorskip("matplotlib", reason="pictures of spectra need the extra [show]")
 runner = CliRunner()
@@ -89,3 +91,17 @@ def test_a_spectrum_is_in_decibels_below_its_loudest():
     assert found.max() == 0
     assert found.min() == -60
     assert torch.allclose(found[:, 10:40], softer[:, 10:40], atol=0.1)
+
+
+def test_a_player_holds_its_sound_and_says_what_it_is():
+    tone = 0.01 * torch.sin(2 * np.pi * 500 * torch.arange(1600) / 16000)
+    shown = player(tone, "a tone & its <label>")
+    encoded = shown._repr_html_().partition("base64,")[2].partition('"')[0]
+    with wave.open(io.BytesIO(base64.b64decode(encoded))) as file:
+        heard = np.frombuffer(file.readframes(1600), "<i2") / 32767
+    assert np.sqrt((heard**2).mean()) == pytest.approx(0.08, rel=0.15)
+    assert heard[0] == 0
+    assert 'aria-label="a tone &amp; its &lt;label&gt;"' in shown.html
+    assert repr(shown) == "sound: a tone & its <label>"
+    with pytest.raises(ValueError, match="needs a label"):
+        player(tone, " ")

@@ -124,6 +124,29 @@ def test_the_best_piece_of_a_band_is_its_tone(jasper):
         top_segments(jasper, CLIPS, "front", [16])
 
 
+def test_a_foreign_recognizer_is_taken_as_it_comes():
+    """torchaudio's wav2vec 2.0: in training mode, with LayerDrop, returning a tuple; no layer may be missing."""
+    models = pytest.importorskip("torchaudio.models", reason="wav2vec 2.0 needs the extra [speech]")
+    torch.manual_seed(0)
+    convolutions = [(16, 10, 5), *[(16, 3, 2)] * 4, *[(16, 2, 2)] * 2]
+    model = models.wav2vec2_model(
+        extractor_mode="group_norm", extractor_conv_layer_config=convolutions, extractor_conv_bias=False,
+        encoder_embed_dim=16, encoder_projection_dropout=0.1, encoder_pos_conv_kernel=16, encoder_pos_conv_groups=4,
+        encoder_num_layers=3, encoder_num_heads=2, encoder_attention_dropout=0.1, encoder_ff_interm_features=32,
+        encoder_ff_interm_dropout=0.1, encoder_dropout=0.1, encoder_layer_norm_first=False, encoder_layer_drop=0.9,
+        aux_num_out=None,
+    ).train()  # fmt: skip
+    names = layers(model)
+    assert [name.rpartition(".")[2] for name in names] == ["residual"] * 3
+    seen = states(model, [Clip(tone(500, 0.5), ""), Clip(tone(700, 0.7), "")], names)
+    assert [[tuple(row.shape) for row in seen[name]] for name in names] == [[(25, 16), (34, 16)]] * 3  # it pads nothing
+    assert model.training
+    hidden = names[1].replace("residual", "hidden")
+    found = sonify(model, hidden, [3], seconds=0.1, steps=3, copies=2)
+    assert found.layer.endswith("layers.1.feed_forward.intermediate_dense")
+    assert found.after[0] > found.before[0]
+
+
 # -- probes
 
 

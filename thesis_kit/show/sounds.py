@@ -1,10 +1,13 @@
-"""Sounds for files and pages: WAV as bytes, and spectra over time as pictures."""
+"""Sounds for files and pages: WAV as bytes, players that need no kernel, and spectra over time as pictures."""
 
 from __future__ import annotations
 
+import html
 import math
 import wave
+from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 
 import torch
@@ -14,6 +17,7 @@ from torch import Tensor
 from thesis_kit.data.speech import RATE
 from thesis_kit.extras import needs
 from thesis_kit.models.speech import LogMel
+from thesis_kit.sonification import playable
 
 _DECIBELS = 60.0  # below the loudest place, where a picture is black
 
@@ -26,6 +30,37 @@ def wav(waveform: Float[Tensor, " t"]) -> bytes:
         file.setnchannels(1), file.setsampwidth(2), file.setframerate(RATE)
         file.writeframes(samples.astype("<i2").tobytes())
     return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Player:
+    """A sound with a label, which a page or notebook plays without a kernel; see ``player``."""
+
+    html: str
+    label: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:
+        return f"sound: {self.label}"
+
+
+def player(waveform: Float[Tensor, " t"], label: str) -> Player:
+    """A labelled player of a sound, made as loud as all others and faded at its ends; the samples are in the page.
+
+    A second is 43 kB of text. The browser's own controls are used, which a keyboard reaches.
+
+    Args:
+        waveform: (t,) in [−1, 1] at 16 kHz. label: what is heard; shown, and read out by screen readers.
+    """
+    if not label.strip():
+        raise ValueError("a sound needs a label that says what is heard")
+    data, shown = b64encode(wav(playable(waveform))).decode(), html.escape(label, quote=True)
+    return Player(
+        f'<figure class="tk-sound" style="margin:0.3em 0"><figcaption>{shown}</figcaption><audio controls '
+        f'preload="metadata" aria-label="{shown}" src="data:audio/wav;base64,{data}"></audio></figure>', label,
+    )  # fmt: skip
 
 
 def spectrogram(waveform: Float[Tensor, " t"], bands: int = 80) -> Float[Tensor, "b f"]:
