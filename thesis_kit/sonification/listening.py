@@ -160,7 +160,7 @@ class Sounds:
 
 def sonify(
     model: nn.Module, name: str, units: Sequence[int], *, seconds: float = 1.0, form: str = "stft", steps: int = 200,
-    lr: float = 0.05, copies: int = 4, quiet: float = 1.0, clips: Sequence[Clip] | None = None, seed: int = 0,
+    lr: float = 0.05, copies: int = 2, quiet: float = 1.0, clips: Sequence[Clip] | None = None, seed: int = 0,
     **knobs: object,
 ) -> Sounds:  # fmt: skip
     """Sounds that excite units, one a unit, all optimized together.
