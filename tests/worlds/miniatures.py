@@ -188,7 +188,7 @@ def surroundings(name: str, folder: Path) -> Iterator[Experiment]:
         if name == "defenses.digits":
             patch.setattr(defenses, "digits", few_digits)
         if name == "features.scenes":
-            patch.setattr(features_world, "taught", lambda name, device: tiny_network(name))
+            patch.setattr(features_world, "taught", lambda name, seed, device: tiny_network(name))
             patch.setattr(features_world, "untaught", lambda name, seed, device: tiny_network(name, seed))
         if name == "inversion.real":
             patch.setattr(real_world, "packaged", small_network)

@@ -110,8 +110,8 @@ def tokens_figure(
 
 
 def token_film(
-    image: Float[Tensor, "c h w"], read: Sequence[Mapping[str, float]], patches: Sequence[Float[Tensor, "r c"]], *,
-    label: str, caption: str,
+    image: Float[Tensor, "c h w"], read: Sequence[Mapping[str, float]],
+    patches: Sequence[Float[Tensor, "rows columns"]], *, label: str, caption: str,
 ) -> Slider:  # fmt: skip
     """What the class token knows after every block: shares of its best answers, and patches that know the class.
 

@@ -18,15 +18,9 @@ _SCENES, _WEIGHTS = 501, 502  # streams of seeds
 _A_PASS = 256  # images
 
 
-def cohort_member(name: str, seed: int) -> str:
-    """What the zoo calls the network of a recipe that was trained with another seed; that of seed 0 has the recipe's
-    own name."""
-    return name if seed == 0 else f"{name}-seed{seed}"
-
-
-def taught(name: str, device: torch.device) -> Classifier:
-    """A trained network of the zoo."""
-    return zoo.load(name, device=device)
+def taught(name: str, seed: int, device: torch.device) -> Classifier:
+    """A trained network of a cohort of the zoo; that of seed 0 is the member itself."""
+    return zoo.load(name, seed=seed or None, device=device)
 
 
 def untaught(name: str, seed: int, device: torch.device) -> Classifier:
@@ -45,7 +39,7 @@ class World(Shared):
         s = self.settings
         if s.untrained:
             return untaught(s.member, mix_seed(self.seed, _WEIGHTS), self.device)
-        return taught(cohort_member(s.member, self.seed), self.device)
+        return taught(s.member, self.seed, self.device)
 
     @cached_property
     def scenes(self) -> Scenes:
@@ -66,7 +60,7 @@ class World(Shared):
     @cached_property
     def encoder(self) -> Classifier:
         """A network of another kind, whose features say how alike images are."""
-        return taught(self.settings.encoder, self.device)
+        return taught(self.settings.encoder, 0, self.device)
 
     def embedded(self, x: Tensor) -> Tensor:
         """Images as the encoder sees them, (n, d)."""

@@ -1,0 +1,345 @@
+# %% [markdown]
+# # What a Vision Transformer looks at
+#
+# **The question of this chapter: where, and on what, does a Vision Transformer look?**
+#
+# [The chapter before](04_inversion.ipynb) asked a network to draw a class. This one opens it up. Between the pixels and the
+# answer there are thousands of numbers, the *units*, each of which goes up for some images and down for others. Ask what
+# drives a unit up, look at the images that do so most and where in them it fires, and one begins to see what the network sees.
+
+# %% [setup]
+
+# %% tags=["hide-input"]
+import torch
+
+from thesis_kit import features, recording, zoo
+from thesis_kit.chapters.features import figures, measures
+from thesis_kit.chapters.features.world import embeddings
+from thesis_kit.chapters.tasks import class_names
+from thesis_kit.data.scenes import DISTRIBUTIONS
+from thesis_kit.features import frequency, masks, tokens
+from thesis_kit.show.tables import table
+from thesis_kit.show.verdicts import claims_table
+
+P = session.chapter("features")
+device, names = session.device, class_names(P.task)
+scenes = DISTRIBUTIONS[P.task.data].draw(P.images, 64, seed=77, device=device)
+vit = zoo.load("vit-scenes64", device=device)
+untrained = features.random_twin(vit, seed=0)
+encoder = zoo.load("verifier-scenes64", device=device)
+
+# %% [markdown]
+# The thesis does this for Vision Transformers (ViTs) {cite:p}`ghiasi2022vit,ghiasi2022thesis`: networks that cut an image into
+# patches, turn each into a list of numbers, a *token*, and let the tokens look at one another, block after block. One more
+# token, the *class token*, belongs to no patch; from it the answer is read at the end. Its findings, told with pictures that
+# were picked by hand: the wide layer inside each block holds units that one can name; units stay *local*, like rough
+# segmentations, in every block but the last; and the class token is hardly needed before.
+#
+# Pictures picked by hand show what there is, not how often. Our [scenes](00_scenes.ipynb) come with exact masks and known
+# attributes, so the same questions can be asked of *every* unit, beside two controls: random directions in place of units, and
+# a network that has learned nothing.
+#
+# :::{admonition} What you will see, and how long it takes
+# :class: tip
+# - the units of six blocks, with a slider: what excites them, and where;
+# - why a yardstick on which a network *without any training* does best is no yardstick;
+# - a film of what the class token knows, block by block, and what happens when nobody may talk to it;
+# - a hole that tells what was cut out;
+# - four networks looking at ever blurrier pictures.
+#
+# Reading takes about 20 minutes, running it two to four on two CPU cores. **Every number here is of one network of each
+# kind.** It shows what an effect looks like; whether it is so for ViTs in general takes independently trained ones, which the
+# ledger at the end waits for.
+# :::
+#
+# ## Three views of a unit
+#
+# Our ViT has six blocks, 64 patches of 8 × 8 pixels, and 97.8% right answers on scenes it has not seen. In each block the
+# tokens first look at one another (*attention*, by *queries*, *keys* and *values*), and then each goes through a small network
+# of its own, four times as wide as the token: its *hidden* units. This is what can be asked for:
+
+# %%
+print(recording.sites(vit))
+
+# %% [markdown]
+# Let $A_{p}[i]$ be unit $i$ of a layer at patch $p$. The image that excites it most is found as in the last chapter, by
+# climbing
+#
+# ```{math}
+# :label: eq-unit
+# x^* \;=\; \arg\max_x \sum_k \Big( \sum_p A_{p}[i]\big(a_k(x)\big) \Big) - \lambda\, TV\big(a_k(x)\big) ,
+# ```
+#
+# where the $a_k$ move, recolor and blur over with noise what the network sees, anew in every step. The paper's constants and
+# those of its released code differ, and both are here by name (`method="paper"`, `"code"`); for the explorer a faster one
+# draws frequencies in place of pixels {cite:p}`olah2017`. It is one call for any network of timm, torchvision or open_clip,
+# taken as it is:
+
+# %%
+blocks = []
+for name in measures.blocks_of(vit):
+    units = torch.linspace(0, 383, P.units_each).round().long()  # evenly over the layer, none picked
+    blocks.append(
+        features.triples(
+            vit, scenes.images, name, units, strongest=2, controls=6, method=P.method, steps=P.steps, copies=P.copies, progress=False
+        )
+    )
+
+# %% tags=["hide-input"]
+figures.explorer(
+    blocks, label="Figure 5.1",
+    caption=f"Hidden units of the ViT, {P.units_each} of each block's 384, evenly spaced. Each strip: the image that excites the unit most, its two "
+    "strongest scenes, and the same two, bright where the unit fires. Below, six random directions of the same layer, and six "
+    "units of a network with random weights. Move the slider with the mouse, a finger, or the arrow keys.",
+)
+
+# %% [markdown]
+# Start at the left. The first blocks answer to tones, edges and textures, and their strongest scenes have little in common but
+# a color or a pattern. Towards the right the two scenes of a strip more and more often show the same *shape*, or two much
+# alike. And now look at the rows below. Some random directions of the late blocks do so as well, which no picture of units
+# alone would have told. The network without training pairs scenes of one tone and nothing else. The optima, to our eyes, stay
+# noise with a grain: what excites a unit of so small a network most need not look like anything. The strongest scenes tell
+# more, which the authors too came to advise.
+#
+# :::{admonition} A good unit is one that names something, is it not?
+# :class: warning
+# A natural score: how well does a unit separate the images with a concept from those without? It is the AUROC, 1 for a perfect
+# detector and ½ for a blind one. For each unit take the best of some forty concepts (shapes, colors, textures,
+# backgrounds, tints), chosen on half of the images and scored on the other half.
+# :::
+
+# %%
+embedded = embeddings(encoder, scenes.images)
+scored = {
+    called: measures.scores_by_block(model, scenes, embedded, strongest=P.strongest)
+    for called, model in {"trained": vit, "random weights": untrained}.items()
+}
+rows = [
+    (kind, *(f"{scored[called][kind][-1]['best_auroc']:.2f}" for called in scored)) for kind in measures.KINDS
+]
+table(rows, ("median unit of the last block", *scored))
+
+# %% [markdown]
+# A network that knows nothing does about as well as the trained one, or better. Anything that sums up pixels sees how bright
+# and how blue a scene is, so nearly every random unit is a fine detector of *tint*; training is what makes units give that up
+# for something else. By this yardstick one would have to conclude that learning harms. The moral is the chapter's: **never
+# read a score of units without the score of random weights beside it.**
+#
+# A yardstick that does see learning asks an independent network how much a unit's 20 strongest images have in common: the mean
+# cosine of their features, called *monosemanticity* {cite:p}`pach2025`, here after the tint's own share was taken off.
+
+# %% tags=["hide-input"]
+figures.scores_figure(
+    scored["trained"], scored["random weights"], "monosemanticity", name="monosemanticity", label="Figure 5.2",
+    caption=f"How alike each unit's {P.strongest} strongest scenes are to an independent network; mean over all units of a layer, of one ViT. Dotted: "
+    "random directions among the hidden units. Gray: the same network with random weights.",
+)
+
+# %% [markdown]
+# Two things can be read off. The wide hidden units do pull away from queries, keys and values, but in the last blocks alone:
+# there the thesis's choice of layer is borne out, as far as one network can. And the dotted line runs *with* them: a random
+# mixture of hidden units is about as selective as a unit. What is special about the axes is not what they answer to but how
+# seldom:
+
+# %% tags=["hide-input"]
+figures.scores_figure(
+    scored["trained"], scored["random weights"], "log_kurtosis", name="log kurtosis", label="Figure 5.3",
+    caption="How seldom and how strongly units fire: logarithm of the kurtosis (1.1 for normal numbers), mean over all units of a layer, of one ViT.",
+)
+
+# %% [markdown]
+# ## What the class token knows
+#
+# The answer is read from the class token after the last block. But one can read it earlier: skip the blocks that are left and
+# ask the network's own head. The same can be done with any single patch in the class token's place.
+
+# %% tags=["hide-input"]
+place = 3
+one, label = scenes.images[place : place + 1], int(scenes.labels[place])
+read, lit = [], []
+for k in range(7):
+    sure = tokens.class_logits(vit, one, k).softmax(dim=1)[0]
+    top = sure.topk(4)
+    read.append({names[int(c)]: float(p) for p, c in zip(*top, strict=True)})
+    lit.append(tokens.patch_logits(vit, one, k).softmax(dim=2)[0, :, label].view(8, 8).cpu())
+figures.token_film(
+    scenes.images[place], read, lit, label="Figure 5.4",
+    caption=f"A scene with a {names[label]}. Bars: what the network's head reads from the class token when the remaining blocks are skipped. Right "
+    "picture: bright where a single patch, in the class token's place, is read as the right class.",
+)
+
+# %% [markdown]
+# So much for one scene. Over many, and with three more questions. What if the class token is kept *apart* from the patches up
+# to some block? The thesis does this for a ViT-B/16 on ImageNet and finds 78.6% instead of 84.2% correct with the class token
+# isolated in all blocks but the last: hardly needed. What if patches are *dropped* after some block, so that the class token
+# goes on alone? And, our own: what if the class token is not taken away but held at its *mean* over all scenes, so that it
+# says nothing but is still there to be looked at?
+
+# %%
+few = slice(0, 120)
+curves = measures.token_curves(vit, scenes.images[few], scenes.labels[few])
+
+# %% tags=["hide-input"]
+figures.tokens_figure(
+    curves,
+    {"held": "class token held at its mean in the first blocks", "isolated": "class token isolated in the first blocks",
+     "alone": "patches dropped after so many", "patches": "single patches read after so many"},
+    label="Figure 5.5",
+    caption="Accuracy of one ViT on 120 scenes, corrected for guessing, by the number of blocks.",
+)
+
+# %%
+full, apart, held = (100 * curves[key][place] for key, place in (("alone", -1), ("isolated", -2), ("held", -2)))
+print(f"as it is {full:.0f}%; isolated up to the last block {apart:.0f}%; held at its mean as long {held:.0f}%")
+
+# %% [markdown]
+# In this small ViT isolation costs far more than in the thesis's large one. Does that mean that the class token had something
+# to tell? Holding it at its mean carries just as little about the image and costs much less. What patches miss when the class
+# token is taken away, then, is mostly not what it says but *that it is there*: attention has to go somewhere, and a token of
+# no content is a good place, as has been found for larger ViTs, which make such places of empty patches
+# {cite:p}`darcet2024registers`. The published test cannot tell the two apart.
+#
+# The last block does what the thesis says: single patches, of which about a third could be read rightly before it, are read
+# much better behind it. But only about half of them are.
+#
+# ## A hole tells what was cut out
+#
+# Does a network read the object or the background? The thesis blackens the object's bounding box and looks at what is
+# left of the accuracy: ViTs keep more than ResNets. With exact masks one might do it exactly, and so run into a trap.
+
+# %% tags=["hide-input"]
+nets = {"ViT": "vit", "ResNet": "resnet", "ConvNeXt": "convnext", "MLP-Mixer": "mixer"}
+plain = {called: zoo.load(f"{name}-scenes64-plain", device=device) for called, name in nets.items()}
+
+
+def answers(pictures):
+    with torch.no_grad():
+        return {called: [names[int(k)] for k in model(pictures).argmax(dim=1)] for called, model in plain.items()}
+
+
+mask = scenes.masks.sum(dim=1).clamp(0, 1)
+some = scenes[place : place + 1]
+kinds = {
+    "the scene": some.images, "exact hole": masks.hole(some.images, mask[place : place + 1]),
+    "box cut out": masks.hole(some.images, mask[place : place + 1], form="box"),
+    "never drawn": masks.without_object(some), "other background": masks.swapped(some),
+}
+figures.answers_grid(
+    {called: x[0] for called, x in kinds.items()}, answers(torch.cat(list(kinds.values()))), label="Figure 5.6",
+    caption="One scene five ways, and what four networks, trained without augmentation, say to each.",
+    alt=f"A scene with a {names[label]}: as it is, with its silhouette blacked out, with its box blacked out, drawn without it, and before "
+    "another background.",
+)
+
+# %%
+few_scenes = scenes[torch.arange(120, device=device)]
+kept = {called: measures.masked_accuracies(model, few_scenes) for called, model in plain.items()}
+titles = {"whole": "as they are", "hole": "exact hole", "box": "box cut out", "removed": "never drawn", "swapped": "other background"}
+rows = [(called, *(f"{found[key]:.0%}" for key in titles)) for called, found in kept.items()]
+table(rows, ("accuracy", *titles.values()))
+
+# %% [markdown]
+# The exact hole *is* the shape: every network names what is not there, nearly as well as if it were. Draw the scene without
+# its object, and all of them guess. A box leaks much less than a silhouette; so the paper's coarse boxes were, in this
+# respect, the better choice. Whether ViTs use backgrounds more can only be asked where backgrounds tell something, of networks
+# trained on such scenes (`scenes.v1-correlated`): the ledger waits for them.
+#
+# ## Fine detail
+#
+# Take away everything finer than some number of waves along the side of the image. The thesis finds that ViTs mind less than
+# ResNets.
+
+# %%
+x, y = scenes.images[few], scenes.labels[few]
+low = {called: measures.low_pass_curve(model, x, y, P.cutoffs, P.task.n_classes) for called, model in plain.items()}
+
+# %% tags=["hide-input"]
+frames = {cutoff: frequency.low_pass(scenes.images[:3], cutoff) for cutoff in P.cutoffs}
+figures.low_pass_slider(
+    frames, {cutoff: answers(pictures) for cutoff, pictures in frames.items()},
+    {cutoff: {called: min(1.0, max(0.0, low[called][cutoff])) for called in low} for cutoff in P.cutoffs}, label="Figure 5.7",
+    caption=f"Three scenes ({', '.join(names[int(k)] for k in scenes.labels[:3])}) without detail, and what four networks say. Bars: what is left of "
+    "each network's accuracy on 120 scenes, corrected for guessing.",
+)
+
+# %%
+rows = [(called, f"{measures.area(curve):.2f}") for called, curve in low.items()]
+table(rows, ("network", "mean over all cut-offs"))
+
+# %% [markdown]
+# This ViT does mind less than this ResNet. But the other two mind less still, and neither has any attention. What they share
+# with the ViT is how they begin: with patches. If the order stays in networks trained anew, attention cannot be the reason.
+#
+# ## The paper's tables beside ours
+#
+# | | ViT-B/16, ImageNet (thesis) | our ViT, scenes |
+# | --- | --- | --- |
+# | blocks, patches, accuracy | 12, 576, 84.2% | 6, 64, 97.8% |
+# | class token isolated up to the last block | 93% of the accuracy | a bit more than a third |
+# | single patch in the class token's place | 90% of the accuracy | about a half |
+# | class token alone after half of the blocks | 2% of the accuracy | next to nothing |
+# | object's box cut out | 31.6% of top-5 accuracy (ResNet-50: 18.7%) | the level of guessing: backgrounds tell nothing here |
+#
+# What differs: the thesis's ViT is larger, was trained on photographs, and sees nine times as many patches; its experiment on
+# backgrounds shows the ViTs 384 pixels and the ResNets 224, and counts images from training.
+#
+# ## What the thesis claims, and what we measured
+#
+# The rules are fixed, with thresholds, and what records them is in place. What they speak of is a *kind* of network, so they
+# wait for five or six of each kind, trained independently; the networks above chose the thresholds and may not judge.
+
+# %% tags=["hide-input"]
+claims_table("features")
+
+# %% tags=["nbval-check-output", "hide-cell"]
+for line in claims_table("features").verdict_lines():
+    print(line)
+
+# %% [markdown]
+# ## Since the thesis
+#
+# **Registers.** Large ViTs turn patches of empty background into scratch space, tokens of very great length; give them a few
+# extra tokens to write on, *registers*, and the maps become clean {cite:p}`darcet2024registers`. `features.tokens.token_norms`
+# shows such tokens in any ViT.
+#
+# **Sparse codes instead of units.** If a random direction is as selective as a unit, why look at units? Sparse autoencoders
+# look for better directions, many more than there are dimensions, few of which are used at a time; their directions score
+# higher on monosemanticity {cite:p}`pach2025`.
+#
+# ## The chapter's answer, in three sentences
+#
+# A ViT looks at tones and textures first and at shapes in its last blocks, and there its wide units are the ones to look at,
+# though hardly because they are units. Until late its patches do the work, and the class token serves them more by being there
+# than by what it says. And of most that can be said about units, one learns only from a network without training whether it
+# was worth saying.
+#
+# ## Exercises
+#
+# **1. The best unit.** You show the ten units with the highest score out of 3,072, each beautiful. What would you have to show
+# beside them?
+#
+# :::{admonition} Solution
+# :class: dropdown
+# The ten best of as many random directions, and of as many units of a network with random weights, chosen by the same rule on
+# other images than they are shown on. The best of many is high by luck alone.
+# :::
+#
+# **2. Held or alone.** With a single image, holding the class token at its mean changes nothing at all. Why, and what does
+# this say about `hold="mean"` on few images?
+#
+# :::{admonition} Solution
+# :class: dropdown
+# The mean over one image is the image's own class token at every depth, so the patches see what they would have seen. On few
+# images the mean still knows something of each; take it over many, with `tokens.class_means`.
+# :::
+#
+# **3. Your own network.** `thesis-kit visualize --model vit_base_patch16_224 --pretrained --layer blocks.6.hidden --units 0-23
+# --folder pictures` draws Figure 5.1 for a published ViT and your pictures. Run it again without `--pretrained`. Which of your
+# findings survive?
+#
+# ## References
+#
+# ```{bibliography}
+# :filter: docname in docnames
+# :list: bullet
+# ```

@@ -1,0 +1,72 @@
+"""Chapter 5's figures: what stands in a frame, what is said in words, and that nothing needs a kernel."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from thesis_kit.chapters.features import figures
+from thesis_kit.features import Triples
+
+WORDS = {"label": "Figure 5.1", "caption": "A figure."}
+
+
+def triple(called: str, count: int, **controls) -> Triples:
+    draw = torch.Generator().manual_seed(0)
+    images = torch.rand(count, 3, 3, 16, 16, generator=draw)
+    index, value = torch.zeros(count, 3, dtype=torch.int64), torch.rand(count, 3, generator=draw)
+    names = tuple(f"{called} {number}" for number in range(count))
+    patterns = torch.rand(count, 3, 4, 4, generator=draw)
+    return Triples("blocks.0.hidden", names, images[:, 0], value[:, 0], images, index, value, patterns, **controls)
+
+
+def test_the_explorer_has_a_frame_a_block_and_the_controls_in_each():
+    blocks = [triple("unit", 5, rotated=triple("direction", 2), untrained=triple("random", 2)) for _ in range(3)]
+    shown = figures.explorer(blocks, **WORDS)
+    assert shown.html.count('class="tk-frame"') == 3
+    assert shown.html.count("<img") == 3 * (5 + 2 + 2)
+    assert shown.html.count("random directions of the same layer") == 3 * 2  # heading, and the group's name
+    assert '<input type="range" min="0" max="2" value="2" aria-label="block"' in shown.html
+    assert 'alt="unit 4: optimum, 2 strong images, and where it fires in them"' in shown.html
+    assert "http" not in shown.html
+    assert figures.explorer([triple("unit", 1)] * 2, **WORDS).html.count("<img") == 2
+
+
+def test_scores_and_tokens_are_said_in_words():
+    def line(low, high):
+        return [{"monosemanticity": low}, {"monosemanticity": high}]
+
+    trained = {"hidden": line(0.1, 0.5), "hidden rotated": line(0.1, 0.45), "q": line(0.1, 0.3)}
+    shown = figures.scores_figure(trained, {"hidden": line(0.0, 0.05)}, "monosemanticity", name="score", **WORDS)
+    assert "hidden: 0.10 in the first block, 0.50 in the last" in shown.html
+    assert "hidden, random directions: 0.10 in the first block, 0.45" in shown.html
+    assert "random weights: 0.05 in the last" in shown.html
+    shown = figures.tokens_figure({"alone": [0.0, 0.25, 1.0]}, {"alone": "patches dropped"}, **WORDS)
+    assert "patches dropped: 0, 25, 100" in shown.html
+
+
+def test_the_film_says_what_the_class_token_reads_after_each_block():
+    read = [{"disk": 0.3, "ring": 0.2}, {"ring": 0.9, "disk": 0.1}]
+    shown = figures.token_film(torch.rand(3, 16, 16), read, [torch.zeros(4, 4), torch.rand(4, 4)], **WORDS)
+    assert "After 0 of 1 blocks the class token says disk." in shown.html
+    assert "After 1 of 1 blocks the class token says ring." in shown.html
+    assert "90%" in shown.html
+
+
+def test_answers_stand_below_their_pictures():
+    pictures = {"whole": torch.rand(3, 8, 8), "hole": torch.rand(3, 8, 8)}
+    shown = figures.answers_grid(pictures, {"ViT": ["disk", "ring"]}, alt="Two pictures.", **WORDS)
+    assert shown.html.count("<img") == 2
+    assert shown.html.index("ViT: disk") < shown.html.index("ViT: ring")
+    with pytest.raises(ValueError, match="needs its alt"):
+        figures.answers_grid(pictures, {"ViT": ["disk", "ring"]}, alt=" ", **WORDS)
+
+
+def test_the_low_pass_slider_goes_from_coarse_to_fine():
+    frames = {8: torch.rand(2, 3, 8, 8), 2: torch.rand(2, 3, 8, 8)}
+    answers = {cutoff: {"ViT": [f"a{cutoff}", f"b{cutoff}"]} for cutoff in frames}
+    shares = {2: {"ViT": 0.2}, 8: {"ViT": 0.95}}
+    shown = figures.low_pass_slider(frames, answers, shares, **WORDS)
+    assert shown.values == (2, 8)
+    assert shown.html.index("ViT: b2") < shown.html.index("ViT: a8")
+    assert "95%" in shown.html
