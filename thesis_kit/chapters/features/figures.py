@@ -144,7 +144,7 @@ def answers_grid(
 
 
 def low_pass_slider(
-    frames: Mapping[float, Sequence[Tensor]], answers: Mapping[float, Mapping[str, Sequence[str]]],
+    frames: Mapping[float, Tensor], answers: Mapping[float, Mapping[str, Sequence[str]]],
     shares: Mapping[float, Mapping[str, float]], *, label: str, caption: str,
 ) -> Slider:  # fmt: skip
     """Scenes without detail under a slider, with what networks say: cut-off → images, answers, and accuracies."""
