@@ -95,7 +95,7 @@ def test_a_missing_package_is_looked_for_in_the_extra_that_brings_it():
     along = {"PIL": "matplotlib", "IPython": "ipywidgets"}  # what brings those that no extra lists
     for module, extra in extras.EXTRAS.items():
         listed = {pin_requirements.normalized(r.name) for r in EXTRAS[extra]}
-        assert {packages.get(module, module), along.get(module)} & listed, module
+        assert {pin_requirements.normalized(packages.get(module, module)), along.get(module)} & listed, module
 
 
 def test_what_the_core_asks_for_is_light():

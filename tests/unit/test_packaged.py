@@ -176,6 +176,13 @@ def test_what_is_entered_is_what_is_loaded(brought, tmp_path):
     zoo.load("again", folder=tmp_path)
 
 
+def test_what_a_package_brings_is_one_network(brought):
+    _, folder, about = brought
+    assert zoo.entry(NAME, seed=0, folder=folder) == about
+    with pytest.raises(zoo.MissingWeights, match=f"{NAME} is one network that others trained: leave out seed"):
+        zoo.load(NAME, seed=1, folder=folder)
+
+
 def test_without_the_package_the_sentence_names_the_extra(brought, monkeypatch):
     _, folder, about = brought
     enter(folder, replace(about, package=replace(about.package, distribution="never-published")))

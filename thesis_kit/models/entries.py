@@ -159,7 +159,7 @@ def entry(name: str, *, seed: int | None = None, folder: str | os.PathLike | Non
         MissingWeights: nobody has entered a network of that seed; the sentence says which command makes it.
     """
     about = _read(name, folder)
-    return about if seed is None or seed == about.recipe.get("seed") else of_seed(about, seed)
+    return about if seed is None or seed == about.recipe.get("seed", 0) else of_seed(about, seed)
 
 
 def of_seed(about: Entry, seed: int) -> Entry:
@@ -168,9 +168,11 @@ def of_seed(about: Entry, seed: int) -> Entry:
     Raises:
         MissingWeights: as ``entry``.
     """
+    if about.package is not None:
+        raise MissingWeights(f"{about.name} is one network that others trained: leave out seed")
     if str(seed) not in about.siblings:
-        has = ", ".join([str(about.recipe.get("seed", 0)), *about.siblings])
-        made = f"make it with {command(about.name, seed)}" if about.package is None else "leave out seed"
+        has = ", ".join([str(about.recipe["seed"]), *about.siblings])
+        made = f"make it with {command(about.name, seed)}"
         raise MissingWeights(f"{about.name} has no network of seed {seed}, those known are of seed {has}: {made}")
     own = about.siblings[str(seed)]
     told = {one.name: getattr(own, one.name) for one in fields(Sibling)}
