@@ -215,7 +215,7 @@ def test_interrupted_at_any_time_it_says_what_is_kept_and_no_more(name, tmp_path
         ("shadow --save", "cli.certificates._print_spoofed", "the pictures made so far are in drawn, and no numbers "),
         ("report --out", "cli.report.subject_of", "nothing was kept: a diagnosis is made in one piece, and "),
         ("report --out", "cli.report.console.print", "the diagnosis is in report.json"),
-        ("invert --resume", "cli.inversion._shape", "nothing was kept yet, and the same command begins anew"),
+        ("invert --resume", "cli.inversion.shape", "nothing was kept yet, and the same command begins anew"),
         ("invert --resume", "cli.inversion._record", "the state is kept in state.ckpt, and the same command goes on "),
         ("invert", "cli.inversion._print", "sheet.png is drawn"),
         ("zoo train", "zookeeping.making._expected_seconds", "nothing was changed"),

@@ -215,6 +215,7 @@ def test_a_malformed_file_is_named(key, value, said):
         (lambda text: b"", r" must be a table of keys and values, got NoneType"),
         (lambda text: b"- a\n- b\n", r" must be a table of keys and values, got list"),
         (lambda text: b"{[a]: 1}\n", r"this is no YAML|cannot be read"),
+        (lambda text: b"[" * 5000, r": it is nested too deeply to be read"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_sentence(change, said):
