@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from pgd_overhead import keep_freed_memory
 from scipy.stats import beta, norm
 from torch import Tensor, nn
 
@@ -121,6 +122,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7, help="interleaved pairs of each comparison")
     pairs = parser.parse_args().pairs
     torch.set_num_threads(1)
+    keep_freed_memory()
     print(f"python {platform.python_version()}, torch {torch.__version__}, threads {torch.get_num_threads()}")
     certification(pairs)
     forging(pairs)

@@ -26,7 +26,7 @@ What the claims of each chapter came to in the worlds they were measured in, and
 ## Recordings
 
 Every recorded number of the book comes from one of these files. A run is one way to train, attack or invert with one
-seed; hours are those of one processor core.
+seed; hours are those of one processor core.{unnamed}
 
 ```{{raw}} html
 {recordings}
@@ -39,7 +39,8 @@ and says whether they come out the same.
 
 def status_page(folder: str | os.PathLike | None = None) -> str:
     """The page in MyST, from the results in ``folder`` (the package's own unless given)."""
-    return _PAGE.format(verdicts=_verdicts(folder), recordings=_recordings(folder))
+    parts = {"verdicts": _verdicts(folder), "recordings": _recordings(folder), "unnamed": _unnamed(folder)}
+    return _PAGE.format(**parts)
 
 
 def _verdicts(folder: str | os.PathLike | None) -> str:
@@ -56,6 +57,18 @@ def _recordings(folder: str | os.PathLike | None) -> str:
     names = ("chapter and arena", "recorded", "reproduced", "on", "torch", "runs", "seeds", "core-hours")
     rows = [_recording(load_result(name, folder)) for name in sorted(available(folder), key=_place)]
     return table(rows or [("nothing yet", *[""] * (len(names) - 1))], names).html
+
+
+def _unnamed(folder: str | os.PathLike | None) -> str:
+    """A sentence on runs that do not know which commit made them; nothing where there are none."""
+    commits = [cell.get("commit") for name in available(folder) for cell in load_result(name, folder).every_cell]
+    unnamed = sum(commit is None for commit in commits)
+    if not unnamed:
+        return ""
+    return (
+        f" A run names the commit that made it, but for {unnamed:,} of {len(commits):,}, which were carried over from "
+        "files that did not keep it."
+    )
 
 
 def _place(name: str) -> tuple[int, str]:
