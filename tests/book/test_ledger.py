@@ -1,15 +1,20 @@
 """The ledger page is what claims and results say now, it can be read by everyone, and nobody typed a verdict."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from thesis_kit import attacks, checks
+from thesis_kit.data import data_sets
+from thesis_kit.ledger import results
 from thesis_kit.ledger.cells import arm_file, read_rows, write_rows
 from thesis_kit.ledger.claims import catalog, claim_files
 from thesis_kit.ledger.judging import judge_chapter
 from thesis_kit.ledger.statistics import Interval, Verdict
+from thesis_kit.models.build import BUILDERS
 from thesis_kit.show.claim_rows import COLORS, MEANINGS, SIGNS
 from thesis_kit.show.interval_bar import interval_bar, small_bar
 from thesis_kit.show.ledger_page import ledger_page
@@ -45,11 +50,32 @@ def folder(monkeypatch, tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def additions(monkeypatch):
+    """A new builder, data set and attack, an arm more in every arena, and other words for an error."""
+    monkeypatch.setitem(BUILDERS, "another_network", lambda **options: None)
+    monkeypatch.setitem(data_sets.SETS, "another world", lambda seed, **options: None)
+    monkeypatch.setattr(attacks, "another_attack", lambda model, x, y, **knobs: x, raising=False)
+    monkeypatch.setattr(checks, "check_images", lambda x, **knobs: None)
+    found = results.experiments
+
+    def larger(chapter):
+        return {
+            arena: replace(one, arms=(*one.arms, replace(one.arms[0], name="another arm")))
+            for arena, one in found(chapter).items()
+        }
+
+    monkeypatch.setattr(results, "experiments", larger)
+    assert "another arm" in results.load_result("defenses.digits").planned
+
+
+@pytest.mark.usefixtures("additions")
 def test_the_page_is_in_sync():
     page = (ROOT / "book" / "ledger.md").read_text(encoding="utf-8")
     assert page == ledger_page(), "run `thesis-kit claims ledger --write`"
 
 
+@pytest.mark.usefixtures("additions")
 def test_the_status_page_is_in_sync():
     page = (ROOT / "book" / "status.md").read_text(encoding="utf-8")
     assert page == status_page(), "run `thesis-kit claims status --write`"

@@ -76,9 +76,9 @@ def made(world: Any, *_: Any, **__: Any) -> Made:
     return Made(zoo.load("resnet-scenes-a-natural"), {"lr": 0.1}, Passes(), 1, 0.0)
 
 
-def few(options: Mapping[str, Any], n: int) -> MappingProxyType:
+def few(options: Mapping[str, Any], n: int, **more: int) -> MappingProxyType:
     """Data with the first n test images."""
-    return MappingProxyType({**options, "n_test": n})
+    return MappingProxyType({**options, "n_test": n, **more})
 
 
 _LIGHT = {"strong_steps": 2, "strong_restarts": 1, "queries": 2, "temperatures": (1.0,), "radii": (0.01, 0.1)}
@@ -118,7 +118,7 @@ CHEAP = {
             (RegularizationWorld, "made"): made,
             (RegularizationWorld, "twin"): shipped("resnet-scenes-a-natural"),
         },
-        settings={**_LIGHT, "images": 60, "data_options": few(_SCENES, 60) | {"n_validation": 8}},
+        settings={**_LIGHT, "images": 60, "data_options": few(_SCENES, 60, n_validation=8)},
         first=60,
         only=("N", "one step", "weak", "R"),
     ),
