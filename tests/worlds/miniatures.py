@@ -191,7 +191,7 @@ def surroundings(name: str, folder: Path) -> Iterator[Experiment]:
             patch.setattr(features_world, "taught", lambda name, seed, device: tiny_network(name))
             patch.setattr(features_world, "untaught", lambda name, seed, device: tiny_network(name, seed))
         if name == "inversion.real":
-            patch.setattr(real_world, "packaged", small_network)
+            patch.setattr(zoo, "load", small_network)
             patch.setattr(real_world, "untaught", small_network)
             patch.setattr(real_arms, "class_regions", partial(class_regions, steps=2))
         if name == "inversion.scenes":

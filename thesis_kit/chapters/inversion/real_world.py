@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from thesis_kit.asking import ask, evaluating
 from thesis_kit.chapters import world
-from thesis_kit.chapters.inversion.packaged import packaged, untaught
+from thesis_kit.extras import needs
 from thesis_kit.inversion import STAGES, growing, invert_with_penalties, plug_in_inversion
+from thesis_kit.models import Classifier, zoo
 from thesis_kit.models.folding import folded
 from thesis_kit.randomness import mix_seed
 from thesis_kit.synthesis import (
@@ -43,8 +45,8 @@ class RealWorld(world.World):
     """Networks and drawings of one seed."""
 
     def network(self, member: str) -> nn.Module:
-        """A network by the name of its package, where and as it is used."""
-        return packaged(member).to(self.device, memory_format=torch.channels_last)
+        """A network of the zoo, where and as it is used."""
+        return zoo.load(member).to(self.device, memory_format=torch.channels_last)
 
     @cached_property
     def subject(self) -> nn.Module:
@@ -115,6 +117,24 @@ class RealWorld(world.World):
 def steps_in_all(stage: int) -> int:
     """The steps of a whole inversion."""
     return STAGES * stage
+
+
+def untaught(member: str, seed: int) -> Classifier:
+    """A member's architecture with random weights of a seed, and with the statistics that noise has in its layers.
+
+    With the statistics it begins with, nothing of an image would reach the logits of so deep a network.
+    """
+    half = [0.5, 0.5, 0.5]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = needs("timm").create_model(zoo.entry(member).architecture, pretrained=False).train()
+        noise = torch.rand(16, 3, 128, 128)
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                module.momentum = 1.0
+        with torch.no_grad():
+            network(2 * noise - 1)
+    return Classifier(network, mean=half, std=half).eval()
 
 
 def _ranks(verifier: nn.Module, x: Tensor, y: Tensor, batch_size: int = 64) -> Tensor:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from thesis_kit.chapters.inversion.packaged import HASHES
 from thesis_kit.chapters.tasks import Task
+from thesis_kit.models import zoo
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ INVERSION = MappingProxyType(
     }
 )
 
+LITE = MappingProxyType({f"lite{n}": f"efficientnet-lite{n}" for n in range(3)})
+
 
 @dataclass(frozen=True)
 class Real:
@@ -126,10 +128,10 @@ class Real:
     or without growing, and 70 s by the published steps.
     """
 
-    networks: MappingProxyType = field(
-        default_factory=lambda: MappingProxyType({f"lite{n}": f"efficientnet-lite{n}" for n in range(3)})
+    networks: MappingProxyType = field(default_factory=lambda: LITE)
+    weights: MappingProxyType = field(
+        default_factory=lambda: MappingProxyType({name: zoo.entry(name).sha256 for name in LITE.values()})
     )
-    weights: MappingProxyType = field(default_factory=lambda: HASHES)
     size: int = 128
     large: int = 224
     classes: tuple[int, ...] = tuple(range(0, 931, 62))
