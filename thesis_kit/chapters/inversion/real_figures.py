@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from thesis_kit.chapters.inversion.figures import picture_grid, recorded_pictures, stages_slider
+from thesis_kit.files import parse_json
 from thesis_kit.ledger.results import NotRecorded, Result
 from thesis_kit.show.figures import Shown
 from thesis_kit.show.players import Slider
 
+READING = Path(__file__).with_name("results") / "reading.json"  # what somebody took drawings for, before the answers
 _COLUMNS = ("drawings", "V", "V, blurred", "mean rank", "mean rank, blurred", "high freq.")
 
 
@@ -74,3 +77,12 @@ def blind_images(recorded: Result, arm: str, names: Sequence[str]) -> tuple[Tens
     """An arm's drawings, (n, 3, h, w), and what each is."""
     kept = drawings(recorded, arm)
     return torch.stack(list(kept.values())), [names[number] for number in kept]
+
+
+def blind_reading(names: Sequence[str]) -> str:
+    """What the one blind reading that was written down came to, in a sentence with its limits."""
+    read = parse_json(READING.read_bytes(), READING.name)
+    pairs = [(guess, names[number]) for guess, number in zip(read["guesses"], read["classes"], strict=True)]
+    right, taken = sum(guess == name for guess, name in pairs), [pair for pair in pairs if pair[0] != pair[1]]
+    wrong = ", ".join(f"the {name} for {guess}" for guess, name in taken)
+    return f"{right} of {len(pairs)} were named rightly ({read['how']}); taken were {wrong}."
