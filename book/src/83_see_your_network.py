@@ -324,7 +324,7 @@ for layer in ("layer3.0.act1", "input of layer3.0.act1"):
 # ### From the command line
 #
 # ```bash
-# thesis-kit invert --model vit-scenes64 --classes arrow,heart --each 2 --steps 20 --copies 4 --lr 0.2 --sheet shapes.png
+# thesis-kit invert --model vit-scenes64 --classes arrow,heart --each 2 --sheet shapes.png
 # thesis-kit invert --model vit_base_patch16_224 --pretrained --classes 207,281 --precision bfloat16 --resume pets.pt --sheet pets.png
 # ```
 #
