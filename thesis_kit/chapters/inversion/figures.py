@@ -38,6 +38,7 @@ METHODS = {  # as arms say before the @, with a look
     "pii": ("Plug-In Inversion", "blue", "o"),
     "real": ("real images", "green", "D"),
 }
+_QUALITY = 42  # of pictures; noise, of which there is much here, is large at more
 VERIFIERS = {"natural": ("trained in the ordinary way", "sky", "o"), "robust": ("adversarially trained", "blue", "D")}
 
 
@@ -231,7 +232,7 @@ def twins_figure(recorded: Result, arms: Mapping[str, str], *, label: str, capti
 
 def _tile(image: Tensor, alt: str) -> str:
     """HTML of one image: some four thousand letters at 64 pixels."""
-    return tile(pixels(image), alt)
+    return tile(pixels(image), alt, quality=_QUALITY)
 
 
 def _figure(shown: str, *, label: str, caption: str) -> Shown:
