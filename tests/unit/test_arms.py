@@ -23,8 +23,10 @@ from thesis_kit.show.figures import COLORS
 EVERY = [(name, arm.name) for name in NAMES for arm in experiments()[name].arms]
 AGAIN = {  # an arm that shares work with others and is cheap
     "certificates.scenes": "inside shadow",
+    "clip.scenes": "order@captions",
     "defenses.digits": "n-fgsm@strong",
     "defenses.scenes": "tuned@5",
+    "features.scenes": "tokens@vit",
     "inversion.real": "tv+l2@lite1",
     "inversion.scenes": "tv+l2@mixer",
     "regularization.digits": "ls+noise",

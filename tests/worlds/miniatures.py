@@ -20,6 +20,8 @@ from thesis_kit.attacks.shadow import ShadowConstants
 from thesis_kit.chapters import world as shared
 from thesis_kit.chapters.certificates import arms as certificates
 from thesis_kit.chapters.certificates.settings import CERTIFICATES
+from thesis_kit.chapters.clip import arms as clip
+from thesis_kit.chapters.clip.settings import CLIP
 from thesis_kit.chapters.defenses import arms as defenses
 from thesis_kit.chapters.defenses import transfer_arms
 from thesis_kit.chapters.defenses.settings import DEFENSES, TRANSFER
@@ -39,7 +41,7 @@ from thesis_kit.ledger.memory import FOLDER_VARIABLE
 from thesis_kit.ledger.results import Result, load_result
 from thesis_kit.ledger.runner import run_experiment
 from thesis_kit.models import anatomy, build, zoo
-from thesis_kit.zookeeping import making
+from thesis_kit.zookeeping import making, twins
 from thesis_kit.zookeeping.recipes import RECIPES, Recipe
 
 
@@ -109,6 +111,19 @@ TINY_FEATURES = replace(
     seeds=MappingProxyType(dict.fromkeys(_F.members, (1,))), opponents=3, cutoffs=(2, 4),
 )  # fmt: skip
 
+_L = CLIP["record"]
+TINY_CLIP = replace(
+    _L, size=40, images=48, fitted=320, bins=2, shuffles=2, strongest=4, steps=(1, 1, 1), copies=1, each=1, shapes=3,
+    colors=2, textures=1, radii=(0.01, 0.1), attacked=8, seeds=MappingProxyType(dict.fromkeys(_L.seeds, (0,))),
+)  # fmt: skip
+_fresh = twins.fresh
+
+
+def tiny_twin(recipe, seed):
+    """A twin with random weights, of the recipe's teacher."""
+    tower = (("patch_size", 8), ("embed_dim", 12), ("depth", 3), ("num_heads", 2))
+    return _fresh(replace(recipe, size=40, tower=tower, text_width=48, text_depth=1), seed).eval()
+
 
 def _with(module, name, value, make):
     """What ``make`` returns while a constant of a module has another value."""
@@ -125,6 +140,7 @@ def experiments() -> dict[str, Experiment]:
     short = _with(inversion, "PUBLISHED", {"steps": 3, "lr": 0.01}, lambda: inversion.arms(TINY_INVERSION))
     found = [
         Experiment("certificates", "scenes", few),
+        Experiment("clip", "scenes", clip.arms(TINY_CLIP)),
         Experiment("defenses", "digits", defenses.arms(TINY_DEFENSES)),
         Experiment("defenses", "scenes", transfer_arms.arms(TINY_TRANSFER)),
         Experiment("inversion", "real", real_arms.arms(TINY_REAL)),
@@ -185,6 +201,9 @@ def surroundings(name: str, folder: Path) -> Iterator[Experiment]:
     """The miniature of a recording, with what it needs around it: shared work in ``folder``, few data, a tiny zoo."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(FOLDER_VARIABLE, str(folder / "runs"))
+        if name == "clip.scenes":
+            patch.setattr(twins, "fresh", tiny_twin)
+            patch.setattr(twins, "loaded", lambda arm, seed: tiny_twin(twins.ARMS[arm], seed))
         if name == "defenses.digits":
             patch.setattr(defenses, "digits", few_digits)
         if name == "features.scenes":

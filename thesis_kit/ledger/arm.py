@@ -165,10 +165,11 @@ def frozen_hash(name: str) -> str:
     """SHA-256 of a frozen data set."""
     from thesis_kit.data.digits import NAME, data_hash
     from thesis_kit.data.scenes import DISTRIBUTIONS
+    from thesis_kit.data.scenes.pairs import LANGUAGE
 
     if name == NAME:
         return data_hash()
-    return choose(name, DISTRIBUTIONS, "frozen data set").data_hash()
+    return choose(name, {**LANGUAGE, **DISTRIBUTIONS}, "frozen data set").data_hash()
 
 
 def weights_hash(name: str) -> str:

@@ -1,0 +1,190 @@
+"""Chapter 6's arms: one for each question and teacher, every seed another pair of twins.
+
+Arms, as question@teacher: ``probe`` (what can be read from features), ``units`` (what units answer to), ``order`` (does
+a pair read the order of words), ``names`` (units named by text and by measurement), ``prompts`` (pictures of prompts,
+read by another network), ``bias`` (the color of pictures of a prompt that names none), ``robust`` (attacks at a radius
+where the label-trained twin keeps two fifths) and ``words`` (false words on pictures). ``@random`` learned nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thesis_kit import evaluation
+from thesis_kit.chapters.clip import twin_measures
+from thesis_kit.chapters.clip.settings import CLIP, Language
+from thesis_kit.chapters.clip.world import World, answers, naming_shapes
+from thesis_kit.chapters.world import costs
+from thesis_kit.data import Part
+from thesis_kit.data.scenes import Scenes
+from thesis_kit.data.scenes.teachers import HEADS
+from thesis_kit.data.scenes.vocabulary import COLORS, SHAPES
+from thesis_kit.evaluation import reference_attack
+from thesis_kit.language import invert_prompts, reads_order, scene_classes, shortened, typographic
+from thesis_kit.ledger.arm import Arm, Experiment, pick
+from thesis_kit.ledger.thumbnails import pack_picture
+from thesis_kit.zookeeping.twins import ARMS
+
+RANDOM, TWIN = "random", "labels"
+_AIM = 0.4  # of clean-and-robust scenes that the label-trained twin is to keep where attacks are compared
+_ALWAYS = ("data", "size", "images")
+
+
+def recorded(world: World, how: Callable[[World], dict[str, Any]]) -> dict[str, Any]:
+    """The record of a cell: which scenes the network names rightly, and what was measured."""
+    scenes, found = world.scenes, how(world)
+    right = evaluation.correct(world.classifier, (scenes.images, scenes.labels))
+    outcomes = {"N": right.long().tolist(), **found.pop("outcomes", {})}
+    return {"group": found.pop("group", world.group), "n": len(outcomes["N"]), "outcomes": outcomes, **found}
+
+
+def probe(world: World) -> dict[str, Any]:
+    """Probes of every attribute, and the mean over what a class does not say."""
+    found = twin_measures.probes(world.tower, world.fitted, world.scenes, world.settings.penalty)
+    mean = sum(found[name] for name in twin_measures.PROBED) / len(twin_measures.PROBED)
+    return {"scalars": {"probe": mean} | {f"probe_{name.replace(' ', '_')}": value for name, value in found.items()}}
+
+
+def units(world: World) -> dict[str, Any]:
+    """What hidden units of the last third of blocks answer to."""
+    a = twin_measures.late_units(world.tower, world.scenes.images)
+    return {"scalars": twin_measures.unit_shares(a, world.scenes, world.settings)}
+
+
+def order(world: World) -> dict[str, Any]:
+    """The share of pairs whose true caption is nearer than the one with its objects exchanged."""
+    right = reads_order(world.subject, world.scenes).double().mean().item()
+    return {"scalars": {"order": right, "wrong": 1 - right}}
+
+
+def names(world: World) -> dict[str, Any]:
+    """Names by text against names by measurement."""
+    a = twin_measures.late_units(world.tower, world.scenes.images)
+    return {"scalars": twin_measures.names_agree(world.subject, a, world.scenes, world.settings)}
+
+
+def prompts(world: World) -> dict[str, Any]:
+    """Attributes of a prompt that a network taught them reads from its picture, against those of another prompt."""
+    said, wanted = asked(world.settings)
+    pictures = _drawn(world, said)
+    read = _read(world, pictures)
+    own = torch.stack([_share(read, want, i) for i, want in enumerate(wanted)])
+    other = torch.stack([_share(read, wanted[(i + len(wanted) // 3) % len(wanted)], i) for i in range(len(wanted))])
+    shown = {prompt: pack_picture(pictures[i]) for i, prompt in enumerate(said[: len(COLORS)])}
+    numbers = {"own": own.mean().item(), "other": other.mean().item(), "prompts": float(len(said))}
+    return {"scalars": numbers, "pictures": shown if world.seed == 0 else {}}
+
+
+def asked(settings: object) -> tuple[list[str], list[dict[str, int]]]:
+    """Prompts of two attributes, and which answer to which attribute each asks for."""
+    said, wanted, s = [], [], settings
+    for shape in range(s.shapes):
+        for color in range(s.colors):
+            said.append(_article(f"{list(COLORS)[color]} {SHAPES[shape]}"))
+            wanted.append({"shape": shape, "color": color})
+        for texture in range(1, s.textures + 1):
+            said.append(_article(f"{list(twin_measures.TEXTURES.values())[texture - 1]} {SHAPES[shape]}"))
+            wanted.append({"shape": shape, "texture": texture})
+    return said, wanted
+
+
+def _article(text: str) -> str:
+    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
+
+
+def _drawn(world: World, said: list[str]) -> Tensor:
+    s = world.settings
+    schedule = shortened("small", s.steps, copies=s.copies)
+    made = invert_prompts(world.subject, said, size=s.size, schedule=schedule, seed=world.seed, progress=False)
+    return made.images.to(world.device)
+
+
+def _read(world: World, pictures: Tensor) -> dict[str, Tensor]:
+    """What another seed's network, taught every attribute, reads: none of the blocks that drew is its own."""
+    reader = World((world.seed + 1) % world.settings.readers, world.settings, device=world.device).twin("attributes")
+    return answers(reader, pictures, HEADS)
+
+
+def _share(read: dict[str, Tensor], wanted: dict[str, int], i: int) -> Tensor:
+    return torch.tensor([float(read[name][i] == value) for name, value in wanted.items()]).mean()
+
+
+def bias(world: World) -> dict[str, Any]:
+    """The share of pictures of a class's name alone that have the color tied to the class in biased training."""
+    s = world.settings
+    said = [name for name in scene_classes()[: s.shapes] for _ in range(s.each)]
+    read = _read(world, _drawn(world, said))
+    tied = torch.arange(s.shapes).repeat_interleave(s.each) % len(COLORS)
+    leaked = (read["color"].cpu() == tied).double().mean().item()
+    right = (read["shape"].cpu() == torch.arange(s.shapes).repeat_interleave(s.each)).double().mean().item()
+    return {"scalars": {"leaked": leaked, "shape_read": right}}
+
+
+def robust(world: World) -> dict[str, Any]:
+    """Attacks at the radius where the label-trained twin of the seed keeps nearest to two fifths of other scenes."""
+    s, twin = world.settings, naming_shapes(world.twin(TWIN))
+    kept = {eps: _kept(world, twin, world.chosen, eps).worst.double().mean().item() for eps in s.radii}
+    eps = min(s.radii, key=lambda radius: (abs(kept[radius] - _AIM), radius))
+    test = world.scenes[slice(0, s.attacked)]
+    found = _kept(world, world.classifier, test, eps)
+    return {
+        "group": f"{world.group}/{len(test)}",
+        "outcomes": {"N": found.correct.long().tolist(), "R": found.worst.long().tolist()},
+        "scalars": {"eps": eps},
+        "curves": {"kept": [[radius, share] for radius, share in kept.items()]},
+        "budget": costs(found),
+    }
+
+
+def _kept(world: World, model: torch.nn.Module, scenes: Scenes, eps: float) -> evaluation.RobustAccuracy:
+    part = Part(scenes.images, scenes.labels, scenes.table.ids)
+    return world.attacked(model, part, reference_attack(eps))
+
+
+def words(world: World) -> dict[str, Any]:
+    """The share of right answers that a false word on the picture turns into its own class."""
+    found = typographic(world.classifier, world.scenes.table, world.settings.size)
+    right = (found.plain == found.label).double().mean().item()
+    numbers = {"flips": found.flipped, "harmed": found.harmed}
+    return {"scalars": {"right": right, **{name: rows.double().mean().item() for name, rows in numbers.items()}}}
+
+
+def arms(s: Language) -> tuple[Arm, ...]:
+    """All arms, the cheap ones first."""
+
+    def arm(question: str, on: str, title: str, how: Callable, *more: str, seeds: tuple[int, ...] = ()) -> Arm:
+        teacher = "captions" if on == RANDOM else on
+        own = {"teacher": teacher, "untrained": on == RANDOM, "data": ARMS[teacher].data}
+        if how in (prompts, bias):
+            own["readers"] = len(s.seeds["attributes"])
+        if on == "biased":
+            own["data"] = s.data
+        settings = pick(s, *(name for name in (*_ALWAYS, *more) if name not in own), **own)
+        called = "weights that learned nothing" if on == RANDOM else ARMS[on].title
+        return Arm(
+            f"{question}@{on}", f"{title}, {called}", World, partial(recorded, how=how), settings,
+            seeds or s.seeds[teacher], (own["data"],), units=("network", "image"),
+        )  # fmt: skip
+
+    four = ("labels", "class-captions", "captions", "attributes")
+    named = ("least", "least_theme", "bins", "shuffles")
+    drawn = ("steps", "copies", "shapes")
+    return (
+        *(arm("order", on, "order of words", order) for on in ("captions", "exchanged")),
+        *(arm("words", on, "false words", words) for on in ("named-captions", "named-labels")),
+        *(arm("probe", on, "probes", probe, "fitted", "penalty") for on in (*four, RANDOM)),
+        *(arm("units", on, "units", units, *named) for on in (*four, RANDOM)),
+        arm("names", "captions", "names by text", names, "least", "strongest"),
+        *(arm("robust", on, "attacks", robust, "radii", "attacked") for on in ("labels", "captions")),
+        *(arm("bias", on, "neutral prompts", bias, *drawn, "each", seeds=s.seeds["biased"])
+          for on in ("captions", "biased")),
+        arm("prompts", "captions", "prompts", prompts, *drawn, "colors", "textures"),
+    )  # fmt: skip
+
+
+EXPERIMENTS = {"scenes": Experiment("clip", "scenes", arms(CLIP["record"]))}

@@ -1,0 +1,61 @@
+"""How large chapter 6 runs: the columns small, record and full."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+FIVE, THREE = (0, 1, 2, 3, 4), (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Language:
+    """Chapter 6. ``seeds`` says how many independently trained twins each teacher has.
+
+    Units, probes and names are asked about on ``images`` scenes of ``data`` at ``size`` pixels, none of which any twin
+    was trained on; probes are fitted on ``fitted`` others, with ``penalty``. A unit selects a concept from an AUROC of
+    ``least`` upwards, and of a theme from ``least_theme``; areas are told apart in ``bins``. A name by text is of the
+    ``strongest`` images.
+
+    Prompts are inverted in ``steps`` steps of each stage with ``copies`` copies, ``each`` pictures a neutral prompt,
+    and all of ``shapes`` × ``colors`` and × ``textures``. Robust accuracy is measured on ``attacked`` scenes at that of
+    ``radii`` at which the label-trained twin of the seed keeps nearest to 40% of as many others.
+    """
+
+    data: str = "scenes.v1-pairs"
+    size: int = 64
+    images: int = 2000
+    fitted: int = 2000
+    penalty: float = 1e-2
+    least: float = 0.8
+    least_theme: float = 0.7
+    bins: int = 3
+    shuffles: int = 20
+    strongest: int = 20
+    steps: tuple[int, ...] = (40, 40, 70)
+    copies: int = 4
+    each: int = 4
+    shapes: int = 16
+    colors: int = 11
+    textures: int = 3
+    radii: tuple[float, ...] = (0.25 / 255, 0.5 / 255, 1 / 255, 2 / 255, 4 / 255, 8 / 255)
+    attacked: int = 500
+    seeds: MappingProxyType = field(
+        default_factory=lambda: MappingProxyType(
+            {
+                "labels": FIVE,
+                "class-captions": THREE,
+                "captions": FIVE,
+                "attributes": THREE,
+                "exchanged": THREE,
+                "biased": THREE,
+                "named-captions": THREE,
+                "named-labels": THREE,
+            }
+        )
+    )
+
+
+CLIP = MappingProxyType({"small": Language(images=400, fitted=400, attacked=60), "record": Language(),
+                         "full": Language()})  # fmt: skip
+TABLES = MappingProxyType({"clip": CLIP})
