@@ -60,8 +60,8 @@ TINY_DEFENSES = replace(
 )  # fmt: skip
 _T = TRANSFER["record"]
 TINY_TRANSFER = replace(
-    _T, source=scenes(_T.source, None, 32, 24), target=scenes(_T.target, 320, 32, 24),
-    moved_source=scenes(_T.moved_source, None, 32, 24), moved_target=scenes(_T.moved_target, 320, 32, 24),
+    _T, source=scenes(_T.source, None, 96, 24), target=scenes(_T.target, 320, 96, 24),
+    moved_source=scenes(_T.moved_source, None, 96, 24), moved_target=scenes(_T.moved_target, 320, 96, 24),
     batch_size=32, source_updates=16, model_options=NARROW, penalties=(1e-2, 1e-1), depth_updates=3, distill_updates=3,
     strengths=(0.1, 10.0), few_trials=((8, 0.02), (8, 0.05)), per_class=(5, 25), seeds=(0,),
 )  # fmt: skip
