@@ -154,7 +154,7 @@ class Real:
     trial_norms: tuple[float, ...] = (1e-5, 1e-2)
     trial_batchnorms: tuple[float, ...] = (5e-2, 5e-1)
     pictured: tuple[int, ...] = (0, 6, 7, 15)
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: tuple[int, ...] = (0, 1, 2, 3)
     few_seeds: MappingProxyType = field(
         default_factory=lambda: MappingProxyType(
             {
