@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 
+import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from tests.book.test_environment import PROJECT
@@ -33,11 +35,15 @@ CHEAPER = {  # options that leave a command what it is and make it short
     "certify": ["--images", "2", "--n", "100"],
     "attack": ["--images", "4", "--steps", "10", "--queries", "5", "--restarts", "1"],
     "invert": ["--steps", "1", "--copies", "1"],
+    "visualize": ["--steps", "1", "--images", "12"],
+    "sonify": ["--steps", "1"],
+    "listen": ["--steps", "1"],
 }
 SAID = {
     "claims list": "free-robust", "claims run": "free-robust (digits): 0 of ", "zoo list": "cnn-digits-squeezed",
     "attack report": "worst case", "certify resnet-scenes-a-noise-0.25": "records in run.jsonl",
-    "invert --model": "shapes.png and shapes.json",
+    "invert --model": "shapes.png and shapes.json", "visualize --model": "units.png and units.json",
+    "sonify --model": "2 sounds, spectra.png and ", "listen me.wav": " sounds, spectra.png and ",
 }  # fmt: skip
 
 
@@ -49,6 +55,8 @@ def test_commands_run_as_printed_from_an_empty_folder(words, tmp_path, monkeypat
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
+    if "me.wav" in words:
+        soundfile.write("me.wav", 0.3 * np.sin(np.arange(8000) * 0.1), 16_000)
     monkeypatch.setattr("thesis_kit.ledger.runner.execute", stop)
     code = run([*words[1:], *CHEAPER.get(words[1], [])])
     printed = capsys.readouterr()
@@ -66,8 +74,8 @@ def test_every_command_of_the_shell_is_shown_and_none_that_there_is_not():
 
 def test_options_named_in_the_text_exist(capsys):
     helps = ""
-    for command in (["certify"], ["invert"], ["attack", "report"], ["attack", "shadow"], ["claims", "run"], []):
-        assert run([*command, "--help"]) == 0
+    for command in ("certify", "invert", "attack report", "attack shadow", "claims run", "visualize", "sonify", ""):
+        assert run([*command.split(), "--help"]) == 0
         helps += capsys.readouterr().out
     assert set(re.findall(r"--[a-z][a-z-]+", README)) <= set(re.findall(r"--[a-z][a-z-]+", helps))
 
