@@ -107,7 +107,7 @@ print(real_figures.blind_reading(NAMED))
 # %% tags=["hide-input"]
 READ = {"ce@lite0": "cross-entropy alone", "ce+jitter@lite0": "and jitter", "ce+jitter=passes@lite0": "and jitter, as many passes",
         "zoom@lite0": "zoom", "center@lite0": "centering", "color@lite0": "ColorShift", "pii@lite0": "Plug-In Inversion",
-        "pii=100@lite0": "100 steps a stage", "fourier-growing@lite0": "in frequencies", "pii@random": "random weights"}
+        "pii=100@lite0": "100 steps a stage", "fourier-growing@lite0": "in frequencies", "pii@untrained": "random weights"}
 rows, head = real_figures.reading_rows(imagenet, READ)
 table(rows, head, caption="sixteen classes by rule; in brackets how many drawings")
 

@@ -70,6 +70,7 @@ def test_arms_that_are_compared_meet_the_same_images(miniature, name):
     result, arena = _in_full(miniature(name)), name.partition(".")[2]
     claims = [claim for claim in catalog().of(name.partition(".")[0]) if arena in (claim.arena, *claim.also)]
     judged = [one for one in claims if not one.not_run and {arm for _, arm in one.terms} <= set(result.cells)]
+    judged = judged or [replace(one, not_run=None) for one in claims if one.terms]  # those whose networks are to come
     assert judged
     for claim in judged:
         found = judge_claim(claim, result, arena)

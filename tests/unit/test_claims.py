@@ -348,7 +348,7 @@ def test_every_chapter_of_the_thesis_has_its_claims():
     assert sorted(counted) == [1, 2, 3, 4, 5, 6, 7]
     assert (counted[5], counted[6], counted[7]) == (14, 10, 9)
     for name in ("features", "clip", "sonification"):
-        assert all((claim.plan or claim.rule) and claim.not_run for claim in catalog().of(name))
+        assert all(claim.plan or claim.rule for claim in catalog().of(name))
 
 
 # --- judging

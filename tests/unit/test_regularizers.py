@@ -54,7 +54,7 @@ METHODS = {
     "ibp": {"eps": EPS},
     "crown-ibp": {"eps": EPS},
 }
-NO_CLASSIFIERS = {"contrastive", "ctc"}  # which train image–text pairs and recognizers
+NO_CLASSIFIERS = {"attributes", "contrastive", "ctc"}  # which train several heads, image–text pairs and recognizers
 TWO_HEADED = {"hard-distillation"}  # trains networks of another kind, see test_deit.py
 OF_LOGITS = list(TERMS)[:5]
 nothing = nn.Identity()  # the model, for terms that look at the logits alone

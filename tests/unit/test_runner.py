@@ -324,7 +324,7 @@ def test_experiments_are_found_by_chapter_and_arena():
     found = registry.find("defenses", "digits")
     assert found.id == NAME
     assert {"natural", "free-8", "pgd-7"} <= set(found.names)
-    assert registry.experiments("clip") == {}  # a chapter to come
+    assert registry.experiments("sonification") == {}  # a chapter to come
     assert registry.titles("defenses")["free-8"] == "Free, m = 8"
     with pytest.raises(UnknownName, match="did you mean defenses"):
         registry.find("defences", "digits")
@@ -337,7 +337,10 @@ def test_an_arm_in_several_arenas_has_one_title(chapter):
     titles = registry.titles(chapter)
     for experiment in registry.experiments(chapter).values():
         assert {arm.name: arm.title for arm in experiment.arms}.items() <= titles.items()
-        assert all(arm.title and arm.seeds and arm.data for arm in experiment.arms)
+        for arm in experiment.arms:
+            assert arm.title
+            assert arm.seeds
+            assert arm.data or arm.settings["member"]  # what others trained needs none of our data
 
 
 def test_two_arms_of_one_name_are_refused(tiny):

@@ -70,7 +70,7 @@ def test_bad_seeds_are_one_sentence():
 
 
 def test_unknown_chapters_are_refused_with_near_names():
-    with pytest.raises(UnknownName, match=r"unknown chapter 'defences': did you mean defenses\?"):
+    with pytest.raises(UnknownName, match=r"unknown chapter 'defences': did you mean defenses or features\?"):
         tk.setup().chapter("defences")
 
 

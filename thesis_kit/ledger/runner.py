@@ -227,9 +227,10 @@ def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
         except BaseException:
             for child in set(multiprocessing.active_children()) - before:
                 child.terminate()
+            with contextlib.suppress(RuntimeError):  # interrupted when the pool's own thread had not begun
+                pool.shutdown(cancel_futures=True)
             raise
-        finally:
-            pool.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
 def _prepare_worker() -> None:

@@ -7,7 +7,7 @@ when it was entered, so that neither another order of layers nor another version
 from __future__ import annotations
 
 from hashlib import sha256
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import torch
@@ -48,7 +48,10 @@ def file_of(about: Entry) -> Path:
     Raises:
         MissingPackage: it is not installed.
     """
-    return Path(_found(about.package.distribution, about.package.extra).locate_file(about.file))
+    try:
+        return Path(distribution(about.package.distribution).locate_file(about.file))
+    except PackageNotFoundError as error:
+        raise MissingPackage(missing(about.package.distribution, about.package.extra)) from error
 
 
 def weights_of(about: Entry) -> bytes:
@@ -95,10 +98,3 @@ def check_answer(answer: Float[Tensor, " k"], about: Entry) -> None:
             f"{about.name} does not answer as it did when it was entered ({', '.join(now)} instead of "
             f"{', '.join(told)}): install the versions that requirements.txt pins"
         )
-
-
-def _found(name: str, extra: str) -> Distribution:
-    try:
-        return distribution(name)
-    except PackageNotFoundError as error:
-        raise MissingPackage(missing(name, extra)) from error

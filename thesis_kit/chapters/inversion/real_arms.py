@@ -30,7 +30,7 @@ from thesis_kit.synthesis import Synthesis
 
 _JUDGED = ("size", "blur", "mean", "deviation", "batch")
 NAMES = {"lite0": "EfficientNet-Lite0", "lite1": "EfficientNet-Lite1", "lite2": "EfficientNet-Lite2"}
-STUDIED, OTHER, RANDOM = "lite0", "lite1", "random"
+STUDIED, OTHER, RANDOM = "lite0", "lite1", "untrained"
 
 
 def make_and_judge(world: RealWorld, how: Callable[[RealWorld], tuple[Synthesis, dict]]) -> dict[str, Any]:
