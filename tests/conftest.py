@@ -45,7 +45,12 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory, worker_id) -> Path:
-    """The folder of the built site; building it fails on the first warning, as `make book` does."""
+    """The folder of the built site; building it fails on the first warning, as `make book` does.
+
+    Where ``make book`` has just built it, TK_SITE names its folder, and it is not built again.
+    """
+    if built := os.environ.get("TK_SITE"):
+        return (ROOT / built).resolve(strict=True)
     base = tmp_path_factory.getbasetemp()
     shared = (base if worker_id == "master" else base.parent) / "site"
     with FileLock(f"{shared}.lock"):

@@ -346,7 +346,7 @@ for layer in ("layer3.0.act1", "input of layer3.0.act1"):
 # - [The chapter on inversion](04_inversion.ipynb) takes the method apart, and counts on hundreds of drawings what each part does.
 # - [How to evaluate my model's robustness honestly](82_honest_robustness.ipynb): the same doubt, for another claim.
 # - [The zoo](zoo.md) has networks to try, some in pairs that differ in one thing.
-# - [The package](api.md) lists all objectives, augmentations and parametrizations.
+# - [The package](api/synthesis.md) lists all objectives, augmentations and parametrizations.
 #
 # ## References
 #

@@ -7,35 +7,36 @@ import pkgutil
 import re
 
 import pytest
-import yaml
 from sphinx.util.inventory import InventoryFile
 
 import thesis_kit
-from tools.build_notebooks import ROOT
+from tests.listing import PAGES as LISTED
+from tests.listing import ROOT
 
 pytestmark = pytest.mark.book
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-LISTED = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
-PAGES = sorted({path.stem for suffix in ("md", "ipynb") for path in (ROOT / "book").glob(f"*.{suffix}")})
+BOOK = ROOT / "book"
+WRITTEN = [*BOOK.glob("*.md"), *BOOK.glob("*.ipynb"), *BOOK.glob("api/*.md")]
 
 
 def test_every_page_is_listed_once():
-    assert sorted(LISTED) == PAGES
+    assert sorted(LISTED) == sorted(path.relative_to(BOOK).with_suffix("").as_posix() for path in WRITTEN)
 
 
 def test_the_site_builds_without_a_warning(site):
-    assert {f"{page}.html" for page in LISTED} <= {path.name for path in site.glob("*.html")}
+    assert [page for page in LISTED if not (site / f"{page}.html").exists()] == []
 
 
 def test_nothing_but_the_book_is_published(site):
     """No virtual environment, no sources of the notebooks, no private folder ends in the site."""
     published = {path.relative_to(site).parts[0] for path in site.rglob("*")}
     assert published <= {
-        *(f"{name}.html" for name in [*LISTED, "genindex", "search", "py-modindex"]),
-        *("_images", "_modules", "_sources", "_sphinx_design_static", "_static"),
+        *(f"{name}.html" for name in [*LISTED, "genindex", "search", "py-modindex"] if not name.startswith("api/")),
+        *("api", "_images", "_modules", "_sources", "_sphinx_design_static", "_static"),
         *(".buildinfo", "objects.inv", "searchindex.js"),
     }
-    assert {path.stem for path in (site / "_sources").iterdir()} <= set(LISTED)
+    sources = {path.relative_to(site / "_sources") for path in (site / "_sources").rglob("*") if path.is_file()}
+    assert {path.with_suffix("").as_posix() for path in sources} <= set(LISTED)
+    assert {path.relative_to(site).with_suffix("").as_posix() for path in (site / "api").iterdir()} <= set(LISTED)
 
 
 def public_names() -> set[str]:
@@ -53,7 +54,14 @@ def own(module, name: str) -> bool:
     return not name.startswith("_") and callable(value) and getattr(value, "__module__", "") == module.__name__
 
 
-def test_the_api_page_documents_every_public_name(site):
+def test_the_api_page_leads_to_every_room():
+    index = (BOOK / "api.md").read_text(encoding="utf-8")
+    assert "automodule" not in index, "functions stand on the pages of their rooms, api/*.md"
+    rooms = re.findall(r"^\| \[[^]]+\]\(api/(\w+)\.md\) \| \S.* \|$", index, re.MULTILINE)
+    assert [f"api/{room}" for room in rooms] == [page for page in LISTED if page.startswith("api/")]
+
+
+def test_the_api_pages_document_every_public_name(site):
     with open(site / "objects.inv", "rb") as file:
         inventory = InventoryFile.load(file, "", lambda base, path: path)
     documented = {name for kind, entries in inventory.items() if kind.startswith("py:") for name in entries}
@@ -77,7 +85,7 @@ def test_every_work_of_the_bibliography_is_cited():
     """A key that a page cites is in references.bib (the build would warn); here none is there twice, or for nobody."""
     keys = re.findall(r"^@\w+\{([^,]+),", (ROOT / "book" / "references.bib").read_text(encoding="utf-8"), re.MULTILINE)
     assert len(keys) == len(set(keys))
-    pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "book" / "src").glob("*.py")]
+    pages = [*(ROOT / "book").rglob("*.md"), *(ROOT / "book" / "src").glob("*.py")]
     text = "".join(page.read_text(encoding="utf-8") for page in pages)
     cited = {key.strip() for found in re.findall(r"\{cite[^}]*\}`([^`]+)`", text) for key in found.split(",")}
     assert not set(keys) - cited, "cite them on a page, or leave them out of references.bib"

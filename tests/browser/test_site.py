@@ -8,11 +8,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser.visiting import THEMES, WIDTHS
-from tools.build_notebooks import ROOT
+from tests.listing import PAGES, ROOT
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-PAGES = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
 CHAPTERS = [name for name in PAGES if (ROOT / "book" / f"{name}.ipynb").exists()]
 PAGE_BYTES = 1_500_000
 LEAST = 11  # pixels

@@ -1,6 +1,6 @@
 """Every public function of the API pages has an example, which runs and gives what it says.
 
-An example may use what the page introduces: ``torch``, ``tk``, a ``model`` and four ``digits``.
+An example may use what ``api.md`` introduces: ``torch``, ``tk``, a ``model`` and four ``digits``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import torch
 
 import thesis_kit as tk
 
-PAGE = (Path(__file__).resolve().parents[2] / "book" / "api.md").read_text(encoding="utf-8")
+BOOK = Path(__file__).resolve().parents[2] / "book"
+PAGE = (BOOK / "api.md").read_text(encoding="utf-8")
+ROOMS = "".join(page.read_text(encoding="utf-8") for page in sorted((BOOK / "api").glob("*.md")))
 NEEDS = {  # beyond what the package itself needs
     **dict.fromkeys(("say", "say_all", "splits", "change", "edited", "over_pieces", "pieces", "resynthesize",
                      "targeted", "top_segments"), "espeakng_loader"),
@@ -25,9 +27,9 @@ NEEDS = {  # beyond what the package itself needs
 
 
 def listed() -> dict[str, object]:
-    """The functions that the page shows, by name."""
+    """The functions that the pages of the rooms show, by name."""
     found = {}
-    for home, options in re.findall(r"\.\. automodule:: (\S+)\n((?:   .*\n)*)", PAGE):
+    for home, options in re.findall(r"\.\. automodule:: (\S+)\n((?:   .*\n)*)", ROOMS):
         module = importlib.import_module(home)
         left_out = re.search(r":exclude-members: (.*)", options)
         left_out = set(left_out.group(1).split(", ")) if left_out else set()
