@@ -169,6 +169,7 @@ def test_a_mistake_in_the_file_is_one_sentence(change, sentence):
         ("paper", "a paper", "paper of claim free-robust must be a table of keys and values, got str"),
         ("late", True, "late of claim free-robust must be text"),
         ("not_run", True, "not_run of claim free-robust must be text"),
+        ("scopes", {"nowhere": "network"}, "arena under scopes of claim free-robust"),
         ("interval", None, "interval of claim free-robust must be text"),
         ("origin", {}, "origin of claim free-robust must be text"),
     ],

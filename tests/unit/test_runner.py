@@ -324,7 +324,7 @@ def test_experiments_are_found_by_chapter_and_arena():
     found = registry.find("defenses", "digits")
     assert found.id == NAME
     assert {"natural", "free-8", "pgd-7"} <= set(found.names)
-    assert registry.experiments("sonification") == {}  # a chapter to come
+    assert set(registry.experiments("sonification")) == {"speech", "real"}
     assert registry.titles("defenses")["free-8"] == "Free, m = 8"
     with pytest.raises(UnknownName, match="did you mean defenses"):
         registry.find("defences", "digits")

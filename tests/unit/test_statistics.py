@@ -12,6 +12,7 @@ from thesis_kit.ledger import statistics
 from thesis_kit.ledger.resampling import (
     blocks_interval,
     bootstrap_interval,
+    crossed_interval,
     nested_interval,
     nested_mean,
     nested_weights,
@@ -26,6 +27,7 @@ from thesis_kit.ledger.statistics import (
     items_interval,
     judge,
     judge_trials,
+    made_of_items,
     newcombe,
     scalars_interval,
     shares_interval,
@@ -445,3 +447,32 @@ def test_a_promised_probability_is_refuted_only_by_an_exact_test():
     interval = trials_interval(120, 120, seeds=3)
     assert (interval.value, interval.high) == (1, 1)
     assert interval.low == pytest.approx(0.025 ** (1 / 120))
+
+
+def test_voices_and_words_that_were_drawn_cover_the_truth_of_others():
+    """A number made from means by layer, the largest before the last third minus the last, of voices crossed with words
+    whose truth is known: coverage is what is promised or somewhat more."""
+    rng, n_worlds, covered = np.random.default_rng(8), 200, 0
+    curve = np.array([0.5, 0.9, 0.1])
+
+    def number(means):
+        return means[0][..., :2].max(axis=-1) - means[0][..., 2]
+
+    for _ in range(n_worlds):
+        voices, words = rng.normal(0, 0.2, (3, 12, 1)), rng.normal(0, 0.2, (3, 1, 16))
+        table = curve[:, None, None] + voices + words + rng.normal(0, 0.2, (3, 12, 16))
+        low, high = crossed_interval(table[None], number)
+        covered += low <= 0.8 <= high
+    assert 0.9 * n_worlds <= covered <= n_worlds
+    assert crossed_interval(np.ones((1, 3, 1, 5)), number) == (-math.inf, math.inf)
+    alone = crossed_interval(np.random.default_rng(9).normal(size=(1, 3, 30)), number)
+    assert alone[0] < alone[1]
+
+
+def test_a_number_made_of_items_says_what_they_were():
+    groups, tables = ["speech/3 voices/4 words"], [[row] for row in np.random.default_rng(10).normal(size=(2, 24))]
+    found = made_of_items(groups, tables, ("voice", "word"), lambda means: means[0, ..., 0] - means[1, ..., 1], 0.5)
+    assert (found.n, found.seeds, found.item, found.value) == (12, 0, "voice–word pair", 0.5)
+    assert found.kind == "bootstrap over voices and words"
+    one = made_of_items(["x/24 clips"], tables, ("clip",), lambda means: means[0, ..., 0], 0.0)
+    assert (one.n, one.item, one.kind) == (24, "clip", "bootstrap over clips")

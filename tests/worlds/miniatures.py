@@ -33,6 +33,10 @@ from thesis_kit.chapters.inversion import real_arms, real_world
 from thesis_kit.chapters.inversion.settings import INVERSION, REAL
 from thesis_kit.chapters.regularization import arms as regularization
 from thesis_kit.chapters.regularization.settings import REGULARIZATION, REGULARIZATION_ON_SCENES
+from thesis_kit.chapters.sonification import arms as sonification
+from thesis_kit.chapters.sonification import world as sonification_world
+from thesis_kit.chapters.sonification.settings import REAL as REAL_SPEECH
+from thesis_kit.chapters.sonification.settings import SONIFICATION
 from thesis_kit.data import digits, load
 from thesis_kit.evaluation import class_regions
 from thesis_kit.ledger.arm import Experiment
@@ -41,6 +45,7 @@ from thesis_kit.ledger.memory import FOLDER_VARIABLE
 from thesis_kit.ledger.results import Result, load_result
 from thesis_kit.ledger.runner import run_experiment
 from thesis_kit.models import anatomy, build, zoo
+from thesis_kit.models.speech import Jasper
 from thesis_kit.zookeeping import making, twins
 from thesis_kit.zookeeping.recipes import RECIPES, Recipe
 
@@ -104,6 +109,8 @@ TINY_REAL = replace(
 def small_network(name, seed=0):
     """In place of a network of ImageNet: as many classes, hardly any weights."""
     return build("small_resnet", n_classes=1000, in_channels=3, width=4, seed=seed + int(name[-1])).eval()
+
+
 _F = FEATURES["record"]
 TINY_FEATURES = replace(
     _F, task=scenes(_F.task), correlated=scenes(_F.correlated), encoder="tiny-encoder", images=24, strongest=4,
@@ -117,6 +124,16 @@ TINY_CLIP = replace(
     colors=2, textures=1, radii=(0.01, 0.1), attacked=8, seeds=MappingProxyType(dict.fromkeys(_L.seeds, (0,))),
 )  # fmt: skip
 _fresh = twins.fresh
+_HEARD = {"words": ("one", "two", "seven", "bird"), "voices": ("en-us", "en-us+f2", "en-gb+m1"), "pitches": (30, 70)}
+TINY_SPEECH = replace(SONIFICATION["record"], seeds=(0, 1), **_HEARD)
+TINY_REAL_SPEECH = replace(REAL_SPEECH["record"], **_HEARD)
+
+
+def tiny_recognizer(name, seed, *_):
+    """In place of a recognizer of speech: a few channels with random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Jasper(widths=(8, 8, 8), kernels=(3, 5, 5), first=8, last=8, bands=16).eval()
 
 
 def tiny_twin(recipe, seed):
@@ -148,6 +165,8 @@ def experiments() -> dict[str, Experiment]:
         Experiment("inversion", "scenes", short),
         Experiment("regularization", "digits", regularization.arms_on_digits(TINY_REGULARIZATION)),
         Experiment("regularization", "scenes", regularization.arms_on_scenes(TINY_ON_SCENES)),
+        Experiment("sonification", "real", sonification.arms(TINY_REAL_SPEECH)),
+        Experiment("sonification", "speech", sonification.arms(TINY_SPEECH)),
     ]
     return {experiment.id: experiment for experiment in found}
 
@@ -223,6 +242,9 @@ def surroundings(name: str, folder: Path) -> Iterator[Experiment]:
             splits = cache(lambda seed: load("scenes.v1", seed, **TINY_INVERSION.task.data_options))
             patch.setattr(zoo, "load", opinionated(zoo.load, splits(0).test.x))
             patch.setattr(shared, "load", lambda data, seed, **options: splits(seed))
+        if name.startswith("sonification."):
+            patch.setattr(sonification_world, "taught", tiny_recognizer)
+            patch.setattr(sonification_world, "untaught", tiny_recognizer)
         yield experiments()[name]
 
 

@@ -8,7 +8,7 @@ result and computes the verdict; nobody types one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Claim:
 
     A claim that waits for its arms has a ``plan``, sentences that fix what will be asked, in place of a rule. What was
     chosen when the outcomes were known is ``late`` (a key of ``LATE``, or empty); ``scope`` is what its sentence is
-    about, a key of ``SCOPES``.
+    about, a key of ``SCOPES``, and ``scopes`` the same by arena where it is another one there.
     """
 
     id: str
@@ -77,6 +77,11 @@ class Claim:
     plan: tuple[str, ...] = ()
     late: str = ""
     scope: str = "training"
+    scopes: Mapping[str, str] = field(default_factory=dict)
+
+    def scope_in(self, arena: str) -> str:
+        """What the sentence is about in an arena."""
+        return self.scopes.get(arena, self.scope)
 
     @property
     def background(self) -> str:
@@ -142,7 +147,7 @@ Text = str | bytes
 _CLAIM = {  # what each key of a claim holds
     "id": "text", "arena": "text", "also": "texts", "origin": "text", "statement": "text", "interval": "text",
     "conditions": "texts", "report": "named texts", "not_run": "text", "plan": "texts", "late": "text",
-    "scope": "text",
+    "scope": "text", "scopes": "named texts",
 }  # fmt: skip
 _SHARED = {"sources": "named texts", "measures": "named tables"}
 _CHAPTER = {"number": "number", "title": "text", "claims": "tables", **_SHARED}
@@ -257,6 +262,9 @@ def _claim(row: Mapping[str, Any], chapter: str, catalog: Catalog) -> Claim:
     _known(interval, INTERVALS, f"interval of {name}")
     scope, late = row.get("scope", "training"), row.get("late", "")
     _known(scope, SCOPES, f"scope of {name}")
+    for elsewhere, other in row.get("scopes", {}).items():
+        _known(elsewhere, row.get("also", ()), f"arena under scopes of {name}")
+        _known(other, SCOPES, f"scope of {name} in {elsewhere}")
     if late:
         _known(late, LATE, f"value of late in {name}")
     rule, plan = _rule_or_plan(row, name)
@@ -275,6 +283,7 @@ def _claim(row: Mapping[str, Any], chapter: str, catalog: Catalog) -> Claim:
         plan=plan,
         late=late,
         scope=scope,
+        scopes=row.get("scopes", {}),
     )
     _check_terms(claim, catalog.chapters[chapter], catalog, name)
     return claim

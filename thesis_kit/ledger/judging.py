@@ -16,7 +16,7 @@ import numpy as np
 
 from thesis_kit.files import DamagedFile
 from thesis_kit.ledger import statistics
-from thesis_kit.ledger.claims import SCOPES, Claim, catalog
+from thesis_kit.ledger.claims import SCOPES, Claim, Measure, catalog
 from thesis_kit.ledger.pinned import Pinned, read_pinned
 from thesis_kit.ledger.results import NotRecorded, Result, available, load_result
 from thesis_kit.ledger.rules import Condition, Contrast, Expression, Reported, parse_expression
@@ -83,7 +83,7 @@ def judge_claim(
     if why is not None:
         return Judged(claim, arena, Verdict.NOT_RUN, why)
     try:
-        _check_scope(claim, result)
+        _check_scope(claim, result, arena)
         findings = tuple(measure_contrast(contrast, result) for contrast in claim.rule)
         unmet = [said for said in (_unmet(condition, result) for condition in claim.conditions) if said]
     except (NotRecorded, DamagedFile) as error:
@@ -128,13 +128,13 @@ def _why_not(arm: str, result: Result) -> str:
     return f"{arm} was recorded with something else than it has now ({changed})" if changed else ""
 
 
-def _check_scope(claim: Claim, result: Result) -> None:
+def _check_scope(claim: Claim, result: Result, arena: str) -> None:
     """A sentence about one network rests on what that network made, any other on networks that were trained anew."""
     for arm in dict.fromkeys(arm for contrast in claim.rule for _, arm in contrast.expression.terms):
         units = result.units(arm)
-        if ("network" in units) is (claim.scope == "network"):
+        if ("network" in units) is (claim.scope_in(arena) == "network"):
             made = "networks trained anew" if "network" in units else "one fixed network"
-            raise NotRecorded(f"a claim about {SCOPES[claim.scope]} cannot rest on {arm}, which is of {made}")
+            raise NotRecorded(f"a claim about {SCOPES[claim.scope_in(arena)]} cannot rest on {arm}, which is of {made}")
 
 
 def measure_contrast(contrast: Contrast, result: Result) -> ContrastFinding:
@@ -161,17 +161,33 @@ def measure_contrast(contrast: Contrast, result: Result) -> ContrastFinding:
 
 def _made_again(expression: Expression, result: Result, interval: Interval) -> Interval:
     """The interval of numbers that exist for blocks of one network's drawings, where they can be made again."""
-    makers = {catalog().measures[measure] for measure, _ in expression.terms if measure in catalog().measures}
-    if interval.kind != statistics.BY_BLOCKS or len(makers) != 1 or not (maker := makers.pop()).by:
+    measures = [catalog().measures.get(measure) for measure, _ in expression.terms]
+    if interval.kind != statistics.BY_BLOCKS or not all(one and one.by for one in measures):
         return interval
-    module, _, name = maker.by.partition(":")
-    make = getattr(import_module(module), name)
-    cells = [result.per_image(maker.of, arm) for _, arm in expression.terms]
+    cells = [result.per_image(one.of, arm) for one, (_, arm) in zip(measures, expression.terms, strict=True)]
     seeds = _common_seeds(expression, cells)
     groups = [result.cells[expression.terms[0][1]][seed]["group"] for seed in seeds]
-    tables = [[table[seed] for seed in seeds] for table in cells]
-    (low, high), n = statistics.blocks_of_drawings(groups, tables, lambda shares: expression(*make(shares)))
+    tables, units = [[table[seed] for seed in seeds] for table in cells], _units(expression, result)
+
+    def number(means: np.ndarray) -> np.ndarray:
+        return expression(*_made(measures, means))
+
+    if "drawing" not in units:
+        return statistics.made_of_items(groups, tables, units, number, interval.value)
+    (low, high), n = statistics.blocks_of_drawings(groups, tables, number)
     return replace(interval, low=low, high=high, n=n, seeds=0, kind=statistics.BY_DRAWINGS, item="drawing")
+
+
+def _made(measures: list[Measure], means: np.ndarray) -> list[np.ndarray]:
+    """Each term's numbers, (…), from means (terms, …, conditions); terms of one maker are handed to it together."""
+    found: list[np.ndarray] = [np.empty(0)] * len(measures)
+    for by in dict.fromkeys(one.by for one in measures):
+        places = [place for place, one in enumerate(measures) if one.by == by]
+        module, _, name = by.partition(":")
+        made = getattr(import_module(module), name)(means[places])
+        for place, numbers in zip(places, made, strict=True):
+            found[place] = numbers
+    return found
 
 
 def _units(expression: Expression, result: Result) -> tuple[str, ...]:

@@ -149,3 +149,27 @@ def blocks_interval(tables: np.ndarray, number: Callable[[np.ndarray], np.ndarra
         shares = pool[:, :, row, again].mean(axis=(-2, -1))  # (arms, conditions, rows, blocks)
         means.append(number(np.moveaxis(shares, 1, -1)).mean(axis=-1))
     return percentiles(np.concatenate(means))
+
+
+def crossed_interval(tables: np.ndarray, number: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
+    """95% percentile interval of a number made from means over crossed units, such as voices that all say all words.
+
+    Units of each factor are drawn again, each factor by itself (Owen, Annals of Applied Statistics 2007), and the
+    number is made of the means that come of it. Percentiles are spread as Student's t of the smaller factor asks.
+
+    Args:
+        tables: one number an item, (terms, conditions, units of a factor …), the same items under all terms.
+        number: means over items, (terms, …, conditions) → the number, (…).
+
+    Returns:
+        The two ends; infinite where a factor has one unit.
+    """
+    terms, conditions, *sizes = tables.shape
+    if min(sizes) < 2:
+        return -math.inf, math.inf
+    rng = np.random.default_rng(tables.shape)
+    drawn = [rng.multinomial(size, np.full(size, 1 / size), N_RESAMPLES) / size for size in sizes]  # (resamples, size)
+    means = tables.reshape(terms, conditions, -1, sizes[-1]) @ drawn[-1].T  # (terms, conditions, outer, resamples)
+    for times, size in zip(reversed(drawn[:-1]), reversed(sizes[:-1]), strict=True):
+        means = np.einsum("tcosr,rs->tcor", means.reshape(terms, conditions, -1, size, N_RESAMPLES), times)
+    return percentiles(number(np.moveaxis(means[:, :, 0], 1, -1)), min(sizes) - 1)

@@ -19,7 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
-from thesis_kit.ledger.resampling import LEVEL, blocks_interval, bootstrap_interval, nested_interval
+from thesis_kit.ledger.resampling import (
+    LEVEL,
+    blocks_interval,
+    bootstrap_interval,
+    crossed_interval,
+    nested_interval,
+)
 
 TRAININGS = ("network", "image")  # the units of most recordings: every seed trains a network and tests it on images
 KEPT = ("class",)  # units that are all there, so that no others could have been drawn
@@ -178,6 +184,27 @@ def blocks_of_drawings(
     return blocks_interval(drawings, number), len(groups) * classes * each
 
 
+def made_of_items(
+    groups: Sequence[str], tables: Sequence[Sequence[np.ndarray]], units: Sequence[str],
+    number: Callable[[np.ndarray], np.ndarray], value: float,
+) -> Interval:  # fmt: skip
+    """A number of one fixed network that is made from means over items, with an interval for other such items.
+
+    Args:
+        groups: for each seed, the name of its items, which says how many units of a kind they are of ("18 voices").
+        tables: for each term and seed, one number an item under one condition after the other; all seeds and terms ask
+            about the same items, and seeds are averaged.
+        units: of the items, crossed: ("voice", "word") where every voice says every word.
+        number: as ``resampling.crossed_interval`` has it. value: what it is for the items as they are.
+    """
+    stacked = np.asarray(tables, dtype=float).mean(axis=1)  # (terms, n)
+    sizes = [how_many(unit, groups[0], stacked.shape[1]) for unit in units]
+    low, high = crossed_interval(stacked.reshape(len(tables), -1, *sizes), number)
+    drawn = f"bootstrap over {' and '.join(_plural(unit) for unit in units)}"
+    item = units[0] if len(units) == 1 else f"{'–'.join(units)} pair"
+    return Interval(value, low, high, n=math.prod(sizes), seeds=0, kind=drawn, item=item)
+
+
 def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """Wilson's score interval for a share of ``successes`` in ``n``."""
     if not 0 <= successes <= n or n < 1:
@@ -276,5 +303,3 @@ def combine(verdicts: Iterable[Verdict]) -> Verdict:
     if all(verdict in (Verdict.HOLDS, Verdict.IN_DIRECTION) for verdict in verdicts):
         return Verdict.IN_DIRECTION
     return Verdict.INCONCLUSIVE
-
-

@@ -1,0 +1,146 @@
+"""Chapter 7's arms in miniature, what their numbers are made of, and measures whose truth is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from thesis_kit import sonification
+from thesis_kit.chapters.sonification import layer_measures as measures
+from thesis_kit.chapters.sonification.arms import EXPERIMENTS
+from thesis_kit.data.speech import Clip, crossed
+from thesis_kit.ledger.arm import frozen_hash
+from thesis_kit.ledger.claims import catalog
+from thesis_kit.ledger.judging import judge_claim
+from thesis_kit.ledger.statistics import Verdict
+from thesis_kit.models import zoo
+
+ARENAS = ("real", "speech")
+
+
+@pytest.fixture(scope="module")
+def results(miniature):
+    return {arena: miniature(f"sonification.{arena}") for arena in ARENAS}
+
+
+def rows():
+    return [claim for claim in catalog().claims.values() if claim.chapter == "sonification"]
+
+
+def table(result, measure, arm, seed=0):
+    """A measure by layer, voice and word, as it was recorded."""
+    settings = result.settings(arm)
+    shape = (-1, len(settings["voices"]), len(settings["words"]))
+    return np.reshape(result.per_image(measure, arm)[seed], shape)
+
+
+def spoken(f0, words=8, voices=("a", "b", "c"), pitches=(30, 70)):
+    """Silent clips of every word by every voice at every pitch."""
+    utterances = crossed([f"word {number}" for number in range(words)], voices, pitches, (160,))
+    return [Clip(torch.zeros(8), said.text, f0=f0(said), said=said) for said in utterances]
+
+
+# Numbers from means by layer
+
+
+def test_thirds_are_whole_layers_and_the_spectrum_is_none():
+    means = np.array([[4.0, 3.0, 5.0, 1.0, -1.0, 0.5]])
+    assert (measures.first(means)[0], measures.last(means)[0]) == (3.5, -0.25)
+    assert (measures.most_before(means)[0], measures.last_above_zero(means)[0]) == (5.0, 0.25)
+    assert measures.first(means[:, :5])[0] == 3.5  # of five layers a third is two
+    table = torch.tensor([[9.0], [1.0], [2.0], [3.0]])
+    assert measures.made({"one": (measures.first, "it")}, {"it": table}) == {"one": 1.0}
+    assert measures.curve(table)[0] == [0.0, 9.0]
+
+
+def test_numbers_are_those_of_what_was_recorded_item_by_item(results):
+    for result in results.values():
+        for arm in ("probe@trained", "probe@random"):
+            layers = len(result.cells[arm][0]["chosen"]["layers"])
+            assert len(table(result, "pitch", arm)) == layers - 1
+            for name, measure in catalog().measures.items():
+                if measure.by.startswith(measures.__name__) and measure.of in measures.PROBES:
+                    means = table(result, measure.of, arm).mean(axis=(1, 2))
+                    maker = getattr(measures, measure.by.partition(":")[2])
+                    recorded = result.cells[arm][0]["scalars"][name]
+                    assert recorded == pytest.approx(maker(means[None])[0], abs=1e-4)
+
+
+def test_every_measure_that_rules_ask_for_is_recorded(results):
+    for claim in rows():
+        for arena in {claim.arena, *claim.also}:
+            for measure, arm in claim.terms:
+                found = results[arena].cells[arm][0]["scalars"][measure]
+                assert math.isfinite(found), f"{measure}({arm}) in {arena}"
+
+
+def test_one_network_is_judged_by_its_voices_and_words_and_a_cohort_by_its_networks(results):
+    claim = catalog().claims["pitch-fades"]
+    real, speech = (judge_claim(claim, results[arena], arena) for arena in ARENAS)
+    assert {found.interval.kind for found in real.findings} == {"bootstrap over voices and words"}
+    assert [(found.interval.n, found.interval.item) for found in real.findings] == [(12, "voice–word pair")] * 2
+    assert all(found.interval.low <= found.interval.value <= found.interval.high for found in real.findings)
+    assert {(found.interval.kind, found.interval.seeds) for found in speech.findings} == {("Student-t over seeds", 2)}
+    crossed = judge_claim(claim, results["real"], "speech")  # a sentence about a kind cannot rest on one network
+    assert crossed.verdict is Verdict.NOT_RUN
+    assert "one fixed network" in crossed.reason
+
+
+# What is read off a layer
+
+
+def test_pitch_that_was_not_measured_is_that_of_the_voice_at_the_setting():
+    def f0(said):
+        missing = said.text == "word 0" and said.voice == "a"
+        return math.nan if missing else 100.0 * (1 + (said.pitch == 70)) * (1 + (said.voice == "b"))
+
+    octaves = measures.log_pitch(spoken(f0)).view(3, 8, 2)
+    assert octaves[0, 0].tolist() == octaves[0, 1].tolist() == [math.log2(100), math.log2(200)]
+    with pytest.raises(ValueError, match="no clip of a voice at a pitch has a measured F0"):
+        measures.log_pitch(spoken(lambda said: math.nan))
+
+
+def test_readings_of_features_that_hold_one_thing_alone():
+    """Features of the word say nothing of pitch or voice; those of voice and pitch say all of both."""
+    clips = spoken(lambda said: 100 * 2 ** (said.pitch / 100), words=10)
+    words, voices = [clip.text for clip in clips], [clip.voice for clip in clips]
+    noise = 1e-3 * torch.randn(len(clips), 20, generator=torch.Generator().manual_seed(0))
+    of_words, of_voices = (torch.eye(20)[sonification.probes.group_numbers(of)] + noise for of in (words, voices))
+    of_voices[:, 10] += torch.tensor([clip.said.pitch / 100 for clip in clips])
+    one, other = measures.readings(of_words, clips), measures.readings(of_voices, clips)
+    assert one["content"].mean() == 1
+    assert other["content"].mean() < 0.5
+    assert one["pitch"].mean() < 0.05 < 0.95 < other["pitch"].mean()
+    assert one["speaker"].mean() < 0.6 < 0.99 < other["speaker"].mean()
+    assert other["speaker_rest"].mean() > 0.99
+    assert one["apart"].mean() < -3 < 0.5 < other["apart"].mean()
+
+
+def test_distances_are_those_of_the_library_up_to_the_order_of_means():
+    clips = spoken(lambda said: 100.0, words=12)
+    words, voices = [clip.text for clip in clips], [clip.voice for clip in clips]
+    features = torch.randn(len(clips), 30, generator=torch.Generator().manual_seed(1))
+    features += (
+        2 * torch.randn(12, 30, generator=torch.Generator().manual_seed(2))[sonification.probes.group_numbers(words)]
+    )
+    found = measures.apart(features, words, voices).mean().item()
+    assert found == pytest.approx(sonification.voices_meet(features, words, voices), abs=0.02)
+    assert found < -0.3
+
+
+# Networks and data
+
+
+def test_recorded_seeds_are_the_cohort_that_the_recipe_makes_and_data_are_frozen():
+    from thesis_kit.zookeeping.recipes import RECIPES
+
+    for arm in EXPERIMENTS["speech"].arms:
+        assert len(arm.seeds) == RECIPES["jasper-speech"].seeds
+        assert arm.units[0] == "network"
+    for arm in EXPERIMENTS["real"].arms:
+        assert (arm.seeds, arm.settings.member) == ((0,), "whisper-tiny.en")
+        assert "network" not in arm.units
+    assert frozen_hash("speech.v1") == zoo.entry("jasper-speech").data_hashes["speech.v1"]

@@ -1,0 +1,126 @@
+"""What chapter 7 measures of one recognizer: what can be read off each layer, for every word by every voice.
+
+A number is first of all one of a layer, a voice and a word (its clips of several pitches go together); what a claim
+compares, such as the first third of layers with the last, is made from means over voices and words, here by functions
+that take means by layer and are used for the number itself and again for its interval. The spectrum that goes in is no
+layer of the network and counts in no third; curves begin with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from thesis_kit import sonification
+from thesis_kit.data.speech import Clip
+from thesis_kit.sonification.probes import deviations, group_numbers
+
+Maker = Callable[[np.ndarray], np.ndarray]
+PROBES = ("pitch", "speaker", "speaker_rest", "content", "apart")
+
+
+# From means by layer to what claims compare: (terms, …, layers) → (terms, …)
+
+
+def first(means: np.ndarray) -> np.ndarray:
+    """The mean over the first third of layers, rounded up to whole layers."""
+    return means[..., : _third(means)].mean(axis=-1)
+
+
+def last(means: np.ndarray) -> np.ndarray:
+    """The mean over the last third of layers."""
+    return means[..., -_third(means) :].mean(axis=-1)
+
+
+def most_before(means: np.ndarray) -> np.ndarray:
+    """The largest layer's before the last third, at least 0."""
+    return np.maximum(means[..., : -_third(means)].max(axis=-1), 0)
+
+
+def last_above_zero(means: np.ndarray) -> np.ndarray:
+    """The mean over the last third of layers, of which each counts as at least 0."""
+    return last(np.maximum(means, 0))
+
+
+def _third(means: np.ndarray) -> int:
+    return math.ceil(means.shape[-1] / 3)
+
+
+# What is read off a layer
+
+
+def log_pitch(clips: Sequence[Clip]) -> Float[Tensor, " n"]:
+    """Octaves of every clip's measured F0; where none was measured, the median of its voice at its setting."""
+    octaves = torch.tensor([clip.f0 for clip in clips], dtype=torch.float64).log2()
+    kinds = group_numbers([(clip.said.voice, clip.said.pitch) for clip in clips])
+    for kind in kinds[octaves.isnan()].unique():
+        own = kinds == kind
+        octaves[own & octaves.isnan()] = octaves[own].nanmedian()
+    if octaves.isnan().any():
+        raise ValueError("no clip of a voice at a pitch has a measured F0: look at the clips")
+    return octaves
+
+
+def readings(features: Float[Tensor, "n u"], clips: Sequence[Clip]) -> dict[str, Float[Tensor, " n"]]:
+    """What a layer's mean states say about clips, a number each.
+
+    ``pitch`` within a voice and ``speaker`` are read by linear probes on words they were not fitted on (squared error
+    as a share of R², and right or wrong), ``speaker_rest`` when F0 and its square have been regressed out; ``content``
+    is the share of other voices whose one clip of the word is nearest among their clips of all words; ``apart`` as in
+    the function of that name.
+    """
+    words, voices = [clip.text for clip in clips], [clip.voice for clip in clips]
+    octaves, voice = log_pitch(clips), group_numbers(voices)
+    inside = sonification.within(features.double(), voices)
+    return {
+        "pitch": sonification.probe(inside, sonification.within(octaves, voices), words).items,
+        "speaker": sonification.probe(features, voice, words).items,
+        "speaker_rest": sonification.probe(sonification.without(features, octaves), voice, words).items,
+        "content": sonification.one_shot(features, words, voices).items,
+        "apart": apart(features, words, voices),
+    }
+
+
+def apart(features: Float[Tensor, "n u"], words: Sequence[str], voices: Sequence[str]) -> Float[Tensor, " n"]:
+    """Log of each clip's mean distance to its word by other voices over that to other words by its voice.
+
+    Features are standardized. ``sonification.voices_meet`` is the same of means over all clips.
+    """
+    word, voice = group_numbers(words), group_numbers(voices)
+    normal = features / deviations(features)
+    gaps = torch.cdist(normal, normal).double()
+    alike, own = word[:, None] == word, voice[:, None] == voice
+    across, inside = ((gaps * kind).sum(dim=1) / kind.sum(dim=1) for kind in (alike & ~own, ~alike & own))
+    return (across / inside).log()
+
+
+def by_layer(
+    model: nn.Module, clips: Sequence[Clip], voices: int, words: int
+) -> tuple[list[str], dict[str, Float[Tensor, "l v w"]]]:
+    """The names of layers, the spectrum first, and by measure a number a layer, voice and word.
+
+    Args:
+        clips: every word by every voice, as often each; voices slowest.
+    """
+    names = sonification.layers(model)
+    pooled = sonification.pooled(model, clips, names)
+    found = [readings(pooled[name], clips) for name in names]
+    tables = {what: torch.stack([layer[what] for layer in found]) for what in PROBES}
+    return names, {what: table.view(len(names), voices, words, -1).mean(dim=3) for what, table in tables.items()}
+
+
+def curve(table: Float[Tensor, "l ..."]) -> list[list[float]]:
+    """Means by layer as points, the spectrum at 0."""
+    means = table.flatten(1).mean(dim=1).tolist()
+    return [[float(place), round(value, 6)] for place, value in enumerate(means)]
+
+
+def made(makers: Mapping[str, tuple[Maker, str]], tables: Mapping[str, Float[Tensor, "l ..."]]) -> dict[str, float]:
+    """Numbers made from tables by layer, the spectrum left out: name → a maker and the table that it is made from."""
+    means = {what: table[1:].flatten(1).mean(dim=1).numpy()[None] for what, table in tables.items()}
+    return {name: float(maker(means[what])[0]) for name, (maker, what) in makers.items()}

@@ -1,0 +1,36 @@
+"""How large chapter 7 runs: the columns small, record and full, for the cohort trained here and for a real network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from thesis_kit.data.speech import VOICES, WORDS
+
+SIX, ONE = (0, 1, 2, 3, 4, 5), (0,)
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Chapter 7, one recognizer. ``member`` is of the zoo, ``seeds`` are independently trained ones, or one where there
+    is one; each has a twin of the same architecture with random weights of the same seed.
+
+    Layers are asked about every one of ``words`` by every one of ``voices`` at every one of ``pitches`` (the
+    synthesizer's settings) and at one ``rate`` in words a minute.
+    """
+
+    member: str = "jasper-speech"
+    seeds: tuple[int, ...] = SIX
+    data: str = "speech.v1"
+    words: tuple[str, ...] = WORDS[::2]
+    voices: tuple[str, ...] = tuple(voice for part in VOICES.values() for voice in part)
+    pitches: tuple[int, ...] = (30, 50, 70, 90)
+    rate: int = 160
+
+
+_SMALL = Listening(words=WORDS[::8], voices=VOICES["test"] + VOICES["validation"], pitches=(30, 70))
+SONIFICATION = MappingProxyType({"small": _SMALL, "record": Listening(), "full": Listening()})
+REAL = MappingProxyType(
+    {size: replace(table, member="whisper-tiny.en", seeds=ONE) for size, table in SONIFICATION.items()}
+)
+TABLES = MappingProxyType({"sonification": SONIFICATION, "sonification on a real network": REAL})
