@@ -23,7 +23,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from thesis_kit import attacks, certification, evaluation, inversion, synthesis, training
 from thesis_kit.data import Part
-from thesis_kit.models import anatomy
+from thesis_kit.data.text import Vocabulary
+from thesis_kit.language import zero_shot
+from thesis_kit.models import Clip, anatomy
+from thesis_kit.models.clip import TextTower
 
 N, CLASSES, SIDE = 6, 3, 16
 
@@ -207,6 +210,16 @@ def shown(model, x, y):
     return synthesis.synthesize(model, objective, stages=stage, channels=1, progress=False).images
 
 
+def told_apart_by_words(model, x, y):
+    """A pair around it: its outputs are taken for features, and three colors for words that lie near them."""
+    words = Vocabulary(("red", "green", "blue"), context=2)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        pair = Clip(model, TextTower(words.size, words.context, width=6, depth=1, embed_dim=CLASSES), words)
+    with torch.no_grad():
+        return zero_shot(pair, words.words)(x)
+
+
 FUNCTIONS: dict[str, Callable] = {
     "accuracy": lambda model, x, y: evaluation.correct(model, (x, y), batch_size=4).float(),
     "accuracy of a loader": lambda model, x, y: evaluation.correct(model, DataLoader(TensorDataset(x, y), 4)).float(),
@@ -236,6 +249,7 @@ FUNCTIONS: dict[str, Callable] = {
     "masking report": report,
     "recognized": lambda model, x, y: evaluation.recognized([model], x, y),
     "regions": lambda model, x, y: evaluation.class_regions(model, x, y, steps=2).float(),
+    "zero shot": told_apart_by_words,
     "plug-in inversion": inverted,
     "synthesis": shown,
 }

@@ -31,7 +31,8 @@ from tests.faults.writers import KILLS, Child, Ended, emptied, left_in, run
 from tests.worlds import tiny_experiment
 from thesis_kit.cli import ending
 from thesis_kit.ledger import runner
-from thesis_kit.zookeeping.recipes import RECIPES, Recipe
+from thesis_kit.zookeeping.recipe import Recipe
+from thesis_kit.zookeeping.recipes import RECIPES
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 

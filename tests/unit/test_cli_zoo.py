@@ -13,7 +13,8 @@ from thesis_kit import cli
 from thesis_kit.models import zoo
 from thesis_kit.show.zoo_page import zoo_page
 from thesis_kit.zookeeping import making
-from thesis_kit.zookeeping.recipes import RECIPES, Recipe
+from thesis_kit.zookeeping.recipe import Recipe
+from thesis_kit.zookeeping.recipes import RECIPES
 from thesis_kit.zookeeping.wording import percent
 
 NAME = "digits-linear"

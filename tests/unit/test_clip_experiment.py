@@ -11,7 +11,7 @@ from tests.worlds import miniatures
 from thesis_kit import recording
 from thesis_kit.chapters.clip import twin_measures
 from thesis_kit.chapters.clip.arms import EXPERIMENTS, asked
-from thesis_kit.chapters.clip.settings import CLIP
+from thesis_kit.chapters.clip.settings import CLIP, TAUGHT
 from thesis_kit.chapters.clip.world import naming_shapes
 from thesis_kit.data.scenes.lexicon import vocabulary
 from thesis_kit.data.scenes.pairs import LANGUAGE
@@ -20,7 +20,7 @@ from thesis_kit.ledger.arm import frozen_hash
 from thesis_kit.ledger.cells import unpack
 from thesis_kit.ledger.claims import catalog
 from thesis_kit.randomness import mix_seed
-from thesis_kit.zookeeping.twins import ARMS
+from thesis_kit.zookeeping.recipes import RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def scalars(result, arm, seed=0):
 
 
 def twin(teacher, seed=0):
-    return miniatures.tiny_twin(ARMS[teacher], seed)
+    return miniatures.tiny_twin(TAUGHT[teacher][0], seed)
 
 
 def test_every_measure_that_rules_ask_for_is_recorded(result):
@@ -112,6 +112,6 @@ def test_words_of_concepts_can_all_be_said():
 def test_recorded_seeds_are_the_twins_that_recipes_make():
     for arm in EXPERIMENTS["scenes"].arms:
         on = arm.name.partition("@")[2]
-        if on in ARMS and not arm.name.startswith("bias"):
-            assert len(arm.seeds) == ARMS[on].seeds, arm.name
+        if on in TAUGHT and not arm.name.startswith("bias"):
+            assert len(arm.seeds) == RECIPES[TAUGHT[on][0]].seeds, arm.name
     assert frozen_hash("scenes.v1-pairs-biased") == LANGUAGE["scenes.v1-pairs-biased"].data_hash()

@@ -105,22 +105,6 @@ def test_a_recognizer_s_score_is_the_words_that_it_hears():
     assert score.low < 0.4 < score.high
 
 
-class Colors(torch.nn.Module):
-    """An image's first pixel, and a row's first token as a color, in one space."""
-
-    def forward(self, images, tokens):
-        seen = images[:, :, 0, 0]
-        return seen, torch.nn.functional.one_hot(tokens[:, 0], 3).float(), torch.ones(())
-
-
-def test_a_pair_s_score_is_the_share_of_images_nearest_their_own_caption():
-    x = torch.eye(3)[[0, 1, 2, 0, 1]][:, :, None, None].expand(-1, -1, 4, 4)
-    captions = torch.tensor([[0, 1], [1, 1], [2, 1], [0, 1], [2, 1]])  # the last one is another image's
-    score = MEASURES["image-text pair"](Colors(), Part(x, captions, torch.arange(5)), {})["captions"]()
-    assert (score.value, score.n) == (0.8, 5)
-    assert score.what == "test images that lie nearest to their own of 3 captions"
-
-
 def test_the_cohort_of_recognizers_is_a_recipe():
     recipe = RECIPES["jasper-speech"]
     assert (recipe.kind, recipe.seeds, recipe.of_seed(5).seed) == ("speech recognizer", 6, 5)

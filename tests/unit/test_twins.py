@@ -1,83 +1,104 @@
-"""Twins of chapter 6: the same start and images, other teachers; made in miniature, measured, taken up again."""
+"""Twins of chapter 6 in the zoo: the same start and images, other teachers; made in miniature, measured, loaded."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
 import torch
 
+from thesis_kit.chapters.clip.settings import TAUGHT
 from thesis_kit.checks import UnknownName
 from thesis_kit.data import Part
 from thesis_kit.data.captioned import Captioned
-from thesis_kit.models import Clip
-from thesis_kit.zookeeping.matching import matched
-from thesis_kit.zookeeping.twins import ARMS, FOUR, Twin, fresh, loaded, make, name_of, stream_of, wanted
+from thesis_kit.data.scenes import splits
+from thesis_kit.data.scenes.teachers import HEADS, TEACHERS, taught_splits
+from thesis_kit.models import Clip, zoo
+from thesis_kit.zookeeping import making
+from thesis_kit.zookeeping.auditing import problems
+from thesis_kit.zookeeping.member_scores import agrees, matched, measure
+from thesis_kit.zookeeping.plans import plan_of
+from thesis_kit.zookeeping.recipes import RECIPES
 
-SHORT = {"updates": 5, "batch_size": 4, "size": 32, "tower": (("depth", 1), ("embed_dim", 48)), "text_depth": 1}
-
-
-def short(arm: str) -> Twin:
-    return replace(ARMS[arm], **SHORT)
-
-
-def test_the_four_arms_are_sixteen_networks_and_seed_0_comes_first():
-    made = wanted([])
-    assert len(made) == 16
-    assert [seed for _, seed in made] == sorted(seed for _, seed in made)
-    assert {arm for arm, seed in made if seed == 0} == set(FOUR)
-    assert wanted(["captions:3", "labels:1"]) == [("labels", 1), ("captions", 3)]
-    with pytest.raises(UnknownName, match="unknown arm 'caption': did you mean captions"):
-        wanted(["caption"])
+FOUR = ("twin-scenes64", "twin-scenes64-attributes", "clip-scenes64-class", "clip-scenes64")
+TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 1, "num_heads": 3}
 
 
-def test_all_arms_of_a_seed_start_from_the_same_blocks_and_see_the_same_images():
-    networks = [fresh(short(arm), 4) for arm in FOUR]
+def short(name):
+    """A twin's recipe with small towers, small images and few updates."""
+    recipe = RECIPES[name]
+    own = {"options": {**TINY, "own_head": True}} if recipe.kind != "image-text pair" else {
+        "options": {"image_options": TINY, "embed_dim": 16, "width": 24, "depth": 1}
+    }  # fmt: skip
+    data = {**recipe.data_options, "size": 32, "n_test": 24}
+    return replace(recipe, updates=5, batch_size=4, data_options=data, **own)
+
+
+def planned(name, seed=0):
+    return plan_of(name, short(name).of_seed(seed), zoo.FOLDER, "cpu")
+
+
+def test_every_teacher_that_arms_name_has_a_recipe_and_the_four_that_are_compared_are_sixteen_networks():
+    assert {member for member, _ in TAUGHT.values()} <= set(RECIPES)
+    assert sum(RECIPES[name].seeds for name in FOUR) == 16
+    assert {RECIPES[member].data_options["teacher"] for member, _ in TAUGHT.values()} == set(TEACHERS)
+
+
+def test_all_twins_of_a_seed_start_from_the_same_blocks_and_see_the_same_images():
+    plans = [planned(name, 2) for name in FOUR]
+    networks = [plan.network() for plan in plans]
     towers = [network.image if isinstance(network, Clip) else network for network in networks]
     for tower in towers[1:]:
         for (name, one), (_, other) in zip(towers[0].named_parameters(), tower.named_parameters(), strict=True):
             assert "head" in name or torch.equal(one, other)
-    assert [tower.network.head.out_features for tower in towers] == [16, 64, 64, 84]
-    streams = [stream_of(short(arm), 4) for arm in FOUR]
+    assert [tower.network.head.out_features for tower in towers] == [16, sum(HEADS.values()), 16, 16]
     for place in (0, 1):  # an easy one, and one that counts
-        first, *others = (stream.minibatch(place, 4).x for stream in streams)
+        first, *others = (plan.train.minibatch(place, 4).x for plan in plans)
         assert all(torch.equal(first, other) for other in others)
-    assert len({stream.name for stream in streams}) == 4
+    assert len({plan.train.name for plan in plans}) == 4
 
 
-def test_seeds_start_from_other_weights_and_see_other_images():
-    one, other = (fresh(short("labels"), seed) for seed in (0, 1))
-    assert not torch.equal(one.network.blocks[0].mlp.fc1.weight, other.network.blocks[0].mlp.fc1.weight)
-    assert not torch.equal(*(stream_of(short("labels"), seed).minibatch(0, 2).x for seed in (0, 1)))
+def test_seeds_start_from_other_weights_and_see_other_images_and_are_judged_by_the_same():
+    one, other = (planned("twin-scenes64", seed) for seed in (0, 1))
+    assert not torch.equal(*(plan.network().network.blocks[0].mlp.fc1.weight for plan in (one, other)))
+    assert not torch.equal(*(plan.train.minibatch(0, 2).x for plan in (one, other)))
+    assert torch.equal(one.splits.test.x, other.splits.test.x)
+
+
+def test_taught_scenes_are_cut_as_scenes_are():
+    told = {"name": "scenes.v1-pairs", "size": 16, "n_validation": 3, "n_test": 4}
+    plain, asked = splits(1, **told), taught_splits(1, teacher="classes", **told)
+    for part in ("validation", "test"):
+        assert torch.equal(getattr(plain, part).x, getattr(asked, part).x)
+        assert torch.equal(getattr(plain, part).y, getattr(asked, part).y)
+    assert torch.equal(plain.train.minibatch(3, 2).x, asked.train.minibatch(3, 2).x)
+    with pytest.raises(UnknownName, match="unknown teacher 'caption': did you mean captions"):
+        taught_splits(0, teacher="caption")
 
 
 @pytest.mark.parametrize(
-    ("arm", "scores"),
+    ("name", "scores"),
     [
-        ("captions", {"matched", "shown", "class"}),
-        ("exchanged", {"matched", "shown", "class"}),
-        ("attributes", {"class", "attributes"}),
+        ("clip-scenes64", {"captions", "images", "clean"}),
+        ("clip-scenes64-exchanged", {"captions", "images", "clean"}),
+        ("twin-scenes64-attributes", {"clean", "attributes"}),
+        ("twin-scenes64", {"clean"}),
     ],
 )
-def test_a_twin_is_made_measured_as_it_is_stored_and_loaded(arm, scores, tmp_path):
-    said = []
-    told = make(short(arm), 0, name_of(arm, 0), folder=tmp_path, checkpoints=tmp_path / "c", say=said.append, n_test=20)
-    assert json.loads((tmp_path / f"{arm}-0.scores.json").read_text()) == told
-    assert set(told["scores"]) == scores
-    assert told["n"] == 20
-    assert [entry["update"] for entry in told["history"]] == [2, 4, 5]
-    assert len(said) == 3
-    model = loaded(arm, 0, folder=tmp_path, recipe=short(arm))
+def test_a_twin_is_made_measured_as_it_is_stored_and_loaded(name, scores, tmp_path, monkeypatch):
+    monkeypatch.setitem(RECIPES, name, short(name))
+    monkeypatch.setattr(making, "CHECKPOINTS", tmp_path / "checkpoints")
+    about = making.make(name, folder=tmp_path, device="cpu")
+    assert set(about.scores) == scores
+    assert about.input_shape == (3, 32, 32)
+    assert problems(name, folder=tmp_path) == []
+    assert all(agrees(about.scores[score], again) for score, again in measure(name, folder=tmp_path).items())
+    model, start = zoo.load(name, folder=tmp_path), planned(name).network().state_dict()
     assert not model.training
-    start = fresh(short(arm), 0).state_dict()
-    assert any(not torch.allclose(value, start[name], atol=1e-3) for name, value in model.state_dict().items())
-    assert (tmp_path / f"{arm}-0.safetensors").stat().st_size < 3 * sum(p.numel() for p in model.parameters())
-
-
-def test_a_twin_that_is_not_there_names_the_command_that_makes_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"make it with python -m thesis_kit.zookeeping.twins labels:2"):
-        loaded("labels", 2, folder=tmp_path)
+    assert any(not torch.allclose(value, start[key], atol=1e-3) for key, value in model.state_dict().items())
+    assert about.bytes < 3 * sum(p.numel() for p in model.parameters())
+    sibling = making.make(name, seed=1, folder=tmp_path, device="cpu")
+    assert zoo.entry(name, seed=1, folder=tmp_path).sha256 == sibling.sha256 != about.sha256
 
 
 def test_matching_counts_captions_that_say_the_same():
@@ -97,18 +118,3 @@ def test_matching_counts_captions_that_say_the_same():
     to_text, to_image = matched(Given(), Part(images, y, torch.arange(4)))
     assert to_text.tolist() == [True, True, True, False]
     assert to_image.tolist() == [True, True, True, True]
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"teacher": "label"}, "unknown teacher 'label'"),
-        ({"data": "scenes.v1"}, "unknown distribution of pairs 'scenes.v1'"),
-        ({"augment": "none"}, "unknown augmentation 'none'"),
-        ({"easy": 1.0}, r"easy must lie in \[0, 1\)"),
-        ({"updates": 0}, "updates must be a whole number of at least 1"),
-    ],
-)
-def test_a_recipe_that_cannot_be_meant_is_refused(change, said):
-    with pytest.raises(ValueError, match=said):
-        replace(ARMS["captions"], **change)

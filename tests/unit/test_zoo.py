@@ -28,7 +28,8 @@ from thesis_kit.zookeeping import auditing, making, member_scores, plans
 from thesis_kit.zookeeping.auditing import audit, problems
 from thesis_kit.zookeeping.making import make
 from thesis_kit.zookeeping.member_scores import agrees, measure
-from thesis_kit.zookeeping.recipes import RECIPES, Recipe, TrainingStage, register
+from thesis_kit.zookeeping.recipe import Recipe, TrainingStage, register
+from thesis_kit.zookeeping.recipes import RECIPES
 
 NAME = "digits-tiny"
 TINY = Recipe(

@@ -21,6 +21,7 @@ from thesis_kit.chapters import world as shared
 from thesis_kit.chapters.certificates import arms as certificates
 from thesis_kit.chapters.certificates.settings import CERTIFICATES
 from thesis_kit.chapters.clip import arms as clip
+from thesis_kit.chapters.clip import world as clip_world
 from thesis_kit.chapters.clip.settings import CLIP
 from thesis_kit.chapters.defenses import arms as defenses
 from thesis_kit.chapters.defenses import transfer_arms
@@ -44,10 +45,12 @@ from thesis_kit.ledger.cells import unpack
 from thesis_kit.ledger.memory import FOLDER_VARIABLE
 from thesis_kit.ledger.results import Result, load_result
 from thesis_kit.ledger.runner import run_experiment
-from thesis_kit.models import anatomy, build, zoo
+from thesis_kit.models import anatomy, build, build_clip, zoo
 from thesis_kit.models.speech import Jasper
-from thesis_kit.zookeeping import making, twins
-from thesis_kit.zookeeping.recipes import RECIPES, Recipe
+from thesis_kit.zookeeping import making
+from thesis_kit.zookeeping.plans import class_names_of
+from thesis_kit.zookeeping.recipe import Recipe
+from thesis_kit.zookeeping.recipes import RECIPES
 
 
 def scenes(settings, n_train=None, n_validation=8, n_test=40):
@@ -123,7 +126,6 @@ TINY_CLIP = replace(
     _L, size=40, images=48, fitted=320, bins=2, shuffles=2, strongest=4, steps=(1, 1, 1), copies=1, each=1, shapes=3,
     colors=2, textures=1, radii=(0.01, 0.1), attacked=8, seeds=MappingProxyType(dict.fromkeys(_L.seeds, (0,))),
 )  # fmt: skip
-_fresh = twins.fresh
 _HEARD = {"words": ("one", "two", "seven", "bird"), "voices": ("en-us", "en-us+f2", "en-gb+m1"), "pitches": (30, 70)}
 TINY_SPEECH = replace(SONIFICATION["record"], seeds=(0, 1), **_HEARD)
 TINY_REAL_SPEECH = replace(REAL_SPEECH["record"], **_HEARD)
@@ -136,10 +138,13 @@ def tiny_recognizer(name, seed, *_):
         return Jasper(widths=(8, 8, 8), kernels=(3, 5, 5), first=8, last=8, bands=16).eval()
 
 
-def tiny_twin(recipe, seed):
+def tiny_twin(name, seed, device="cpu"):
     """A twin with random weights, of the recipe's teacher."""
-    tower = (("patch_size", 8), ("embed_dim", 12), ("depth", 3), ("num_heads", 2))
-    return _fresh(replace(recipe, size=40, tower=tower, text_width=48, text_depth=1), seed).eval()
+    tower = {"img_size": 40, "patch_size": 8, "embed_dim": 12, "depth": 3, "num_heads": 2}
+    if RECIPES[name].kind == "image-text pair":
+        return build_clip(seed=seed, image_options=tower, width=48, depth=1).eval()
+    outputs = len(class_names_of(RECIPES[name]))
+    return build("vit_tiny_patch16_224", n_classes=outputs, seed=seed, own_head=True, **tower).eval()
 
 
 def _with(module, name, value, make):
@@ -221,8 +226,8 @@ def surroundings(name: str, folder: Path) -> Iterator[Experiment]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(FOLDER_VARIABLE, str(folder / "runs"))
         if name == "clip.scenes":
-            patch.setattr(twins, "fresh", tiny_twin)
-            patch.setattr(twins, "loaded", lambda arm, seed: tiny_twin(twins.ARMS[arm], seed))
+            patch.setattr(clip_world, "taught", tiny_twin)
+            patch.setattr(clip_world, "untaught", tiny_twin)
         if name == "defenses.digits":
             patch.setattr(defenses, "digits", few_digits)
         if name == "features.scenes":

@@ -22,6 +22,8 @@ from thesis_kit.evaluation import RobustAccuracy, robust_accuracy
 from thesis_kit.evaluation.robust import Attack
 from thesis_kit.ledger.arm import plain
 from thesis_kit.ledger.memory import Memory
+from thesis_kit.models import zoo
+from thesis_kit.models.kinds import KINDS
 from thesis_kit.passes import Passes
 from thesis_kit.randomness import mix_seed
 from thesis_kit.session import Session
@@ -66,6 +68,17 @@ class World:
     def attacked(self, model: nn.Module, part: Part, attacks: Mapping[str, Attack]) -> RobustAccuracy:
         """A part under attacks, with the seed's random numbers."""
         return robust_accuracy(model, part, dict(attacks), seed=self.stream(_ATTACK), progress=False)
+
+
+def taught(name: str, seed: int, device: torch.device) -> nn.Module:
+    """A trained network of a cohort of the zoo; that of seed 0 is the member itself."""
+    return zoo.load(name, seed=seed or None, device=device)
+
+
+def untaught(name: str, seed: int, device: torch.device) -> nn.Module:
+    """The architecture of a network of the zoo with fresh weights."""
+    about = zoo.entry(name)
+    return KINDS[about.kind].build(about, seed).to(device).eval()
 
 
 def scenes_group(task: Task, seed: int) -> str:

@@ -1,4 +1,4 @@
-"""The command line's ``invert``: what classes look like to a model, as a contact sheet and JSON."""
+"""The command line's ``invert``: what classes or prompts look like to a model, as a contact sheet and JSON."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from thesis_kit import __version__
+from thesis_kit.cli import prompts
 from thesis_kit.cli.pages import out as console
 from thesis_kit.cli.stopping import kept
 from thesis_kit.cli.subjects import Arch, NamedModel, NClasses, Pretrained, Seed, Weights, named, real
@@ -22,62 +23,107 @@ _A_PASS = 64  # images that the model is asked about together, at the end
 Model = Annotated[
     str | None, typer.Option(help="A member of the zoo (`zoo list`), or any model name that timm knows.")
 ]
-Classes = Annotated[str, typer.Option(help="Classes by number or, for a member of the zoo, by name: 0,3,heart.")]
+Classes = Annotated[str | None, typer.Option(help="Classes by number or, for a member of the zoo, by name: 0,3,heart.")]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option("--prompt", help="A sentence that --clip is told: \"a red star\"; may be given several times."),
+]
+ClipName = Annotated[
+    str | None,
+    typer.Option("--clip", help="A pair of the zoo for images and text (`zoo list`), or a name that open_clip knows."),
+]
+Tag = Annotated[str | None, typer.Option(help="Of open_clip's weights, such as openai; random ones if left out.")]
 Sheet = Annotated[Path, typer.Option(help="The contact sheet, as PNG; a JSON of the same name is written beside it.")]
 
 
 def invert(
-    classes: Classes, model: Model = None, sheet: Sheet = Path("inversion.png"),
+    classes: Classes = None, model: Model = None, clip: ClipName = None, prompt: Prompts = None, tag: Tag = None,
+    sheet: Sheet = Path("inversion.png"),
     size: Annotated[int | None, typer.Option(help="Side of the images; the model's own if left out.")] = None,
-    each: Annotated[int, typer.Option(min=1, help="Images of every class.")] = 1,
+    each: Annotated[int, typer.Option(min=1, help="Images of every class or prompt.")] = 1,
     quality: Annotated[str, typer.Option(help="sketch: a look, ours; published: the paper's, for a GPU.")] = "sketch",
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps in each of the seven stages.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps in each of the stages.")] = None,
     copies: Annotated[int | None, typer.Option(min=1, help="Copies of an image in every step.")] = None,
     lr: Annotated[float | None, real("Learning rate of Adam.")] = None,
-    color: Annotated[float, real("Range of ColorShift.")] = 1.0,
-    tv: Annotated[float, real("Weight of total variation; the method has none.")] = 0.0,
+    color: Annotated[float | None, real("Range of ColorShift, for classes; 1 if left out.")] = None,
+    tv: Annotated[
+        float | None, real("Weight of total variation; if left out 0 for classes and 0.005 for prompts.")
+    ] = None,
     precision: Annotated[str, typer.Option(help="Of the passes: float32, bfloat16 or float16.")] = "float32",
     seed: Seed = 0, pretrained: Pretrained = False, weights: Weights = None, arch: Arch = None,
     n_classes: NClasses = None,
     resume: Annotated[Path | None, typer.Option(help="Keep the state here; the same command then goes on.")] = None,
 ) -> None:  # fmt: skip
-    """Show what classes look like to a model, by Plug-In Inversion."""
+    """Show what classes look like to a model, by Plug-In Inversion, or what prompts do, to an image–text pair."""
     if sheet.suffix != ".png" or sheet.is_dir():
         raise ValueError(f"the contact sheet is a PNG: give --sheet a name that ends in .png, not {sheet}")
     beside = sheet.with_suffix(".json")
     if resume is not None and resume.absolute() in (sheet.absolute(), beside.absolute()):
         raise ValueError(f"{resume} is a file that the images go to: keep the state in another with --resume")
+    of_classes = {"--classes": classes, "--model": model, "--weights": weights, "--arch": arch,
+                  "--n-classes": n_classes, "--pretrained": pretrained, "--color": color is not None}  # fmt: skip
+    of_prompts = prompts.check_words(clip, prompt, of_classes)
+    if not of_prompts and (classes is None or tag is not None):
+        raise ValueError(
+            "--tag is for --clip, which draws prompts: leave it out" if tag is not None else
+            'there is nothing to draw: name --classes of a --model, or give --clip and --prompt "a red star"'
+        )  # fmt: skip
     with kept(_what_stays(resume, sheet)), only_writer(sheet, beside):  # which fails before the work, if at all
-        import torch
-
-        from thesis_kit import inversion
-        from thesis_kit.checks import choose
         from thesis_kit.extras import needs
 
         drawing = needs("torchvision.utils", extra="show")
-        chosen = named(model, pretrained, weights, arch, n_classes)
-        names = chosen.member.class_names if chosen.member is not None else None
-        channels, side = shape(chosen, size)
-        network = chosen.load(channels)
-        network = network.to("cuda") if torch.cuda.is_available() else network
-        wanted = [number for word in classes.split(",") for number in [_class(word.strip(), names)] * each]
-        knobs = {"size": side, "quality": quality, "color": color, "tv": tv, "seed": seed}
-        settings_of = choose(quality, inversion.QUALITIES, "quality of an inversion")
-        usual = {**settings_of, "lr": settings_of["optimizer"].lr}
-        own = {"steps": steps, "copies": copies, "lr": lr}
-        knobs |= {name: usual[name] if value is None else value for name, value in own.items()}
-        found = inversion.plug_in_inversion(
-            network, wanted, channels=channels, precision=precision, checkpoint=resume, **knobs
-        )
-        grid = drawing.make_grid(found.images, nrow=each * max(1, 8 // each))  # the images of a class in one row
+        knobs = {"size": size, "each": each, "quality": quality, "steps": steps, "copies": copies, "lr": lr, "tv": tv,
+                 "seed": seed, "precision": precision, "resume": resume}  # fmt: skip
+        if of_prompts:
+            images, record = prompts.draw(clip, tag, prompt, **knobs)
+        else:
+            chosen = named(model, pretrained, weights, arch, n_classes)
+            images, record = _draw(chosen, classes, color=1.0 if color is None else color, **knobs)
+        grid = drawing.make_grid(images, nrow=each * max(1, 8 // each))  # the images of a class in one row
         drawing.save_image(grid, picture := BytesIO(), format="png")
-        settings = {**knobs, "classes": wanted, "precision": precision, "pretrained": pretrained}
-        record = _record(chosen.name, network, names, wanted, found, settings)
         record["sheet"] = sha256(picture.getvalue()).hexdigest()
         write_together({sheet: picture.getvalue(), beside: (json.dumps(record, indent=1) + "\n").encode()})
-        if names is None and not pretrained and weights is None:
-            console.print(f"{chosen.name} has random weights, as a control has: --pretrained takes trained ones")
-        _print(record, sheet)
+        if _is_random(record, weights, clip):
+            how = "--pretrained takes" if not of_prompts else "the zoo has" if clip == "small_clip" else "--tag takes"
+            console.print(f"{record['model']} has random weights, as a control has: {how} trained ones")
+        for line in (prompts.lines if of_prompts else _lines)(record):
+            console.print(line)
+        spent = f"{record['seconds']:.0f} s, {record['passes']['forward_images']:,} images passed"
+        console.print(f"{sheet} and {beside.name}, {spent}")
+
+
+def _is_random(record: dict[str, Any], weights: Path | None, clip: str | None) -> bool:
+    from thesis_kit.models import zoo
+
+    settings = record["settings"]
+    trained = settings["tag"] if clip is not None else settings["pretrained"] or weights
+    return not trained and record["model"] not in zoo.names()
+
+
+def _draw(
+    chosen: NamedModel, classes: str, *, size: int | None, each: int, quality: str, tv: float | None, color: float,
+    seed: int, precision: str, resume: Path | None, **own: Any,
+) -> tuple[Any, dict[str, Any]]:  # fmt: skip
+    """Pictures of classes, and what is written beside them."""
+    import torch
+
+    from thesis_kit import inversion
+    from thesis_kit.checks import choose
+
+    names = chosen.member.class_names if chosen.member is not None else None
+    channels, side = shape(chosen, size)
+    network = chosen.load(channels)
+    network = network.to("cuda") if torch.cuda.is_available() else network
+    wanted = [number for word in classes.split(",") for number in [_class(word.strip(), names)] * each]
+    knobs = {"size": side, "quality": quality, "color": color, "tv": 0.0 if tv is None else tv, "seed": seed}
+    settings_of = choose(quality, inversion.QUALITIES, "quality of an inversion")
+    usual = {**settings_of, "lr": settings_of["optimizer"].lr}
+    knobs |= {name: usual[name] if value is None else value for name, value in own.items()}
+    found = inversion.plug_in_inversion(
+        network, wanted, channels=channels, precision=precision, checkpoint=resume, **knobs
+    )
+    settings = {**knobs, "classes": wanted, "precision": precision, "pretrained": chosen.pretrained}
+    return found.images, _record(chosen.name, network, names, wanted, found, settings)
 
 
 def _record(
@@ -113,12 +159,13 @@ def _record(
     }
 
 
-def _print(record: dict, sheet: Path) -> None:
-    for image in record["images"]:
-        called = image["name"] or f"class {image['class']}"
-        console.print(f"{called:20} probability {image['probability']:.2f}, loss of copies {image['loss']:.3f}")
-    spent = f"{record['seconds']:.0f} s, {record['passes']['forward_images']:,} images passed"
-    console.print(f"{sheet} and {sheet.with_suffix('.json').name}, {spent}")
+def _lines(record: dict[str, Any]) -> list[str]:
+    """What is printed of each image."""
+    return [
+        f"{image['name'] or 'class ' + str(image['class']):20} probability {image['probability']:.2f}, "
+        f"loss of copies {image['loss']:.3f}"
+        for image in record["images"]
+    ]
 
 
 def _what_stays(resume: Path | None, sheet: Path) -> Callable[[], str]:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thesis_kit.asking import evaluating
+from thesis_kit.asking import ask, evaluating
 from thesis_kit.data.scenes.vocabulary import SHAPES
 from thesis_kit.models.classifier import Classifier
 from thesis_kit.models.clip import Clip
@@ -45,8 +45,10 @@ def zero_shot(clip: Clip, classes: Sequence[str], templates: Sequence[str] = PLA
         torch.Size([1, 2])
     """
     weights = class_features(clip, classes, templates)
-    found = Classifier(_Cosines(clip.image, weights, clip.scale.detach().to(weights.device)))
-    return found.train(clip.image.training)
+    cosines = _Cosines(clip.image, weights, clip.scale.detach().to(weights.device))
+    found = Classifier(cosines)
+    found.training = cosines.training = clip.image.training  # the tower's own modules stay in the modes they are in
+    return found
 
 
 def class_features(clip: Clip, classes: Sequence[str], templates: Sequence[str] = PLAIN) -> Float[Tensor, "k d"]:
@@ -95,5 +97,5 @@ class _Cosines(nn.Module):
         self.register_buffer("scale", scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        features = F.normalize(self.image(x), dim=1)
+        features = F.normalize(ask(self.image, x), dim=1)
         return self.scale * features @ self.weights.to(features).T

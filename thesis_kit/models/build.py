@@ -9,11 +9,13 @@ import torch
 
 from thesis_kit.checks import UnknownName, check_count, choose
 from thesis_kit.extras import needs
+from thesis_kit.models.anatomy import replace_head
 from thesis_kit.models.classifier import Classifier
 from thesis_kit.models.mixer import small_mixer
 from thesis_kit.models.pretrained import WeightsUnavailable, create
 from thesis_kit.models.residual import preact_resnet18, small_resnet, wrn_32_10
 from thesis_kit.models.small import small_cnn, strided_cnn
+from thesis_kit.randomness import mix_seed
 
 __all__ = ["BUILDERS", "WeightsUnavailable", "build", "timm_name"]
 
@@ -27,13 +29,14 @@ BUILDERS = {
 }
 
 
+_HEAD = 61  # the stream of a seed that a head of its own is drawn from
 _OURS = {"num_classes": "n_classes", "in_chans": "in_channels"}  # timm's words for two of our arguments
 _WITHOUT_CLASSES = {384, 512, 640, 768, 1024, 1152, 1280}  # widths of timm's image towers, which end in embeddings
 
 
 def build(
     name: str, *, n_classes: int | None = None, in_channels: int | None = None, pretrained: bool = False,
-    seed: int | None = None, **options: object,
+    seed: int | None = None, own_head: bool = False, **options: object,
 ) -> Classifier:  # fmt: skip
     """Return a classifier from pixels in [0, 1] to logits, by the name of its architecture.
 
@@ -45,6 +48,8 @@ def build(
         in_channels: channels of an image; None takes the architecture's own.
         pretrained: load timm's weights (needs a network connection the first time).
         seed: seed of the initial weights; the caller's random state is left as it was. None uses that state.
+        own_head: draw the head apart from the rest, so that networks of one seed share all other weights however many
+            logits they have.
         options: passed on to the architecture, such as ``width``; timm's own where it is timm's, such as ``img_size``
             and ``embed_dim``.
 
@@ -61,6 +66,8 @@ def build(
         >>> network(torch.rand(2, 1, 8, 8)).shape
         torch.Size([2, 5])
     """
+    if own_head and n_classes is not None:
+        return _with_own_head(name, n_classes, seed, in_channels=in_channels, pretrained=pretrained, **options)
     given, options = _arguments({"n_classes": n_classes, "in_channels": in_channels}, options)
     check_count(given.get("n_classes", 2), what="n_classes", least=2)
     with torch.random.fork_rng(enabled=seed is not None):
@@ -72,6 +79,11 @@ def build(
             network = BUILDERS[name](**given, **options)
             return network if isinstance(network, Classifier) else Classifier(network)
         return _timm_classifier(timm_name(name), pretrained, options, **given)
+
+
+def _with_own_head(name: str, n_classes: int, seed: int | None, **options: object) -> Classifier:
+    seed = int(torch.randint(2**62, ())) if seed is None else seed
+    return replace_head(build(name, n_classes=2, seed=seed, **options), n_classes, seed=mix_seed(seed, _HEAD))
 
 
 def _arguments(given: dict, options: dict) -> tuple[dict, dict]:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thesis_kit.asking import ask, device_of
+from thesis_kit.asking import as_module, ask, device_of
 from thesis_kit.checks import NonFiniteOutput, check_images, check_same_device
 
 TEMPERATURE = 0.07  # at first, as in the paper
@@ -39,7 +39,7 @@ class Clip(nn.Module):
         super().__init__()
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"scale must be a positive number, got {scale}")
-        self.image, self.text, self.tokenizer = image, text, tokenizer
+        self.image, self.text, self.tokenizer = as_module(image), text, tokenizer
         self.logit_scale = nn.Parameter(torch.tensor(math.log(scale)))
 
     def forward(

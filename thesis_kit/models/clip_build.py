@@ -52,13 +52,13 @@ def build_clip(name: str = SMALL, *, pretrained: str | None = None, seed: int | 
         if name == SMALL:
             if pretrained is not None:
                 raise ValueError(f"{SMALL} has no published weights: leave out pretrained, or take one from the zoo")
-            return small_clip(**options)
+            return small_clip(**{"seed": seed, **options})
         return _open_clip(name, pretrained, options)
 
 
 def small_clip(
     *, image: nn.Module | None = None, image_options: dict | None = None, embed_dim: int = 64, width: int = 96,
-    depth: int = 2, heads: int = 3, vocabulary: Vocabulary | None = None,
+    depth: int = 2, heads: int = 3, vocabulary: Vocabulary | None = None, seed: int | None = None,
 ) -> Clip:  # fmt: skip
     """The book's small pair: a ViT for images of 64 × 64 and a text tower over words.
 
@@ -67,9 +67,11 @@ def small_clip(
         image_options: what the ViT has other than chapter 5's, in timm's words ("img_size", "depth", …).
         embed_dim: numbers of a feature. width, depth, heads: of the text tower.
         vocabulary: the text tower's words; the scenes' own unless given.
+        seed: of the ViT, which a classifier built with ``own_head`` shares but for the head.
     """
     if image is None:
-        image = build(IMAGE_TOWER, n_classes=embed_dim, **{**PATCHES, **(image_options or {})})
+        own = {**PATCHES, **(image_options or {})}
+        image = build(IMAGE_TOWER, n_classes=embed_dim, seed=seed, own_head=True, **own)
     words = words_of_scenes() if vocabulary is None else vocabulary
     text = TextTower(words.size, words.context, width=width, depth=depth, heads=heads, embed_dim=embed_dim)
     return Clip(image, text, words)

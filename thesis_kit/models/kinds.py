@@ -1,4 +1,5 @@
-"""Kinds of members that the zoo knows: a classifier, a pair of networks for images and text, a recognizer of speech.
+"""Kinds of members that the zoo knows: a classifier, a reader of attributes, a pair of networks for images and text, a
+recognizer of speech.
 
 A kind says how an untrained network is built from what an entry knows; the weights are then put into it by the names of
 its ``state_dict``. What its members are measured by is said in ``zookeeping/member_scores.py``.
@@ -46,6 +47,10 @@ def _classifier(about: Entry, seed: int) -> nn.Module:
 def _images_and_classes(about: Entry) -> str:
     named = about.classes if isinstance(about.classes, str) else ", ".join(about.classes)
     return f"images of {' × '.join(map(str, about.input_shape))}, {about.n_classes:,} classes: {named}"
+
+
+def _images_and_attributes(about: Entry) -> str:
+    return f"images of {' × '.join(map(str, about.input_shape))}, {about.n_classes} answers about attributes"
 
 
 def _pair(about: Entry, seed: int) -> nn.Module:
@@ -102,6 +107,7 @@ def _answer_of_recognizer(network: nn.Module, shape: tuple[int, ...]) -> Tensor:
 
 KINDS = {
     "classifier": Kind("Classifiers", _classifier, _images_and_classes),
+    "attribute reader": Kind("Readers of attributes", _classifier, _images_and_attributes),
     "image-text pair": Kind("Image–text pairs", _pair, _images_and_sentences, answer=_answer_of_pair),
     "speech recognizer": Kind(
         "Speech recognizers", _recognizer, _clips, begin=_fit_front, answer=_answer_of_recognizer

@@ -11,7 +11,8 @@ from thesis_kit.models.entries import command
 from thesis_kit.models.zoo import Entry, MissingWeights, UnfitWeights
 from thesis_kit.zookeeping.member_scores import agrees, measure
 from thesis_kit.zookeeping.plans import data_hashes_of, file_of, home_of
-from thesis_kit.zookeeping.recipes import RECIPES, Recipe
+from thesis_kit.zookeeping.recipe import Recipe
+from thesis_kit.zookeeping.recipes import RECIPES
 from thesis_kit.zookeeping.wording import score_text
 
 

@@ -31,7 +31,8 @@ from thesis_kit.training.augmentation import AUGMENTATIONS
 from thesis_kit.zookeeping.auditing import is_current
 from thesis_kit.zookeeping.member_scores import measure_scores
 from thesis_kit.zookeeping.plans import Making, file_of, home_of, is_sibling, plan_of
-from thesis_kit.zookeeping.recipes import RECIPES, Recipe
+from thesis_kit.zookeeping.recipe import Recipe
+from thesis_kit.zookeeping.recipes import RECIPES
 from thesis_kit.zookeeping.wording import score_text, size_text
 
 CHECKPOINTS = Path(".zoo")  # in the folder where the command runs; git ignores it

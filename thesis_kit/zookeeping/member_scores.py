@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from thesis_kit.certification import certify, verified_error
 from thesis_kit.checks import check_count, choose
 from thesis_kit.data.parts import Part
+from thesis_kit.data.scenes.teachers import HEADS
 from thesis_kit.evaluation import correct, reference_attack, robust_accuracy
+from thesis_kit.language import scene_classes, zero_shot
 from thesis_kit.ledger.statistics import LEVEL, wilson
-from thesis_kit.models import Classifier, zoo
+from thesis_kit.models import Classifier, Clip, zoo
 from thesis_kit.models.zoo import Score
 from thesis_kit.zookeeping.plans import SOURCES, splits_of
 from thesis_kit.zookeeping.recognizers import errors
@@ -118,21 +120,51 @@ def _score(outcome: Tensor, what: str) -> Score:
     return Score(outcome.double().mean().item(), low, high, len(outcome), what)
 
 
-_BATCH = 128  # images or texts that a pair takes together
+_BATCH = 250  # images or texts that are asked about together
 
 
-def _of_pair(model: nn.Module, part: Part, settings: Mapping[str, Any]) -> dict[str, Callable[[], Score]]:
-    return {"captions": partial(_captions, model, part)}
+def _of_pair(model: Clip, part: Part, settings: Mapping[str, Any]) -> dict[str, Callable[[], Score]]:
+    among = f", of {len(part):,}"
+    return {
+        "captions": lambda: _score(matched(model, part)[0], f"test images nearest to a caption of theirs{among}"),
+        "images": lambda: _score(matched(model, part)[1], f"captions nearest to an image of theirs{among}"),
+        CLEAN: lambda: _score(_named(model, part, settings), "test images classified rightly by the names of classes"),
+    }
 
 
 @torch.no_grad()
-def _captions(model: nn.Module, part: Part) -> Score:
-    """Images whose own sentence is the nearest of all that the part holds."""
-    rows, own = torch.unique(part.y, dim=0, return_inverse=True)
-    texts = [model(part.x[:1], some)[1] for some in rows.split(_BATCH)]
-    images = [model(some, rows[:1])[0] for some in part.x.split(_BATCH)]
-    nearest = (torch.cat(images) @ torch.cat(texts).T).argmax(dim=1)
-    return _score(nearest == own, f"test images that lie nearest to their own of {len(rows):,} captions")
+def matched(clip: Clip, part: Part) -> tuple[Tensor, Tensor]:
+    """Which images have a caption that says the same as theirs nearest, and which captions such an image, (n,) bool."""
+    seen = torch.cat([clip.encode_image(x) for x in part.x.split(_BATCH)])
+    said = torch.cat([clip.encode_tokens(tokens) for tokens in part.y.tokens.split(_BATCH)])
+    near, meaning = seen @ said.T, part.y.meaning
+    return meaning[near.argmax(dim=1)] == meaning, meaning[near.argmax(dim=0)] == meaning
+
+
+def _named(clip: Clip, part: Part, settings: Mapping[str, Any]) -> Tensor:
+    """Zero-shot classification of the same scenes by their main object's shape."""
+    options = {**settings["data_options"], "teacher": "classes", "n_test": len(part)}
+    labels = splits_of(settings["data"], settings["seed"], options).test.y.to(part.x.device)
+    return correct(zero_shot(clip, scene_classes()), (part.x, labels))
+
+
+def _of_attributes(model: Classifier, part: Part, settings: Mapping[str, Any]) -> dict[str, Callable[[], Score]]:
+    return {
+        CLEAN: lambda: _score(_answered(model, part)[:, 0] > 0, "test images whose shape is read rightly"),
+        "attributes": lambda: _score(_known(_answered(model, part)), "attributes of test images read rightly"),
+    }
+
+
+@torch.no_grad()
+def _answered(model: Classifier, part: Part) -> Tensor:
+    """Which attributes are read rightly, (n, 10): 1, 0, and −1 where a scene does not have one."""
+    logits = torch.cat([model(x) for x in part.x.split(_BATCH)])
+    read = torch.stack([one.argmax(dim=1) for one in logits.split(list(HEADS.values()), dim=1)], dim=1)
+    return torch.where(part.y >= 0, (read == part.y).long(), -1)
+
+
+def _known(answered: Tensor) -> Tensor:
+    return answered[answered >= 0] > 0
 
 
 def _of_recognizer(model: nn.Module, part: Part, settings: Mapping[str, Any]) -> dict[str, Callable[[], Score]]:
@@ -149,6 +181,7 @@ def _words(model: nn.Module, part: Part) -> Score:
 # Kind of member → what measures a network of that kind on its test part by a recipe's settings, name by name.
 MEASURES: dict[str, Callable[[nn.Module, Part, Mapping[str, Any]], dict[str, Callable[[], Score]]]] = {
     "classifier": _of_classifier,
+    "attribute reader": _of_attributes,
     "image-text pair": _of_pair,
     "speech recognizer": _of_recognizer,
 }

@@ -18,12 +18,15 @@ from thesis_kit.data import speech
 from thesis_kit.data.curriculum import Curriculum
 from thesis_kit.data.digits import data_hash as digits_hash
 from thesis_kit.data.parts import Part, Splits, Stream
+from thesis_kit.data.scenes.pairs import LANGUAGE
+from thesis_kit.data.scenes.teachers import TEACHERS, taught_splits
 from thesis_kit.files import digest
 from thesis_kit.ledger.memory import code
 from thesis_kit.models import zoo
 from thesis_kit.models.entries import Entry
 from thesis_kit.models.kinds import KINDS
-from thesis_kit.zookeeping.recipes import RECIPES, Recipe, TrainingStage
+from thesis_kit.zookeeping.recipe import Recipe, TrainingStage
+from thesis_kit.zookeeping.recipes import RECIPES
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,23 @@ class DataSource:
 
 SOURCES = {
     "digits": DataSource(tuple("0123456789"), digits_hash),
-    **{name: DataSource(one.classes, one.data_hash) for name, one in data.scenes.DISTRIBUTIONS.items()},
+    **{name: DataSource(one.classes, one.data_hash) for name, one in {**LANGUAGE, **data.scenes.DISTRIBUTIONS}.items()},
     "speech.v1": DataSource(tuple(speech.TOKENS), lambda: speech.data_hash().here, speech.splits, {"train": 1}),
 }
 
 
 def splits_of(name: str, seed: int, options: Mapping[str, Any]) -> Splits:
-    """The data that a recipe names."""
+    """The data that a recipe names; with a ``teacher`` among the options, what that says of scenes."""
     own = choose(name, SOURCES, "data set of the zoo").load
-    return (own or partial(data.load, name))(seed, **options)
+    usual = partial(taught_splits, name=name) if "teacher" in options else partial(data.load, name)
+    return (own or usual)(seed, **options)
+
+
+def class_names_of(recipe: Recipe) -> tuple[str, ...]:
+    """The names of a network's outputs: the data's classes, or what its teacher asks about; none of a pair."""
+    if "teacher" in recipe.data_options:
+        return choose(recipe.data_options["teacher"], TEACHERS, "teacher")().outputs
+    return choose(recipe.data, SOURCES, "data set of the zoo").class_names
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,6 @@ class Making:
 
 def plan_of(name: str, recipe: Recipe, folder: Path, device: str | torch.device | None) -> Making:
     default = "cuda" if torch.cuda.is_available() else "cpu"
-    source, hashes = choose(recipe.data, SOURCES, "data set of the zoo"), data_hashes_of(recipe)
     splits = splits_of(recipe.data, recipe.seed, recipe.data_options)
     return Making(
         name=name,
@@ -107,8 +117,8 @@ def plan_of(name: str, recipe: Recipe, folder: Path, device: str | torch.device 
         device=torch.device(default if device is None else device),
         splits=splits,
         train=_curriculum(recipe, splits),
-        class_names=source.class_names,
-        data_hashes=hashes,
+        class_names=class_names_of(recipe),
+        data_hashes=data_hashes_of(recipe),
         origins={role: zoo.entry(one, folder=home_of(one, folder)).sha256 for role, one in recipe.rests_on.items()},
         folder=folder,
     )

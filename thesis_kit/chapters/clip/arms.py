@@ -17,7 +17,7 @@ from torch import Tensor
 
 from thesis_kit import evaluation
 from thesis_kit.chapters.clip import twin_measures
-from thesis_kit.chapters.clip.settings import CLIP, Language
+from thesis_kit.chapters.clip.settings import CLIP, TAUGHT, Language
 from thesis_kit.chapters.clip.world import World, answers, naming_shapes
 from thesis_kit.chapters.world import costs
 from thesis_kit.data import Part
@@ -28,9 +28,9 @@ from thesis_kit.evaluation import reference_attack
 from thesis_kit.language import invert_prompts, reads_order, scene_classes, shortened, typographic
 from thesis_kit.ledger.arm import Arm, Experiment, pick
 from thesis_kit.ledger.thumbnails import pack_picture
-from thesis_kit.zookeeping.twins import ARMS
+from thesis_kit.zookeeping.recipes import RECIPES
 
-RANDOM, TWIN = "random", "labels"
+RANDOM, TWIN, _READER = "random", "labels", "attributes"
 _AIM = 0.4  # of clean-and-robust scenes that the label-trained twin is to keep where attacks are compared
 _ALWAYS = ("data", "size", "images")
 
@@ -106,7 +106,7 @@ def _drawn(world: World, said: list[str]) -> Tensor:
 
 def _read(world: World, pictures: Tensor) -> dict[str, Tensor]:
     """What another seed's network, taught every attribute, reads: none of the blocks that drew is its own."""
-    reader = World((world.seed + 1) % world.settings.readers, world.settings, device=world.device).twin("attributes")
+    reader = World((world.seed + 1) % world.settings.readers, world.settings, device=world.device).twin(_READER)
     return answers(reader, pictures, HEADS)
 
 
@@ -159,16 +159,19 @@ def arms(s: Language) -> tuple[Arm, ...]:
 
     def arm(question: str, on: str, title: str, how: Callable, *more: str, seeds: tuple[int, ...] = ()) -> Arm:
         teacher = "captions" if on == RANDOM else on
-        own = {"teacher": teacher, "untrained": on == RANDOM, "data": ARMS[teacher].data}
+        member, said = TAUGHT[teacher]
+        beside = {prompts: _READER, bias: _READER, robust: TWIN}.get(how, teacher)  # whom it asks too
+        networks = tuple(dict.fromkeys((member, TAUGHT[beside][0])))
+        own = {"teacher": teacher, "untrained": on == RANDOM, "data": RECIPES[member].data}
         if how in (prompts, bias):
             own["readers"] = len(s.seeds["attributes"])
         if on == "biased":
             own["data"] = s.data
         settings = pick(s, *(name for name in (*_ALWAYS, *more) if name not in own), **own)
-        called = "weights that learned nothing" if on == RANDOM else ARMS[on].title
+        called = "weights that learned nothing" if on == RANDOM else said
         return Arm(
             f"{question}@{on}", f"{title}, {called}", World, partial(recorded, how=how), settings,
-            seeds or s.seeds[teacher], (own["data"],), units=("network", "image"),
+            seeds or s.seeds[teacher], (own["data"],), networks, units=("network", "image"),
         )  # fmt: skip
 
     four = ("labels", "class-captions", "captions", "attributes")

@@ -7,14 +7,15 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from thesis_kit.chapters.clip.settings import TAUGHT
 from thesis_kit.chapters.world import World as Shared
+from thesis_kit.chapters.world import taught, untaught
 from thesis_kit.data.scenes import Scenes
 from thesis_kit.data.scenes.pairs import LANGUAGE
 from thesis_kit.data.scenes.vocabulary import SHAPES
 from thesis_kit.language import scene_classes, zero_shot
 from thesis_kit.models import Classifier, Clip
 from thesis_kit.randomness import mix_seed
-from thesis_kit.zookeeping import twins
 
 _JUDGED, _FITTED, _CHOSEN = 601, 602, 603  # streams of scenes, the same for all twins and seen by none in training
 
@@ -24,14 +25,14 @@ class World(Shared):
 
     def twin(self, teacher: str) -> nn.Module:
         """The seed's network with a teacher, in evaluation mode."""
-        return twins.loaded(teacher, self.seed).to(self.device)
+        return taught(TAUGHT[teacher][0], self.seed, self.device)
 
     @cached_property
     def subject(self) -> nn.Module:
         """The network that the arm asks: a twin, or the towers' architecture with weights that learned nothing."""
         s = self.settings
         if s.untrained:
-            return twins.fresh(twins.ARMS[s.teacher], self.seed).to(self.device).eval()
+            return untaught(TAUGHT[s.teacher][0], self.seed, self.device)
         return self.twin(s.teacher)
 
     @cached_property

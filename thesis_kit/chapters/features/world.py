@@ -10,24 +10,13 @@ from torch import Tensor
 
 from thesis_kit.asking import evaluating
 from thesis_kit.chapters.world import World as Shared
+from thesis_kit.chapters.world import taught, untaught
 from thesis_kit.data.scenes import DISTRIBUTIONS, Scenes
-from thesis_kit.models import Classifier, anatomy, build, zoo
+from thesis_kit.models import Classifier, anatomy
 from thesis_kit.randomness import mix_seed
 
 _SCENES, _WEIGHTS = 501, 502  # streams of seeds
 _A_PASS = 256  # images
-
-
-def taught(name: str, seed: int, device: torch.device) -> Classifier:
-    """A trained network of a cohort of the zoo; that of seed 0 is the member itself."""
-    return zoo.load(name, seed=seed or None, device=device)
-
-
-def untaught(name: str, seed: int, device: torch.device) -> Classifier:
-    """The architecture of a network of the zoo with fresh weights."""
-    about = zoo.entry(name)
-    shape = {"n_classes": about.n_classes, "in_channels": about.image_shape[0]}
-    return build(about.architecture, seed=seed, **shape, **about.options).to(device).eval()
 
 
 class World(Shared):

@@ -26,7 +26,7 @@ from thesis_kit.data.scenes.table import ImpossibleScene, Table
 from thesis_kit.data.scenes.vocabulary import BACKGROUNDS, COLORS, SHAPES, TEXTURES, TINTS, visible
 from thesis_kit.randomness import mix_seed
 
-_TRAIN, _VALIDATION, _TEST = 1, 2, 3  # streams of a run's seed
+TRAIN, VALIDATION, TEST = 1, 2, 3  # streams of a run's seed
 _CORRELATED = ("background", "color", "texture")
 
 
@@ -242,13 +242,13 @@ def splits(
     check_count(seed, what="seed", least=0)
     check_count(size, what="size of a scene in pixels", least=LEAST_SIZE)
     distribution = choose(name, DISTRIBUTIONS, "distribution")
-    own = mix_seed(seed, _TRAIN)
+    own = mix_seed(seed, TRAIN)
     if n_train is None:
         train = SceneStream(distribution, size, seed=own, device=device)
     else:
         train = distribution.part(n_train, size, seed=own, device=device)
-    validation = distribution.part(n_validation, size, seed=mix_seed(seed, _VALIDATION), device=device)
-    return Splits(train, validation, distribution.part(n_test, size, seed=mix_seed(_TEST), device=device))
+    validation = distribution.part(n_validation, size, seed=mix_seed(seed, VALIDATION), device=device)
+    return Splits(train, validation, distribution.part(n_test, size, seed=mix_seed(TEST), device=device))
 
 
 def test_group(name: str, size: int, n_test: int) -> str:

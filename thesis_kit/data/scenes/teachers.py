@@ -6,6 +6,7 @@ teacher turns scenes into targets, and ``TaughtStream`` serves both.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
@@ -14,30 +15,32 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from thesis_kit.checks import choose
+from thesis_kit.checks import check_count, choose
 from thesis_kit.data.captioned import Captioned
-from thesis_kit.data.parts import Part, Stream, Targets
+from thesis_kit.data.parts import Part, Splits, Stream, Targets
 from thesis_kit.data.scenes.captions import KINDS, OPENINGS, captions
-from thesis_kit.data.scenes.distributions import Distribution, Scenes
+from thesis_kit.data.scenes.distributions import DISTRIBUTIONS, TEST, TRAIN, VALIDATION, Distribution, Scenes
 from thesis_kit.data.scenes.lexicon import vocabulary
-from thesis_kit.data.scenes.pairs import directed, swapped
+from thesis_kit.data.scenes.pairs import LANGUAGE, directed, swapped
 from thesis_kit.data.scenes.table import Table
 from thesis_kit.data.scenes.vocabulary import BACKGROUNDS, COLORS, RELATIONS, SHAPES, TEXTURES, THEMES
 from thesis_kit.data.text import Vocabulary
+from thesis_kit.randomness import mix_seed
 
 UNSAID = -1  # of an attribute that a scene does not have
-HEADS = {  # what captions name, and how many answers there are
-    "shape": len(SHAPES),
-    "color": len(COLORS),
-    "texture": len(TEXTURES),
-    "background": len(BACKGROUNDS),
-    "relation": len(RELATIONS),
-    "count": 3,
-    "theme": len(THEMES),
-    "other shape": len(SHAPES),
-    "other color": len(COLORS),
-    "other texture": len(TEXTURES),
+ANSWERS = {  # what captions name, and the answers there are
+    "shape": SHAPES,
+    "color": tuple(COLORS),
+    "texture": TEXTURES,
+    "background": BACKGROUNDS,
+    "relation": RELATIONS,
+    "count": ("one", "two", "three"),
+    "theme": tuple(THEMES),
+    "other shape": SHAPES,
+    "other color": tuple(COLORS),
+    "other texture": TEXTURES,
 }
+HEADS = {name: len(answers) for name, answers in ANSWERS.items()}
 
 
 def attributes(table: Table) -> Int[Tensor, "n h"]:
@@ -64,6 +67,7 @@ class Classes:
     """The main object's shape, (n,) int64."""
 
     name: str = "classes"
+    outputs: tuple[str, ...] = SHAPES
 
     def __call__(self, scenes: Scenes) -> Tensor:
         return scenes.labels
@@ -74,6 +78,7 @@ class Attributes:
     """Every attribute that captions name: see ``attributes``."""
 
     name: str = "attributes"
+    outputs: tuple[str, ...] = tuple(f"{name} {answer}" for name, known in ANSWERS.items() for answer in known)
 
     def __call__(self, scenes: Scenes) -> Tensor:
         return attributes(scenes.table)
@@ -94,6 +99,7 @@ class Sentences:
     kind: str = "full"
     hard: bool = False
     vocabulary: Vocabulary = field(default_factory=vocabulary, compare=False)
+    outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         choose(self.kind, KINDS, "kind of caption")
@@ -126,6 +132,13 @@ def _number(text: str) -> int:
 
 
 Teacher = Classes | Attributes | Sentences
+TEACHERS: dict[str, Callable[[], Teacher]] = {
+    "classes": Classes,
+    "class captions": lambda: Sentences("class"),
+    "captions": Sentences,
+    "captions with exchanged ones": lambda: Sentences(hard=True),
+    "attributes": Attributes,
+}
 
 
 class TaughtStream(Stream):
@@ -159,3 +172,26 @@ def taught(
     scenes = distribution.draw(n, size, seed=seed, first=first, device=device)
     targets: Targets = teacher(scenes)
     return Part(scenes.images, targets, scenes.table.ids)
+
+
+def taught_splits(
+    seed: int = 0, *, name: str = "scenes.v1-pairs", teacher: str, size: int = 64, n_validation: int = 1,
+    n_test: int = 1000, device: torch.device | str = "cpu",
+) -> Splits:  # fmt: skip
+    """Run ``seed``'s scenes with what a teacher says of them, cut as ``scenes.splits`` cuts them: the same images.
+
+    Args:
+        name: of a frozen distribution. teacher: a name of ``TEACHERS``. size, n_validation, n_test, device: as there.
+
+    Raises:
+        UnknownName: no distribution or no teacher has the name.
+    """
+    check_count(seed, what="seed", least=0)
+    distribution = choose(name, {**LANGUAGE, **DISTRIBUTIONS}, "distribution")
+    says = choose(teacher, TEACHERS, "teacher")()
+    train = TaughtStream(distribution, size, says, seed=mix_seed(seed, TRAIN), device=device)
+    validation, test = (
+        taught(distribution, n, size, says, seed=stream, device=device)
+        for n, stream in ((n_validation, mix_seed(seed, VALIDATION)), (n_test, mix_seed(TEST)))
+    )
+    return Splits(train, validation, test)
