@@ -77,7 +77,7 @@ def test_an_open_clip_name_is_taken_and_drawn_at_its_size(tmp_path):
         (["--clip", "small_clip", "--prompt", "a star", "--classes", 1], "--classes is for classes"),
         (["--clip", "small_clip", "--prompt", "a star", "--color", 1], "--color is for classes"),
         (["--clip", "small_clip", "--prompt", "a star", "--quality", "best"], "unknown quality of an inversion 'best'"),
-        (["--clip", "small_clip", "--prompt", "a star", "--tv", "-1"], "tv"),
+        (["--clip", "small_clip", "--prompt", "a star", "--lr", 0], "lr must be a positive, finite number, got 0"),
         (["--clip", "vit-scenes64", "--prompt", "a star"], "is no image–text pair but of the kind 'classifier'"),
         (["--tag", "openai", "--classes", 1, "--model", "vit-scenes64"], "--tag is for --clip"),
         ([], "there is nothing to draw: name --classes of a --model, or give --clip and --prompt"),
