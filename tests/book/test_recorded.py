@@ -123,8 +123,10 @@ CHEAP = {
         only=("N", "one step", "weak", "R"),
     ),
 }
-UNDER_WAY = {  # recordings of which not all that is planned is there, and whose cheapest cell takes minutes
-    "inversion.real": "a cell takes minutes: `thesis-kit claims verify --arena real --package` measures them again"
+UNDER_WAY = {  # recordings of which not all that is planned is there, or whose cheapest cell takes minutes
+    "inversion.real": "a cell takes minutes: `thesis-kit claims verify --arena real --package` measures them again",
+    "sonification.real": "a cell takes minutes: `thesis-kit claims verify --arena real --package` measures them again",
+    "sonification.speech": "one of six recognizers is trained: `make zoo NAME=jasper-speech SEED=1` makes another",
 }
 
 

@@ -7,16 +7,19 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from thesis_kit import sonification
 from thesis_kit.chapters.sonification import layer_measures as measures
-from thesis_kit.chapters.sonification.arms import EXPERIMENTS
+from thesis_kit.chapters.sonification.arms import EXPERIMENTS, FROM_EDITS, FROM_PROBES, FROM_UNITS
+from thesis_kit.chapters.sonification.world import untaught
 from thesis_kit.data.speech import Clip, crossed
 from thesis_kit.ledger.arm import frozen_hash
 from thesis_kit.ledger.claims import catalog
 from thesis_kit.ledger.judging import judge_claim
 from thesis_kit.ledger.statistics import Verdict
 from thesis_kit.models import zoo
+from thesis_kit.models.speech import Jasper, Whisper, WhisperSize
 
 ARENAS = ("real", "speech")
 
@@ -28,13 +31,6 @@ def results(miniature):
 
 def rows():
     return [claim for claim in catalog().claims.values() if claim.chapter == "sonification"]
-
-
-def table(result, measure, arm, seed=0):
-    """A measure by layer, voice and word, as it was recorded."""
-    settings = result.settings(arm)
-    shape = (-1, len(settings["voices"]), len(settings["words"]))
-    return np.reshape(result.per_image(measure, arm)[seed], shape)
 
 
 def spoken(f0, words=8, voices=("a", "b", "c"), pitches=(30, 70)):
@@ -51,22 +47,27 @@ def test_thirds_are_whole_layers_and_the_spectrum_is_none():
     assert (measures.first(means)[0], measures.last(means)[0]) == (3.5, -0.25)
     assert (measures.most_before(means)[0], measures.last_above_zero(means)[0]) == (5.0, 0.25)
     assert measures.first(means[:, :5])[0] == 3.5  # of five layers a third is two
-    table = torch.tensor([[9.0], [1.0], [2.0], [3.0]])
+    assert measures.peak(np.array([[0.1, 0.9, 0.9]]))[0] == 2
+    assert measures.stayed(np.array([[4.0, 1.0, 1.0]]))[0] == 0.25
+    assert measures.faded(np.array([[4.0, 1.0, 1.0]]))[0] == 0.75
+    table = torch.tensor([[1.0], [2.0], [3.0]])
     assert measures.made({"one": (measures.first, "it")}, {"it": table}) == {"one": 1.0}
-    assert measures.curve(table)[0] == [0.0, 9.0]
+    assert measures.curve(table, 0)[0] == [0.0, 1.0]
 
 
 def test_numbers_are_those_of_what_was_recorded_item_by_item(results):
+    by = {"probe": FROM_PROBES, "edit": FROM_EDITS, "units": FROM_UNITS}
     for result in results.values():
-        for arm in ("probe@trained", "probe@random"):
-            layers = len(result.cells[arm][0]["chosen"]["layers"])
-            assert len(table(result, "pitch", arm)) == layers - 1
-            for name, measure in catalog().measures.items():
-                if measure.by.startswith(measures.__name__) and measure.of in measures.PROBES:
-                    means = table(result, measure.of, arm).mean(axis=(1, 2))
-                    maker = getattr(measures, measure.by.partition(":")[2])
-                    recorded = result.cells[arm][0]["scalars"][name]
-                    assert recorded == pytest.approx(maker(means[None])[0], abs=1e-4)
+        for arm in result.arms:
+            cell, makers = result.cells[arm][0], by[arm.partition("@")[0]]
+            for name, (maker, what) in makers.items():
+                assert catalog().measures[name].by == f"{measures.__name__}:{maker.__name__}"
+                assert catalog().measures[name].of == what
+                means = result.per_image(what, arm)[0].reshape(5, -1).mean(axis=1)
+                assert cell["scalars"][name] == pytest.approx(maker(means[None])[0], abs=1e-4)
+                points = [value for place, value in cell["curves"][what] if place]
+                assert points == pytest.approx(means.tolist(), abs=1e-4)
+            assert [place for place, _ in cell["curves"][what]][-1] == 5
 
 
 def test_every_measure_that_rules_ask_for_is_recorded(results):
@@ -129,6 +130,41 @@ def test_distances_are_those_of_the_library_up_to_the_order_of_means():
     found = measures.apart(features, words, voices).mean().item()
     assert found == pytest.approx(sonification.voices_meet(features, words, voices), abs=0.02)
     assert found < -0.3
+
+
+def test_detectors_of_phones_and_of_words_are_told_apart():
+    """Six words of three phones each, every phone in two words; units that fire for a phone, a word, or by chance."""
+    spelled = torch.tensor([[0, 1, 2], [2, 3, 4], [4, 5, 0], [1, 3, 5], [0, 3, 2], [1, 4, 5]])
+    voices = torch.arange(4).repeat_interleave(6 * 3 * 4)
+    words = torch.arange(6).repeat_interleave(3 * 4).repeat(4)
+    phones = spelled.repeat_interleave(4, dim=1).flatten().repeat(4)
+    noise = torch.randn(len(words), 12, generator=torch.Generator().manual_seed(0))
+    of_phones, of_words = F.one_hot(phones, 6).float(), F.one_hot(words, 6).float()
+
+    def gap(a):
+        return measures.detectors(a, phones, words, voices)
+
+    assert gap(of_phones + 0.01 * noise[:, :6]).min() > 0.3
+    assert gap(of_words + 0.01 * noise[:, :6]).max() < -0.1
+    assert gap(noise).abs().max() < 0.15
+    assert gap(of_phones).shape == (4,)
+
+
+def test_units_are_hidden_ones_where_blocks_have_such():
+    tiny = Whisper(WhisperSize(8, 2, 1, 20, 16, 200, 20)).eval()
+    assert measures.unit_sites(tiny) == ["conv1", "conv2", "blocks.0.hidden", "blocks.1.hidden"]
+    jasper = Jasper(widths=(8, 8), kernels=(3, 5), first=8, last=8, bands=16)
+    assert measures.unit_sites(jasper) == ["prologue", "blocks.0", "blocks.1", "epilogue"]
+
+
+def test_a_twin_has_random_weights_and_statistics_of_clips():
+    one, other = (untaught("jasper-speech", seed) for seed in (1, 2))
+    taught = zoo.load("jasper-speech")
+    assert torch.allclose(one.front.mean, taught.front.mean, atol=1.0)
+    assert not torch.equal(one.head.weight, other.head.weight)
+    assert not torch.equal(one.prologue.units[0].norm.running_mean, torch.zeros(96))
+    assert not any(module.training for module in one.modules())
+    assert torch.equal(untaught("jasper-speech", 1).head.weight, one.head.weight)
 
 
 # Networks and data

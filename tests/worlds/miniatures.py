@@ -127,6 +127,7 @@ TINY_CLIP = replace(
     colors=2, textures=1, radii=(0.01, 0.1), attacked=8, seeds=MappingProxyType(dict.fromkeys(_L.seeds, (0,))),
 )  # fmt: skip
 _HEARD = {"words": ("one", "two", "seven", "bird"), "voices": ("en-us", "en-us+f2", "en-gb+m1"), "pitches": (30, 70)}
+_HEARD["all_words"] = _HEARD["words"]
 TINY_SPEECH = replace(SONIFICATION["record"], seeds=(0, 1), **_HEARD)
 TINY_REAL_SPEECH = replace(REAL_SPEECH["record"], **_HEARD)
 

@@ -159,7 +159,7 @@ def pieces(clips: Sequence[Clip], by: str = "phone") -> list[Piece]:
 
 
 def over_pieces(
-    kept: Mapping[str, Sequence[Float[Tensor, "t u"]]], clips: Sequence[Clip], parts: Sequence[Piece]
+    kept: Mapping[str, Sequence[Float[Tensor, "_ u"]]], clips: Sequence[Clip], parts: Sequence[Piece]
 ) -> dict[str, Float[Tensor, "n u"]]:
     """The mean state over each piece, of at least one step: name -> (pieces, units); ``kept`` comes from ``states``.
 

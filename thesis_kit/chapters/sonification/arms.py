@@ -1,7 +1,8 @@
 """Chapter 7's arms: one for each question and network, in the arena of a cohort trained here and in that of Whisper.
 
 Arms are named question@network, alike in both arenas: ``trained`` is the recognizer, ``random`` its architecture with
-random weights. ``probe`` asks what can be read off each layer: pitch, speaker, word, and how far voices are apart.
+random weights. ``probe`` asks what can be read off each layer: pitch, speaker, word, and how far voices are apart;
+``edit`` how far units move when the pitch is raised; ``units`` whether they detect phones or words.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from thesis_kit import sonification
 from thesis_kit.chapters.sonification import layer_measures as measures
 from thesis_kit.chapters.sonification.settings import REAL, SONIFICATION, Listening
-from thesis_kit.chapters.sonification.world import World
+from thesis_kit.chapters.sonification.world import World, said
+from thesis_kit.data.speech import crossed
 from thesis_kit.ledger.arm import Arm, Experiment, pick
 
 RANDOM, TRAINED = "random", "trained"
 NAMES = {TRAINED: "the trained network", RANDOM: "its architecture with random weights"}
-_CLIPS = ("member", "data", "words", "voices", "pitches", "rate")
+_CLIPS = ("member", "data", "voices", "rate")
 
 FROM_PROBES = {  # number → how it is made, and of which measure
     "pitch_before": (measures.most_before, "pitch"), "pitch_last": (measures.last_above_zero, "pitch"),
@@ -28,6 +32,12 @@ FROM_PROBES = {  # number → how it is made, and of which measure
     "apart_first": (measures.first, "apart"), "apart_last": (measures.last, "apart"),
 }  # fmt: skip
 
+FROM_EDITS = {"stays": (measures.stayed, "change"), "fades": (measures.faded, "change")}
+FROM_UNITS = {
+    "gap_first": (measures.first, "gap"), "gap_last": (measures.last, "gap"),
+    "phone_peak": (measures.peak, "phone"), "word_peak": (measures.peak, "word"),
+}  # fmt: skip
+
 
 def probe(world: World) -> dict[str, Any]:
     """What can be read off each layer, for every word by every voice."""
@@ -35,18 +45,51 @@ def probe(world: World) -> dict[str, Any]:
     names, tables = measures.by_layer(world.subject, world.clips, len(s.voices), len(s.words))
     return {
         "group": f"{s.data}/{len(s.voices)} voices/{len(s.words)} words",
-        **_by_layer(names, tables, measures.made(FROM_PROBES, tables)),
+        **_by_layer(names, tables, FROM_PROBES, len(names) - 1),
         "outcomes": {"named": (tables["content"][1:] > 0.5).flatten().long().tolist()},
     }
 
 
-def _by_layer(names: list[str], tables: dict[str, Tensor], numbers: dict[str, float]) -> dict[str, Any]:
-    """What a record has of tables by layer: a number an item under one layer after the other, without the spectrum."""
+def edit(world: World) -> dict[str, Any]:
+    """How far units move when the same words are said higher, by layer, in units of how far clips are apart."""
+    s, model = world.settings, world.subject
+    names, clips = measures.unit_sites(model), said(crossed(s.words, s.voices, (s.plain,), (s.rate,)))
+    moved = sonification.change(model, clips, sonification.edited(clips, semitones=s.semitones), names)
+    rows = torch.stack([moved[name] for name in names]).double()
     return {
-        "n": next(iter(tables.values()))[1:].numel(),
-        "values": {what: _column(table[1:]) for what, table in tables.items()},
-        "scalars": {name: round(number, 6) for name, number in numbers.items()},
-        "curves": {what: measures.curve(table) for what, table in tables.items()},
+        "group": f"{s.data}/{len(s.voices)} voices/{len(s.words)} words/{s.semitones:g} semitones",
+        **_by_layer(names, {"change": rows}, FROM_EDITS, len(names)),
+        "outcomes": {"moved": (rows > 0.5).flatten().long().tolist()},
+    }
+
+
+def units(world: World) -> dict[str, Any]:
+    """What units detect, and where phones and words can be read best, for every voice."""
+    s, model = world.settings, world.subject
+    clips = said(crossed(s.all_words, s.voices, (s.plain,), (s.rate,)))
+    names, tables = measures.unit_sites(model), measures.units_by_layer(model, clips, len(s.voices))
+    return {
+        "group": f"{s.data}/{len(s.voices)} voices/of {len(s.all_words)} words each",
+        **_by_layer(names, tables, FROM_UNITS, len(names)),
+        "outcomes": {"phones": (tables["gap"] > 0).flatten().long().tolist()},
+    }
+
+
+def _by_layer(
+    names: list[str], tables: dict[str, Tensor], makers: dict[str, tuple], layers: int
+) -> dict[str, Any]:  # fmt: skip
+    """What a record has of tables by layer: a number an item under one layer after the other.
+
+    A table that is longer than there are ``layers`` begins with the spectrum, which is drawn and judged by nothing.
+    """
+    starts = {what: 1 - len(table) + layers for what, table in tables.items()}
+    curves = {what: measures.curve(table, starts[what]) for what, table in tables.items()}
+    tables = {what: table[-layers:] for what, table in tables.items()}
+    return {
+        "n": next(iter(tables.values())).numel(),
+        "values": {what: _column(table) for what, table in tables.items()},
+        "scalars": {name: round(number, 6) for name, number in measures.made(makers, tables).items()},
+        "curves": curves,
         "chosen": {"layers": names},
     }
 
@@ -69,7 +112,12 @@ def arms(s: Listening) -> tuple[Arm, ...]:
             found.append(Arm(f"{question}@{on}", title_of, World, how, settings, s.seeds, data, networks, units=drawn))
         return found
 
-    return (*both("probe", "what can be read off layers", probe, units=("voice", "word")),)
+    pairs, edited = ("voice", "word"), ("plain", "semitones")
+    return (
+        *both("edit", "a raised pitch", edit, "words", *edited, units=pairs),
+        *both("probe", "what can be read off layers", probe, "words", "pitches", units=pairs),
+        *both("units", "what units detect", units, "all_words", "plain", units=("voice",)),
+    )
 
 
 EXPERIMENTS = {

@@ -16,7 +16,8 @@ class Listening:
     is one; each has a twin of the same architecture with random weights of the same seed.
 
     Layers are asked about every one of ``words`` by every one of ``voices`` at every one of ``pitches`` (the
-    synthesizer's settings) and at one ``rate`` in words a minute.
+    synthesizer's settings) and at one ``rate`` in words a minute. Units are asked about ``all_words`` at the pitch
+    ``plain``, and clips of that pitch are raised by ``semitones``.
     """
 
     member: str = "jasper-speech"
@@ -26,9 +27,14 @@ class Listening:
     voices: tuple[str, ...] = tuple(voice for part in VOICES.values() for voice in part)
     pitches: tuple[int, ...] = (30, 50, 70, 90)
     rate: int = 160
+    all_words: tuple[str, ...] = WORDS
+    plain: int = 50
+    semitones: float = 5.0
 
 
-_SMALL = Listening(words=WORDS[::8], voices=VOICES["test"] + VOICES["validation"], pitches=(30, 70))
+_SMALL = Listening(
+    words=WORDS[::8], all_words=WORDS[::4], voices=VOICES["test"] + VOICES["validation"], pitches=(30, 70)
+)
 SONIFICATION = MappingProxyType({"small": _SMALL, "record": Listening(), "full": Listening()})
 REAL = MappingProxyType(
     {size: replace(table, member="whisper-tiny.en", seeds=ONE) for size, table in SONIFICATION.items()}

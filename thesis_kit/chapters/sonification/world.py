@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from thesis_kit.chapters.world import World as Shared
-from thesis_kit.data.speech import Clip, crossed, say_all, together
+from thesis_kit.data.speech import Clip, crossed, phrases, say_all, together
 from thesis_kit.data.speech.synthesizer import Utterance
 from thesis_kit.models import zoo
 from thesis_kit.models.kinds import KINDS
@@ -32,19 +32,14 @@ class World(Shared):
         """The network that the arm asks: a trained recognizer, or its architecture with random weights."""
         s = self.settings
         if s.untrained:
-            return untaught(s.member, mix_seed(self.seed, _WEIGHTS), self.clips).to(self.device)
+            return untaught(s.member, mix_seed(self.seed, _WEIGHTS)).to(self.device)
         return taught(s.member, self.seed).to(self.device)
 
     @cached_property
-    def utterances(self) -> list[Utterance]:
+    def clips(self) -> list[Clip]:
         """Every word by every voice at every pitch; voices slowest, pitches fastest."""
         s = self.settings
-        return crossed(s.words, s.voices, s.pitches, (s.rate,))
-
-    @cached_property
-    def clips(self) -> list[Clip]:
-        """What is said then."""
-        return said(self.utterances)
+        return said(crossed(s.words, s.voices, s.pitches, (s.rate,)))
 
 
 def said(utterances: list[Utterance]) -> list[Clip]:
@@ -57,11 +52,11 @@ def taught(member: str, seed: int) -> nn.Module:
     return zoo.load(member, seed=seed or None)
 
 
-def untaught(member: str, seed: int, clips: list[Clip]) -> nn.Module:
+def untaught(member: str, seed: int) -> nn.Module:
     """The architecture of a member with random weights of a seed, and with the statistics of clips."""
     about = zoo.entry(member)
     network = KINDS[about.kind].build(about, seed)
-    x, lengths = together([clip.waveform for clip in clips[:: max(1, len(clips) // _STATISTICS)]])
+    x, lengths = together([clip.waveform for clip in said(phrases("train", _STATISTICS))])
     if hasattr(network.front, "fit"):
         network.front.fit(x, lengths)
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
