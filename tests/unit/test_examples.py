@@ -41,6 +41,8 @@ def listed() -> dict[str, object]:
             own = one.__module__ == home if inspect.isfunction(one) else False
             if own or (inspect.isfunction(one) and ":imported-members:" in options):
                 found[f"{home}.{name}"] = one
+    for home, name in re.findall(r"\.\. autofunction:: (\S+)\.(\w+)\n", ROOMS):
+        found[f"{home}.{name}"] = getattr(importlib.import_module(home), name)
     return found
 
 

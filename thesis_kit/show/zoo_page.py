@@ -30,11 +30,13 @@ _HOW = """
 ```python
 import thesis_kit as tk
 
-model = tk.zoo.load("{name}")        # pixels in [0, 1] to logits, in evaluation mode
-print(tk.zoo.entry("{name}").scores)
+name = "{name}"
+model = tk.zoo.load(name)
+print(tk.zoo.entry(name).scores)
 ```
 
-`make zoo NAME={name}` trains the same model again; stopped or killed, it goes on where it was.
+`model` takes pixels in [0, 1] to logits and is in evaluation mode. `make zoo NAME={name}` trains the same model again;
+stopped or killed, it goes on where it was.
 """
 _BROUGHT = """(zoo-brought)=
 ## Networks that packages bring
@@ -60,7 +62,7 @@ def zoo_page(folder: str | os.PathLike | None = None) -> str:
     count = f"{shipped} network{'s' * (shipped != 1)} in {size_text(held)}"
     rows = ["", "```{raw} html", members_table(ours), "```", ""] if ours else [""]
     brought = [_BROUGHT, *map(_brought, others)] if others else []
-    name = (ours or others)[0].name
+    name = min((member.name for member in ours or others), key=len)  # a line of code fits a phone
     return "\n".join([_HEAD + _HOW.format(name=name), f"The package holds {count}.", *rows,
                       *_by_kind(ours), *brought])  # fmt: skip
 
