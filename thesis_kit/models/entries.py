@@ -156,7 +156,7 @@ def entry(name: str, *, seed: int | None = None, folder: str | os.PathLike | Non
     Raises:
         UnknownName: there is no such member; near names are offered.
         DamagedFile: its entry is not what was written.
-        MissingWeights: nobody has entered a network of that seed; the sentence says which command makes it.
+        MissingWeights: nobody has entered a network of that seed; the sentence says which there are.
     """
     about = _read(name, folder)
     return about if seed is None or seed == about.recipe.get("seed", 0) else of_seed(about, seed)
@@ -171,9 +171,10 @@ def of_seed(about: Entry, seed: int) -> Entry:
     if about.package is not None:
         raise MissingWeights(f"{about.name} is one network that others trained: leave out seed")
     if str(seed) not in about.siblings:
-        has = ", ".join([str(about.recipe["seed"]), *about.siblings])
-        made = f"make it with {command(about.name, seed)}"
-        raise MissingWeights(f"{about.name} has no network of seed {seed}, those known are of seed {has}: {made}")
+        first = about.recipe["seed"]
+        has = f"those there are have seeds {', '.join([str(first), *about.siblings])}: name one of them"
+        has = has if about.siblings else f"only that of seed {first}: leave out seed"
+        raise MissingWeights(f"{about.name} has no network of seed {seed}, {has}")
     own = about.siblings[str(seed)]
     told = {one.name: getattr(own, one.name) for one in fields(Sibling)}
     return replace(about, recipe={**about.recipe, "seed": seed}, siblings={}, **told)

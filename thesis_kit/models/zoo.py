@@ -52,7 +52,7 @@ def entry(name: str, *, seed: int | None = None, folder: str | os.PathLike | Non
     Raises:
         UnknownName: there is no such member; near names are offered.
         DamagedFile: what was written about it was changed afterwards.
-        MissingWeights: nobody has entered a network of that seed; the sentence says which command makes it.
+        MissingWeights: nobody has entered a network of that seed; the sentence says which there are.
 
     Examples:
         >>> tk.zoo.entry("cnn-digits-natural").data
