@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from thesis_kit.chapters.features.world import embeddings
 from thesis_kit.data.scenes import DISTRIBUTIONS
 from thesis_kit.features import frequency, scores, tokens
 from thesis_kit.ledger.claims import catalog
+from thesis_kit.models import zoo
 from thesis_kit.randomness import mix_seed
 from thesis_kit.zookeeping.recipes import RECIPES
 
@@ -44,6 +46,19 @@ def test_pilots_do_not_judge():
     assert all(len(arm.seeds) >= 5 for arm in EXPERIMENTS["scenes"].arms if "vit" in arm.name)
     for arm in EXPERIMENTS["scenes"].arms:  # which the cohorts' recipes are for
         assert set(arm.seeds) < set(range(RECIPES[arm.settings.member].seeds))
+
+
+def test_each_cell_rests_on_the_weights_of_its_own_network():
+    arm = EXPERIMENTS["scenes"].arm("tokens@vit")
+    assert (arm.networks, arm.cohorts) == ((), (arm.settings.member,))
+    assert EXPERIMENTS["scenes"].arm("units@random").cohorts == ()
+    cohort = "cnn-digits-natural"
+    arm = replace(arm, cohorts=(cohort,))
+    found = {seed: arm.identity(seed)["networks"] for seed in (0, 1, 2)}
+    assert found == {seed: {cohort: zoo.entry(cohort, seed=seed).sha256} for seed in found}
+    assert len({one[cohort] for one in found.values()}) == 3
+    with pytest.raises(zoo.MissingWeights, match="has no network of seed 3"):
+        arm.identity(3)
 
 
 def test_tokens_are_those_of_the_functions(result, scenes):

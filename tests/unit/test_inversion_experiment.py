@@ -86,7 +86,7 @@ def test_an_arm_rests_on_the_weights_of_its_networks(experiment):
         "real": set(), "pii@random": set(), "pii@vit": {"tiny-vit"}, "sweep+color@resnet-plain": {"tiny-resnet-plain"},
         "tv+l2@vit": {"tiny-vit", "tiny-resnet"}, "deep@resnet": {"tiny-resnet"},
     }.items():  # fmt: skip
-        found = experiment.arm(arm).identity()
+        found = experiment.arm(arm).identity(0)
         assert set(found["data"]) == {"scenes.v1"}
         assert found["networks"] == {name: zoo.entry(name).sha256 for name in judges | names}, arm
 

@@ -97,6 +97,7 @@ class Arm:
         settings: its own; ``measure`` and ``world`` see no others.
         seeds: to be run with.
         data: names of the frozen data sets it rests on. networks: of the shipped networks, or those of timm.
+        cohorts: of those of the zoo's members whose network of the cell's own seed is asked.
         units: what is drawn anew from one number to the next, from the outermost to the innermost: ``("network",
             "image")`` where every seed trains a network.
         version: raised by whoever changes what the numbers mean. look: in figures.
@@ -110,6 +111,7 @@ class Arm:
     seeds: tuple[int, ...]
     data: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
+    cohorts: tuple[str, ...] = ()
     units: tuple[str, ...] = ("network", "image")
     version: int = 1
     look: Look | None = None
@@ -123,13 +125,18 @@ class Arm:
         """Make and measure the arm with one seed; returns the record of the cell."""
         return self.measure(self.world(seed, self.settings))
 
-    def identity(self) -> dict[str, Any]:
-        """What a recorded cell must have been measured with to be this arm's."""
+    def identity(self, seed: int) -> dict[str, Any]:
+        """What a recorded cell of this seed must have been measured with to be this arm's.
+
+        Raises:
+            MissingWeights: a cohort that the arm asks has no network of the seed.
+        """
+        own = {name: weights_hash(name, seed) for name in self.cohorts}
         return {
             "version": self.version,
             "settings": plain(self.settings),
             "data": {name: frozen_hash(name) for name in self.data},
-            "networks": {name: weights_hash(name) for name in self.networks},
+            "networks": {name: weights_hash(name) for name in self.networks} | own,
         }
 
 
@@ -175,8 +182,9 @@ def frozen_hash(name: str) -> str:
     return choose(name, {**LANGUAGE, **DISTRIBUTIONS}, "frozen data set").data_hash()
 
 
-def weights_hash(name: str) -> str:
-    """SHA-256 of a zoo member's weights; of a network of timm its name, which its weights belong to."""
+def weights_hash(name: str, seed: int = 0) -> str:
+    """SHA-256 of the weights of a zoo member, or of its cohort's network of a seed; of a network of timm its name,
+    which its weights belong to."""
     from thesis_kit.models import zoo
 
-    return zoo.entry(name).sha256 if name in zoo.names() else name
+    return zoo.entry(name, seed=seed or None).sha256 if name in zoo.names() else name

@@ -125,7 +125,7 @@ def reproduce(
 def _check_recorded(result: Result, arm: Arm, seed: int) -> None:
     if seed not in result.cells.get(arm.name, {}):
         raise NotRecorded(f"{arm.name}, seed {seed} is not recorded in {result.name}: name a run that is")
-    if changed := departure(result.cells[arm.name][seed], arm.identity()):
+    if changed := departure(result.cells[arm.name][seed], arm.identity(seed)):
         raise OutdatedResult(
             f"{arm.name} of {result.name} was recorded with something else than it has now ({changed}), so it cannot "
             "come out the same: measure it again with `thesis-kit claims run --restart`"

@@ -72,7 +72,7 @@ def run_experiment(
     todo, identities = _missing(experiment, arms, folder)
     announce = _announcer(experiment, todo, jobs, say, folder)
     for done, cell in enumerate(execute(todo, jobs, announce, executor), start=1):
-        keep_cell(experiment.id, {**cell, **identities[cell["arm"]], **_origin()}, folder)
+        keep_cell(experiment.id, {**cell, **identities[cell["arm"], cell["seed"]], **_origin()}, folder)
         left = _length(expected_time(experiment, todo[done:], jobs, folder))
         rest = f"{left} left" if done < len(todo) else ""
         took = f"{done} of {len(todo)}{', ' * bool(rest)}{rest}"
@@ -114,13 +114,15 @@ def _chosen(experiment: Experiment, names: Iterable[str] | None) -> list[Arm]:
 
 def _missing(
     experiment: Experiment, arms: list[Arm], folder: str | os.PathLike | None
-) -> tuple[list[tuple[Arm, int]], dict[str, dict[str, Any]]]:
-    """Cells not yet measured, arm by arm so that a claim's arms become complete one after the other, and what new ones
-    are measured with."""
-    todo, identities = [], {arm.name: arm.identity() for arm in arms}
+) -> tuple[list[tuple[Arm, int]], dict[tuple[str, int], dict[str, Any]]]:
+    """Cells not yet measured, arm by arm so that a claim's arms become complete one after the other, and what each is
+    measured with."""
+    todo, identities = [], {}
     for arm in arms:
         recorded = _recorded(experiment, arm.name, folder)
-        changed = [said for said in (departure(cell, identities[arm.name]) for cell in recorded.values()) if said]
+        identities |= {(arm.name, seed): arm.identity(seed) for seed in {*arm.seeds, *recorded}}
+        changed = [departure(cell, identities[arm.name, seed]) for seed, cell in recorded.items()]
+        changed = [said for said in changed if said]
         if changed:
             raise OutdatedResult(
                 f"{arm.name} of {experiment.id} was recorded with something else than it has now ({changed[0]}): "

@@ -147,11 +147,12 @@ def arms(s: Features) -> tuple[Arm, ...]:
     def arm(question: str, on: str, title: str, how: Callable, *names: str, seeds: tuple[int, ...] = ()) -> Arm:
         kind = "vit" if on == RANDOM else on
         settings = pick(s, *_ALWAYS, *names, member=s.members[kind], untrained=on == RANDOM)
-        networks = tuple(n for n in (s.members[kind], s.encoder if "encoder" in names else None) if n)
+        networks = (s.encoder,) if "encoder" in names else ()
+        cohorts = () if on == RANDOM else (s.members[kind],)
         called = "the ViT's architecture with random weights" if on == RANDOM else NAMES[on]
         return Arm(
             f"{question}@{on}", f"{title}, {called}", World, partial(recorded, how=how), settings,
-            seeds or s.seeds[kind], (s.task.data,), networks, units=("network", "image"),
+            seeds or s.seeds[kind], (s.task.data,), networks, cohorts, units=("network", "image"),
         )  # fmt: skip
 
     judged = ("encoder", "strongest")
