@@ -35,9 +35,10 @@
       button.addEventListener("click", () => enlarge(figure, label));
       figure.prepend(button);
       for (const shown of figure.querySelectorAll("svg, .tk-grid, img")) {
-        shown.classList.add("tk-can-enlarge");
+        if (!shown.querySelector(".tk-play") && !shown.closest(".tk-play")) shown.classList.add("tk-can-enlarge");
       }
       figure.addEventListener("click", event => {
+        if (event.target.closest(".tk-play")) return; // it plays a sound
         if (event.target.closest("svg.tk-wide, svg.tk-narrow, .tk-grid, img")) enlarge(figure, label);
       });
     }

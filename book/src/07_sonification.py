@@ -10,19 +10,20 @@
 # %% [setup]
 
 # %% tags=["hide-input"]
-from thesis_kit import features, sonification, zoo
+from thesis_kit import zoo
 from thesis_kit.chapters.sonification import figures, live
+from thesis_kit.chapters.sonification.world import untaught
 from thesis_kit.show.tables import table
 from thesis_kit.show.verdicts import claims_table
 
 network = zoo.load("jasper-speech", device=session.device)
-untrained = features.random_twin(network, seed=0)
 NAMES = {"front": "the spectrum", "prologue": "the first convolution", "blocks.0": "block 1", "blocks.1": "block 2",
          "blocks.2": "block 3", "epilogue": "the last convolution"}
 clips = live.spoken_words()
+untrained = untaught("jasper-speech", 0, clips).to(session.device)
 mapped = live.sonic_layers(network, untrained, clips, list(NAMES)[1:], each=4, controls=2, steps=60)
 figures.sonic_map(
-    mapped, NAMES, label="Figure 7.1",
+    mapped, NAMES, label="Figure 7.1", start=3,
     caption="Units of a small speech recognizer, evenly spaced in each layer, none picked. Each has three sounds: the phone that excites "
     "it most with a little of what is around it, the word that does, and a sound made from noise to excite it, with what the "
     "recognizer writes for that one. In brackets: how many of its five strongest are the same. Pictures show time to the right and pitch upwards. "

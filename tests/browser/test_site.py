@@ -134,6 +134,43 @@ def test_sliders_work_without_a_kernel(visits, driver, name):
         assert len({words for *_, words in states}) == len(states)
 
 
+EVERY_SOUND = """const done = arguments[0];
+(async () => {
+  const failed = [], buttons = [...document.querySelectorAll("button.tk-play")];
+  if (buttons.length < 20) failed.push(`only ${buttons.length} sounds`);
+  for (const button of buttons) {
+    try {
+      tkSound.src = button.dataset.sound;
+      await tkSound.play();
+      const seconds = tkSound.duration;
+      if (!(seconds > 0.03 && seconds < 10)) failed.push(`${button.ariaLabel}: ${seconds} s`);
+    } catch (error) { failed.push(`${button.ariaLabel}: ${error}`); }
+    tkSound.pause();
+  }
+  done(failed);
+})();"""
+
+
+def test_sounds_play(visits, driver):
+    """A key on a button plays its sound and stops the one before; every sound of the page is one, and none is long."""
+    visits.open("07_sonification.html", "phone")
+    buttons = driver.find_elements(By.CSS_SELECTOR, "figure button.tk-play")
+    first, second = [button for button in buttons if button.is_displayed()][:2]
+    for pressed, other in ((first, second), (second, first)):
+        pressed.send_keys(Keys.ENTER)
+        assert pressed.get_attribute("aria-pressed") == "true"
+        assert other.get_attribute("aria-pressed") == "false"
+        playing = "return tkSound.play().then(() => [tkSound.error === null, tkSound.duration])"
+        fine, seconds = driver.execute_script(playing)
+        assert fine
+        assert 0.03 < seconds < 10
+    assert all(button.get_attribute("aria-label").startswith("Play: ") for button in buttons)
+    assert driver.find_elements(By.CSS_SELECTOR, "dialog.tk-large") == []  # a button is no picture to be enlarged
+    driver.set_script_timeout(300)
+    failed = driver.execute_async_script(EVERY_SOUND)
+    assert failed == []
+
+
 def state(driver, figure, slider) -> tuple[int, list[int], str]:
     """A slider's value, the frames in sight, and what its line says."""
     frames = "return [...arguments[0].querySelectorAll('.tk-frame')].flatMap((f, i) => f.offsetParent ? [i] : [])"

@@ -41,7 +41,8 @@ PICTURES = {
     "regularization": diagrams.squeezing,
     "inversion": diagrams.inversion,
 }
-READABLE = {"features": "05_features", "sonification": "07_sonification"}  # pages of chapters whose claims are not measured yet
+# Pages of chapters whose claims are not measured yet.
+READABLE = {"features": "05_features", "sonification": "07_sonification"}
 _WAITING = "It can be read; its claims wait for networks that are still to be trained."
 BEGIN, END = "<!-- cards: begin -->", "<!-- cards: end -->"
 PICTURE = "<!-- picture: begin -->", "<!-- picture: end -->"

@@ -22,8 +22,8 @@ from thesis_kit.show.pictures import image_uri
 from thesis_kit.show.sounds import spectrogram, wav
 from thesis_kit.sonification import playable
 
-PLAY = """<script>window.tkPlay=window.tkPlay||function(b){var a=window.tkSound||(window.tkSound=new Audio()),o=a.tkButton,
-w=o===b&&!a.paused;if(o)o.setAttribute("aria-pressed","false");a.pause();if(w)return;a.tkButton=b;a.src=b.dataset.sound;
+PLAY = """<script>window.tkPlay=window.tkPlay||function(b){var a=window.tkSound||(window.tkSound=new Audio()),
+o=a.tkButton,w=o===b&&!a.paused;if(o)o.setAttribute("aria-pressed","false");a.pause();if(w)return;a.tkButton=b;a.src=b.dataset.sound;
 b.setAttribute("aria-pressed","true");a.onended=function(){b.setAttribute("aria-pressed","false")};a.play()};</script>"""
 _BANDS, _FRAME = 40, 0.01  # of the pictures: bands, and seconds a column
 _DARK = -50.0  # decibels below the loudest place, where a picture is black

@@ -1,4 +1,4 @@
-"""What chapter 7's notebook shows, and plays: the sonic map, one word from every layer, a bar of pitch, curves by depth.
+"""What chapter 7's notebook shows and plays: the sonic map, one word from every layer, a bar of pitch, curves by depth.
 
 Sounds stand behind buttons that show their spectrum; every one has words for who cannot hear or see it.
 """
@@ -86,7 +86,8 @@ def _unit(one: UnitSounds, longest: float) -> str:
 
 
 def _piece(piece: Strongest, words: str, said: str, longest: float) -> str:
-    return sound_button(piece.waveform, f"{said}, {words}", words=f"{words} ({piece.agree}/{piece.of})", seconds=longest)
+    below = f"{words} ({piece.agree}/{piece.of})"
+    return sound_button(piece.waveform, f"{said}, {words}", words=below, seconds=longest)
 
 
 def sounds_in_a_row(sounds: Mapping[str, Tensor], *, label: str, caption: str, height: int = 90) -> Shown:

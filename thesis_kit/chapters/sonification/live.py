@@ -1,4 +1,4 @@
-"""What chapter 7's notebook computes while it runs, for one network: sounds of units, metamers, edits, probes, an attack.
+"""What chapter 7's notebook computes as it runs, for one network: sounds of units, metamers, edits, probes, an attack.
 
 Small versions of what the chapter's recordings measure; nothing here is judged.
 """
@@ -37,7 +37,7 @@ class Strongest:
 
 @dataclass(frozen=True)
 class UnitSounds:
-    """A unit to be heard: its strongest phone and word, the sound made for it, and what a recognizer writes for that."""
+    """A unit to be heard: its strongest phone and word, the sound made for it, and what is written down for that."""
 
     unit: int
     phone: Strongest
