@@ -20,7 +20,7 @@ network = zoo.load("jasper-speech", device=session.device)
 NAMES = {"front": "the spectrum", "prologue": "the first convolution", "blocks.0": "block 1", "blocks.1": "block 2",
          "blocks.2": "block 3", "epilogue": "the last convolution"}
 clips = live.spoken_words()
-untrained = untaught("jasper-speech", 0, clips).to(session.device)
+untrained = untaught("jasper-speech", 0).to(session.device)
 mapped = live.sonic_layers(network, untrained, clips, list(NAMES)[1:], each=4, controls=2, steps=60)
 figures.sonic_map(
     mapped, NAMES, label="Figure 7.1", start=3,

@@ -6,16 +6,21 @@ Small versions of what the chapter's recordings measure; nothing here is judged.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from thesis_kit.data.speech import VOICES, Clip, crossed, say_all
-from thesis_kit.models.speech import transcribe
-from thesis_kit.sonification import TopPiece, cut, sonify, top_segments
+from thesis_kit.chapters.sonification import layer_measures
+from thesis_kit.data.speech import RATE, VOICES, WORDS, Clip, crossed, median_pitch, say_all, together
+from thesis_kit.extras import MissingPackage
+from thesis_kit.ledger.results import Result
+from thesis_kit.models.speech import Whisper, WhisperTokens, closed_set, transcribe, whisper_tiny_en
+from thesis_kit.recording import record
+from thesis_kit.sonification import TopPiece, change, cut, edited, resynthesize, sonify, top_segments
 from thesis_kit.sonification.states import layouts
 
 AROUND = 0.04  # seconds of the clip on either side of a phone that is played
@@ -119,3 +124,147 @@ def letters_by_layer(layers: Sequence[LayerSounds]) -> dict[str, list[float]]:
 def loudness(waveform: Float[Tensor, " t"]) -> float:
     """Root mean square of a sound."""
     return waveform.square().mean().sqrt().item()
+
+
+# One word from every layer
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Whisper tiny.en as a second pair of ears: which of the words a sound says, none other being allowed."""
+
+    network: Whisper
+    tokens: WhisperTokens
+
+    def __call__(self, sounds: Sequence[Tensor]) -> list[str]:
+        written = [f" {word.capitalize()}." for word in WORDS]
+        x, _ = together(sounds)
+        scores = closed_set(self.network, self.tokens, x.to(next(self.network.parameters()).device), written)
+        return [WORDS[place] for place in scores.argmax(dim=1).tolist()]
+
+
+def second_recognizer() -> Judge | None:
+    """Whisper tiny.en where the package that brings it is installed (the extra ``real``), else None."""
+    try:
+        return Judge(*whisper_tiny_en())
+    except MissingPackage:
+        return None
+
+
+@dataclass(frozen=True)
+class FromLayer:
+    """A word by several voices as a layer holds it: ``sounds`` found from noise whose states there are the clips'.
+
+    ``layer`` is empty for the clips themselves. For each sound: ``distances`` of its states from the clip's, relative;
+    ``pitches`` in Hz, NaN where none is found; what the network has ``written`` and another recognizer ``judged``, if
+    there is one.
+    """
+
+    layer: str
+    sounds: list[Tensor]
+    distances: list[float]
+    pitches: list[float]
+    written: list[str]
+    judged: list[str] | None
+
+
+def from_layers(
+    model: nn.Module, clips: Sequence[Clip], layers: Sequence[str], judge: Judge | None, *, steps: int, seed: int = 0
+) -> list[FromLayer]:
+    """Clips, and what each layer holds of them, from the first to the last.
+
+    Args:
+        model: a recognizer of letters. clips: of one word by several voices. judge: another recognizer.
+        steps, seed: of ``sonification.resynthesize``.
+    """
+    found = [_heard(model, "", [clip.waveform for clip in clips], [0.0] * len(clips), judge)]
+    for layer in layers:
+        made = resynthesize(model, clips, layer, steps=steps, seeds=[seed])
+        sounds = [row[0] for row in made.waveforms]
+        found.append(_heard(model, layer, sounds, made.distances[:, 0].tolist(), judge))
+    return found
+
+
+def _heard(
+    model: nn.Module, layer: str, sounds: list[Tensor], distances: list[float], judge: Judge | None
+) -> FromLayer:  # fmt: skip
+    x, lengths = together(sounds)
+    device = next(model.parameters()).device
+    pitches = [median_pitch(sound.numpy(), RATE) for sound in sounds]
+    written = transcribe(model, x.to(device), lengths.to(device))
+    return FromLayer(layer, sounds, distances, pitches, written, None if judge is None else judge(sounds))
+
+
+# A bar of pitch
+
+
+@dataclass(frozen=True)
+class PitchEdit:
+    """Words said higher or lower by ``semitones``: one as a ``sound``, its pitch in Hz and what is ``written`` for it.
+
+    ``changes`` are how far each network's layers move, network → a number a layer, 1 being as far as two clips usually
+    are from one another.
+    """
+
+    semitones: float
+    sound: Tensor
+    pitch: float
+    written: str
+    changes: dict[str, list[float]]
+
+
+def pitch_edits(
+    networks: Mapping[str, nn.Module], clips: Sequence[Clip], semitones: Sequence[float], layers: Sequence[str]
+) -> list[PitchEdit]:
+    """The same words at several pitches, and how much each layer of networks notices.
+
+    Args:
+        networks: name → a recognizer with these layers; the first one writes. clips: synthesized; the first is shown.
+    """
+    writer = next(iter(networks.values()))
+    found = []
+    for step in semitones:
+        others = edited(clips, semitones=step)
+        changes = {called: [moved[name].mean().item() for name in layers]
+                   for called, net in networks.items() for moved in [change(net, clips, others, layers)]}  # fmt: skip
+        x = others[0].waveform[None].to(next(writer.parameters()).device)
+        found.append(PitchEdit(step, others[0].waveform, others[0].f0, transcribe(writer, x)[0], changes))
+    return found
+
+
+# What can be read off
+
+
+def probed(model: nn.Module, words: Sequence[str], voices: Sequence[str]) -> dict[str, list[float]]:
+    """What can be read off each layer of a network, by measure, the spectrum first: as the chapter's arms measure it.
+
+    Args:
+        words, voices: every word is said by every voice at four pitches.
+    """
+    clips = say_all(crossed(words, voices, rates=(160,)))
+    _, tables = layer_measures.by_layer(model, clips, len(voices), len(words))
+    return {what: [value for _, value in layer_measures.curve(table)] for what, table in tables.items()}
+
+
+def recorded_probes(result: Result, arm: str) -> dict[str, list[float]]:
+    """The same as it was recorded, a mean over networks."""
+    curves = {what: result.curves(what, arm) for what in layer_measures.PROBES}
+    return {what: np.mean([points[:, 1] for points in seeds.values()], axis=0).tolist()
+            for what, seeds in curves.items()}  # fmt: skip
+
+
+# A sound that says something else
+
+
+def travels(
+    model: nn.Module, clip: Clip, misheard: Float[Tensor, " t"], layers: Sequence[str], *, seed: int = 0
+) -> dict[str, list[float]]:
+    """How far a perturbation moves each layer, and how far noise of the same power does, relative to its states."""
+    moved = misheard - clip.waveform
+    noise = torch.randn(len(moved), generator=torch.Generator().manual_seed(seed))
+    noise *= loudness(moved) / loudness(noise)
+    device = next(model.parameters()).device
+    x = torch.stack([clip.waveform, misheard, (clip.waveform + noise).clamp(-1, 1)]).to(device)
+    seen = record(model, x, list(layers))
+    gaps = {name: (seen[name][1:] - seen[name][:1]).flatten(1).norm(dim=1) / seen[name][0].norm() for name in layers}
+    return {called: [gaps[name][row].item() for name in layers] for row, called in enumerate(("the attack", "noise"))}
