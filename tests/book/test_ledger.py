@@ -98,8 +98,11 @@ def test_no_verdict_is_typed_in_the_claims():
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if path.exists()], ids=lambda path: path.name)
 def test_no_verdict_is_typed_beside_a_claim(path):
-    claims = "|".join(re.escape(name) for name in catalog().claims)
+    told = [re.escape(name) if "-" in name else f"`{re.escape(name)}`" for name in catalog().claims]  # some are words
+    claims = "|".join(told)
     for paragraph in re.split(r"\n(?:#?\s*\n)+", path.read_text(encoding="utf-8")):
+        if 'class="tk-strip"' in paragraph:  # `thesis-kit claims cover` writes it
+            continue
         named = re.search(rf"(?<![\w-])({claims})(?![\w-])", paragraph)
         assert not (named and re.search(rf"\b({WORDS})\b", paragraph)), f"a typed verdict in {path.name}: {paragraph}"
 
