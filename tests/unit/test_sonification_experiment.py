@@ -176,6 +176,7 @@ def test_recorded_seeds_are_the_cohort_that_the_recipe_makes_and_data_are_frozen
     for arm in EXPERIMENTS["speech"].arms:
         assert len(arm.seeds) == RECIPES["jasper-speech"].seeds
         assert arm.units[0] == "network"
+        assert (arm.networks, arm.cohorts) == ((), () if arm.settings.untrained else ("jasper-speech",))
     for arm in EXPERIMENTS["real"].arms:
         assert (arm.seeds, arm.settings.member) == ((0,), "whisper-tiny.en")
         assert "network" not in arm.units

@@ -128,8 +128,8 @@ TINY_CLIP = replace(
 )  # fmt: skip
 _HEARD = {"words": ("one", "two", "seven", "bird"), "voices": ("en-us", "en-us+f2", "en-gb+m1"), "pitches": (30, 70)}
 _HEARD["all_words"] = _HEARD["words"]
-TINY_SPEECH = replace(SONIFICATION["record"], seeds=(0, 1), **_HEARD)
-TINY_REAL_SPEECH = replace(REAL_SPEECH["record"], **_HEARD)
+TINY_SPEECH = replace(SONIFICATION["record"], member="tiny-jasper", seeds=(0, 1), **_HEARD)
+TINY_REAL_SPEECH = replace(REAL_SPEECH["record"], member="tiny-whisper", **_HEARD)
 
 
 def tiny_recognizer(name, seed, *_):

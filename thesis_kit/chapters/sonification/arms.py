@@ -105,11 +105,10 @@ def arms(s: Listening) -> tuple[Arm, ...]:
     def both(question: str, title: str, how: Callable, *names: str, units: tuple[str, ...]) -> list[Arm]:
         found = []
         for on, called in NAMES.items():
-            settings = pick(s, *_CLIPS, *names, untrained=on == RANDOM)
-            drawn = units if fixed else ("network", *units)
-            data, networks = (s.data,), (s.member,)
-            title_of = f"{title}, {called}"
-            found.append(Arm(f"{question}@{on}", title_of, World, how, settings, s.seeds, data, networks, units=drawn))
+            settings, drawn = pick(s, *_CLIPS, *names, untrained=on == RANDOM), units if fixed else ("network", *units)
+            networks, cohorts = ((s.member,) if fixed else ()), (() if fixed or on == RANDOM else (s.member,))
+            rests = {"data": (s.data,), "networks": networks, "cohorts": cohorts, "units": drawn}
+            found.append(Arm(f"{question}@{on}", f"{title}, {called}", World, how, settings, s.seeds, **rests))
         return found
 
     pairs, edited = ("voice", "word"), ("plain", "semitones")
