@@ -91,7 +91,7 @@ def saved(folder: Path) -> str:
     """A value is saved again and again; what is there is always one of those that were saved."""
     path = folder / "value.json"
     for i in range(_read_saved(path), ROUNDS):
-        Verification(torch.arange(400) < i, 0.1, "ibp").save(path)
+        Verification(torch.arange(400) <= i, 0.1, "ibp").save(path)
     return str(_read_saved(path))
 
 
@@ -108,7 +108,7 @@ def paired(folder: Path) -> str:
 
 
 def _read_pair(folder: Path) -> int:
-    settle(folder / "a.png")
+    settle(folder / "a.png", folder / "a.json")
     picture, about = folder / "a.png", folder / "a.json"
     if not picture.exists():
         assert not about.exists(), "a JSON without its picture"
@@ -296,6 +296,11 @@ def seconds(name: str) -> float:
     return _unbroken(name)[1]
 
 
+def steps(name: str) -> int:
+    """How many steps on disk it takes."""
+    return _unbroken(name)[2]
+
+
 def started(folder: Path, child: Child) -> None:
     """Wait until a child has written something."""
     while child.is_running() and not any(not file.startswith(".") for file in left_in(folder)):
@@ -304,6 +309,6 @@ def started(folder: Path, child: Child) -> None:
 
 def begun(name: str, folder: Path, share: float = 0.5) -> None:
     """Leave work in a folder that a kill broke off on its way, after a share of what it does on disk."""
-    ended = run(partial(dying, 2 * round(_unbroken(name)[2] * share), partial(WRITERS[name].work, folder)))
+    ended = run(partial(dying, 2 * round(steps(name) * share), partial(WRITERS[name].work, folder)))
     assert ended.how == "killed", ended
     assert any(not file.rpartition("/")[2].startswith(".") for file in left_in(folder)), f"{name} left nothing"

@@ -18,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 _POLL = 0.02  # seconds between two looks at a lock that somebody has
+_GLANCE = 0.2  # that one is waited for at least: a reader may be putting in order what a killed writer left
 _TRIES = 5  # more, where a lock was given back while it was looked at
 _LONGEST = 150  # bytes of a name that leave room for what is put around it
 _held: set[tuple[Path, int, int]] = set()  # (file, process, thread): a forked child holds nothing
@@ -73,7 +74,7 @@ def holds(path: Path) -> bool:
 def alone(path: Path, wait: bool | float) -> Iterator[None]:
     """Have the lock of one file for the length of the block; ``writing.only_writer`` is what to call."""
     me, name = (path, os.getpid(), threading.get_ident()), beside(path, "lock")
-    lock = FileLock(name, timeout=-1 if wait is True else float(wait), poll_interval=_POLL)
+    lock = FileLock(name, timeout=-1 if wait is True else max(_GLANCE, float(wait)), poll_interval=_POLL)
     if holds(path):  # to wait for oneself would take long
         raise Busy(_busy(path))
     try:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from thesis_kit.files.sealing import DamagedFile, seal, unseal
-from thesis_kit.files.writing import write_atomic
+from thesis_kit.files.writing import settle, write_atomic
 
 _ARCHIVE = b"PK"  # how every file of torch.save begins
 
@@ -33,6 +33,7 @@ def read_tensors(path: str | os.PathLike, *, device: torch.device | str = "cpu")
     Raises:
         FileNotFoundError: there is no such file. DamagedFile: it was altered, or is no file of this kind.
     """
+    settle(path)
     payload = unseal(Path(path).read_bytes(), path)
     said = f"{path} holds other things than tensors and numbers: remove it or name another file"
     if not payload.startswith(_ARCHIVE):

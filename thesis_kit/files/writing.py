@@ -155,15 +155,19 @@ def _write_plan(plan: Path, steps: list[tuple[Path, Path]], *, go: bool) -> None
     _sync_folder(plan.parent)
 
 
-def settle(path: str | os.PathLike) -> None:
-    """Finish or undo what a writer that was killed had begun with ``path`` as the first of several files.
+def settle(*paths: str | os.PathLike) -> None:
+    """Put in order what a writer that was killed left: files that were to change together, half files, its locks.
 
-    To be called before reading it. Where the folder cannot be written to, or somebody is writing, nothing happens.
+    To be called before reading. Where the folder cannot be written to, or somebody is writing, nothing happens.
+
+    Args:
+        paths: of what is going to be read; of files that change together, the first one first.
     """
-    path = target(path)
-    if beside(path, "together").exists() and not holds(path):
-        with contextlib.suppress(OSError, ValueError), only_writer(path):
-            pass
+    for path in map(target, paths):
+        left = (beside(path, "together"), beside(path, "lock"))
+        if any(file.exists() for file in left) and not holds(path):
+            with contextlib.suppress(OSError, ValueError), only_writer(path):
+                pass
 
 
 def renewal(*paths: str | os.PathLike) -> Callable[[], bool]:
