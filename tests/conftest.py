@@ -18,10 +18,10 @@ import jaxtyping
 import pytest
 from filelock import FileLock
 
-import tests.typechecker  # noqa: F401  (the hook below names it)
+from tests import typechecker
 
 # Before anything imports the package: its functions are compiled with the checker around them.
-jaxtyping.install_import_hook("thesis_kit", "tests.typechecker.check")
+typechecker.install("thesis_kit")
 
 ROOT = Path(__file__).resolve().parent.parent
 
