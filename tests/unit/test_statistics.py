@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
@@ -248,6 +248,15 @@ def test_a_number_of_a_block_is_not_one_of_a_training():
     trained, blocks = scalars_interval([1, 2, 3]), scalars_interval([1, 2, 3], DRAWINGS)
     assert (trained.kind, trained.item, blocks.kind, blocks.item) == (BY_SEEDS, "image", BY_BLOCKS, "block")
     assert (trained.low, trained.high) == (blocks.low, blocks.high)
+
+
+@settings(deadline=None)
+@given(st.floats(-1e3, 1e3), st.integers(1, 4), st.integers(1, 40), st.sampled_from([("network", "image"), ("image",)]))
+def test_the_value_lies_between_the_ends_though_all_numbers_are_the_same(number, seeds, n, units):
+    """Figures draw whiskers from value to end, which must not be negative."""
+    found = items_interval(["images"] * seeds, [np.full(n, number)] * seeds, units)
+    assert found.low <= found.value <= found.high
+    assert Interval(number, number + 1e-9, number - 1e-9, n, seeds, BY_SEEDS).half_width == 0
 
 
 def test_one_seed_has_no_interval():

@@ -53,7 +53,9 @@ class Verdict(enum.Enum):
 @dataclass(frozen=True)
 class Interval:
     """A value with its 95% interval: ``n`` distinct items (0 for a number per seed), ``seeds`` models (or blocks
-    of drawings; 0 where one fixed network made all items), its kind, and what an item is."""
+    of drawings; 0 where one fixed network made all items), its kind, and what an item is.
+
+    The value lies between the ends: where all numbers are the same, rounding may set an end to its wrong side."""
 
     value: float
     low: float
@@ -62,6 +64,10 @@ class Interval:
     seeds: int
     kind: str
     item: str = "image"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "low", min(self.low, self.value))
+        object.__setattr__(self, "high", max(self.high, self.value))
 
     @property
     def half_width(self) -> float:
