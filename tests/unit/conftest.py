@@ -40,3 +40,26 @@ def around(miniature):
         return miniatures.surroundings(name, folder or miniature.folder(name))
 
     return context
+
+
+@pytest.fixture(scope="session")
+def jasper():
+    """A small recognizer after Jasper with random weights."""
+    import torch
+
+    from thesis_kit.models.speech import Jasper
+
+    torch.manual_seed(0)
+    return Jasper(widths=(8, 8), kernels=(3, 5), first=8, last=8, bands=16).eval()
+
+
+@pytest.fixture(scope="session")
+def whisper():
+    """A small Whisper with random weights."""
+    import torch
+
+    from tests.worlds.tiny_whisper import SIZE
+    from thesis_kit.models.speech import Whisper
+
+    torch.manual_seed(0)
+    return Whisper(SIZE).eval()

@@ -149,7 +149,7 @@ def test_the_page_says_what_a_reader_needs(trained):
     page, about = zoo_page(trained), zoo.entry(NAME, folder=trained)
     clean = about.scores["clean"]
     for needed in (
-        f'tk.zoo.load("{NAME}")',
+        f'name = "{NAME}"\nmodel = tk.zoo.load(name)',
         f"`make zoo NAME={NAME}`",
         f"The package holds 1 network in {about.bytes / 1e3:.0f} kB.",
         f'<a href="#zoo-{NAME}"><code>{NAME}</code></a>',

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.worlds.tiny_whisper import SIZE
 from thesis_kit.evaluation.word_errors import word_errors
 from thesis_kit.extras import MissingPackage
 from thesis_kit.files import DamagedFile
@@ -17,7 +18,6 @@ from thesis_kit.models.speech import (
     Jasper,
     LogMel,
     Whisper,
-    WhisperSize,
     WhisperTokens,
     closed_set,
     ends_of,
@@ -31,23 +31,9 @@ from thesis_kit.models.speech.ctranslate2 import read_ctranslate2
 from thesis_kit.models.speech.whisper import sinusoids
 from thesis_kit.recording import record, sites
 
-SMALL = WhisperSize(width=64, depth=2, decoder_depth=1, vocabulary=40, bands=16, places=50, text=12)
-
 
 def noise(*shape, seed=0):
     return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture(scope="module")
-def jasper():
-    torch.manual_seed(0)
-    return Jasper(widths=(8, 8), kernels=(3, 5), first=8, last=8, bands=16).eval()
-
-
-@pytest.fixture(scope="module")
-def whisper():
-    torch.manual_seed(0)
-    return Whisper(SMALL).eval()
 
 
 @pytest.mark.parametrize(("bands", "n_fft"), [(80, 400), (64, 512)])
@@ -186,11 +172,11 @@ def test_sites_of_whisper(whisper):
 
 
 def test_whisper_pads_to_its_window_and_refuses_more(whisper):
-    padded = Whisper(SMALL, seconds=0.5)
+    padded = Whisper(SIZE, seconds=0.5)
     assert padded(noise(1, 3200)).shape[1] == 25
     assert whisper.steps(torch.tensor([3200, 1])).tolist() == [10, 1]
-    with pytest.raises(ValueError, match=r"may last 1 s, got 1\.2: cut it into pieces"):
-        whisper(noise(1, 19200))
+    with pytest.raises(ValueError, match=r"may last 2 s, got 2\.2: cut it into pieces"):
+        whisper(noise(1, 35200))
 
 
 def test_positions_are_sinusoids():
@@ -293,7 +279,7 @@ def in_form(form, model, folder):
 @pytest.mark.parametrize("form", ["openai", "hugging face", "ctranslate2"])
 def test_weights_come_in_three_forms(form, whisper, tmp_path):
     found = whisper_from_file(in_form(form, whisper, tmp_path))
-    assert found.size == SMALL
+    assert found.size == SIZE
     x, tokens = noise(2, 3200), torch.tensor([[1, 2, 3]])
     assert torch.equal(found(x), whisper(x))
     assert torch.equal(found.read(tokens, found(x)[:1]), whisper.read(tokens, whisper(x)[:1]))

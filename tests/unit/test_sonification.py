@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from thesis_kit.data.speech import Clip, Segment, Utterance
-from thesis_kit.models.speech import Jasper, Whisper, WhisperSize
 from thesis_kit.sonification import (
     before_nonlinearity,
     change,
@@ -32,20 +31,6 @@ from thesis_kit.sonification import (
     without,
 )
 from thesis_kit.sonification.states import layouts
-
-SIZE = WhisperSize(width=64, depth=2, decoder_depth=1, vocabulary=40, bands=16, places=100, text=12)
-
-
-@pytest.fixture(scope="module")
-def jasper():
-    torch.manual_seed(0)
-    return Jasper(widths=(8, 8), kernels=(3, 5), first=8, last=8, bands=16).eval()
-
-
-@pytest.fixture(scope="module")
-def whisper():
-    torch.manual_seed(0)
-    return Whisper(SIZE).eval()
 
 
 def tone(hertz, seconds=0.3, level=0.1):
