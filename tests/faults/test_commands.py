@@ -218,7 +218,7 @@ def test_interrupted_at_any_time_it_says_what_is_kept_and_no_more(name, tmp_path
         ("report --out", "cli.report.console.print", "the diagnosis is in report.json"),
         ("invert --resume", "cli.inversion.shape", "nothing was kept yet, and the same command begins anew"),
         ("invert --resume", "cli.inversion._record", "the state is kept in state.ckpt, and the same command goes on "),
-        ("invert", "cli.inversion._print", "sheet.png is drawn"),
+        ("invert", "cli.inversion._lines", "sheet.png is drawn"),
         ("zoo train", "zookeeping.making._expected_seconds", "nothing was changed"),
         ("zoo train", "zookeeping.making.measure_scores", "checkpoints/digits-tiny/"),
         ("zoo train", "zookeeping.making._forget", "digits-tiny is made, its weights are in zoo/digits-tiny.safe"),
