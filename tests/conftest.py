@@ -26,6 +26,35 @@ typechecker.install("thesis_kit")
 ROOT = Path(__file__).resolve().parent.parent
 
 
+# What begins with long work that others share (the site, a chapter in miniature, a network's diagnosis), so that it is
+# not left for the end, when nothing remains for the other process to do.
+BUILDS_THE_SITE = ("browser", "book/test_pages", "book/test_frame", "book/test_sentences")
+LONG = (
+    "unit/test_arms", "unit/test_certificates", "unit/test_inversion", "unit/test_transfer_e",
+    "unit/test_regularization", "book/test_recorded", "book/test_readme", "book/test_alone", "unit/test_masking",
+    "contract/test_inversion", "unit/test_light", "unit/test_resume", "faults",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Two processes begin at the first and at the middle test and end in each other's rest: both begin with long ones.
+
+    Tests of a page in the browser stand together, so that a page is opened by one process only.
+    """
+
+    def begins(item, names) -> bool:
+        return item.nodeid.removeprefix("tests/").startswith(names)
+
+    def page(item) -> str:
+        return str(item.callspec.params.get("name", "")) if hasattr(item, "callspec") else ""
+
+    site = sorted((item for item in items if begins(item, BUILDS_THE_SITE)), key=page)
+    long = [item for item in items if begins(item, LONG)]
+    short = [item for item in items if not begins(item, BUILDS_THE_SITE + LONG)]
+    middle = max(0, len(items) // 2 - len(site))
+    items[:] = [*site, *short[:middle], *long, *short[middle:]]
+
+
 @pytest.fixture(autouse=True)
 def _unchecked_in_bad_input(request):
     """In tests marked bad_input the checker is off, so that the function's own sentence is what is tested."""
