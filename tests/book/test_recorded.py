@@ -180,6 +180,14 @@ def test_a_distance_that_fails_its_control_gives_no_verdict():
     assert "fails its control" in claim.not_run
 
 
+def test_units_of_random_weights_part_phones_and_words_by_depth_too():
+    """By the difference of AUROC, an untrained Whisper passes the rule as the trained one does: it gives no verdict."""
+    recorded, claim = load_result("sonification.real"), catalog().claims["phones-then-words"]
+    numbers = {name: recorded.cells["units@random"][0]["scalars"][name] for name in ("gap_first", "gap_last")}
+    assert numbers["gap_first"] - numbers["gap_last"] >= claim.rule[0].threshold
+    assert "fails its control" in claim.not_run
+
+
 def test_chapters_of_the_book_have_recordings():
     assert {"defenses.digits", "defenses.scenes", "certificates.scenes", "regularization.digits"} <= set(published())
 

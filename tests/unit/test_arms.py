@@ -63,7 +63,7 @@ def test_the_miniature_has_the_arms_that_are_recorded(name):
     assert unsized[0] == unsized[1], counted
     for arm in recorded.arms:
         assert not arm.look or (arm.look.color in COLORS and arm.short)
-        assert arm.units[-1] in ("image", "drawing", "word", "voice")
+        assert arm.units[-1] in ("image", "drawing", "word", "voice", "clip", "unit")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,10 +11,12 @@ from torch.nn import functional as F
 
 from thesis_kit import sonification
 from thesis_kit.chapters.sonification import layer_measures as measures
+from thesis_kit.chapters.sonification import made_sounds
 from thesis_kit.chapters.sonification.arms import EXPERIMENTS, FROM_EDITS, FROM_PROBES, FROM_UNITS
+from thesis_kit.chapters.sonification.judges import best_word, phone_reader
 from thesis_kit.chapters.sonification.world import untaught
-from thesis_kit.data.speech import Clip, crossed
-from thesis_kit.ledger.arm import frozen_hash
+from thesis_kit.data.speech import Clip, crossed, say_all
+from thesis_kit.ledger.arm import Settings, frozen_hash
 from thesis_kit.ledger.claims import catalog
 from thesis_kit.ledger.judging import judge_claim
 from thesis_kit.ledger.statistics import Verdict
@@ -56,18 +58,19 @@ def test_thirds_are_whole_layers_and_the_spectrum_is_none():
 
 
 def test_numbers_are_those_of_what_was_recorded_item_by_item(results):
-    by = {"probe": FROM_PROBES, "edit": FROM_EDITS, "units": FROM_UNITS}
+    by = {"probe": FROM_PROBES, "edit": FROM_EDITS, "units": FROM_UNITS, "metamers": made_sounds.FROM_METAMERS,
+          "optima": made_sounds.FROM_OPTIMA}  # fmt: skip
     for result in results.values():
         for arm in result.arms:
-            cell, makers = result.cells[arm][0], by[arm.partition("@")[0]]
-            for name, (maker, what) in makers.items():
-                assert catalog().measures[name].by == f"{measures.__name__}:{maker.__name__}"
-                assert catalog().measures[name].of == what
-                means = result.per_image(what, arm)[0].reshape(5, -1).mean(axis=1)
-                assert cell["scalars"][name] == pytest.approx(maker(means[None])[0], abs=1e-4)
+            cell = result.cells[arm][0]
+            for name, (maker, what) in by[arm.partition("@")[0]].items():
+                measure = catalog().measures[name]
+                assert (measure.by, measure.of) == (f"{maker.__module__}:{maker.__name__}", what)
                 points = [value for place, value in cell["curves"][what] if place]
+                means = result.per_image(what, arm)[0].reshape(len(points), -1).mean(axis=1)
                 assert points == pytest.approx(means.tolist(), abs=1e-4)
-            assert [place for place, _ in cell["curves"][what]][-1] == 5
+                assert cell["scalars"][name] == pytest.approx(maker(means[None])[0], abs=1e-4)
+            assert len(points) == (4 if arm.startswith("optima") else 5)
 
 
 def test_every_measure_that_rules_ask_for_is_recorded(results):
@@ -167,6 +170,48 @@ def test_a_twin_has_random_weights_and_statistics_of_clips():
     assert torch.equal(untaught("jasper-speech", 1).head.weight, one.head.weight)
 
 
+# Sounds that are made, and who judges them
+
+
+def test_halves_and_ends_of_layers():
+    means = np.array([[1.0, 2.0, 3.0, 5.0]])
+    found = [maker(means)[0] for maker in (made_sounds.of_first, made_sounds.of_last)]
+    found += [maker(means)[0] for maker in (made_sounds.early_half, made_sounds.late_half)]
+    assert found == [1.0, 5.0, 1.5, 4.0]
+    jasper = Jasper(widths=(8, 8, 8), kernels=(3, 5, 5), first=8, last=8, bands=16)
+    assert made_sounds.outer_sites(jasper) == ["prologue", "blocks.0", "blocks.2", "epilogue"]
+
+
+def test_the_mean_product_of_standard_tunes_is_their_correlation():
+    one, other = torch.randn(2, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    product = (made_sounds.standard_tunes(one) * made_sounds.standard_tunes(one + other)).mean().item()
+    assert product == pytest.approx(np.corrcoef(one, one + other)[0, 1])
+    missing = torch.where(torch.arange(50) < 40, torch.nan, one)
+    assert made_sounds.standard_tunes(missing)[:40].abs().max() == 0
+    assert made_sounds.standard_tunes(torch.full((4,), torch.nan)).tolist() == [0.0] * 4
+    assert made_sounds.standard_tunes(torch.ones(4)).tolist() == [0.0] * 4
+
+
+def test_clips_to_be_rebuilt_differ_in_voice_pitch_and_word():
+    settings = EXPERIMENTS["real"].arm("metamers@trained").settings
+    clips = made_sounds.rebuilt_clips(Settings({**settings, "rebuilt": 18}))
+    assert len({clip.said.voice for clip in clips}) == len({clip.text for clip in clips}) == 18
+    assert {clip.said.pitch for clip in clips} == {30, 50, 70, 90}
+
+
+def test_a_shipped_recognizer_hears_words_and_reads_phones_but_none_in_noise():
+    judge, words = zoo.load("jasper-speech"), ("seven", "bird", "river")
+    fitted = say_all(crossed(words, ("en-us", "en-us+f2", "en-gb+m1"), (50,), (160,)), progress=False)
+    asked = say_all(crossed(words, ("en-us+m4",), (50,), (160,)), progress=False)
+    sounds = [clip.waveform for clip in asked]
+    assert best_word(judge, sounds, words).tolist() == [0, 1, 2]
+    reader = phone_reader(judge, "blocks.1", fitted)
+    told, known = reader.read(sounds)[0], {phone.name for phone in asked[0].phones}
+    assert len(known & set(told)) >= 3  # of five
+    drawn = torch.Generator().manual_seed(1)
+    assert reader.read([0.02 * torch.randn(8_000, generator=drawn), torch.zeros(8_000)]) == [[], []]
+
+
 # Networks and data
 
 
@@ -176,7 +221,8 @@ def test_recorded_seeds_are_the_cohort_that_the_recipe_makes_and_data_are_frozen
     for arm in EXPERIMENTS["speech"].arms:
         assert len(arm.seeds) == RECIPES["jasper-speech"].seeds
         assert arm.units[0] == "network"
-        assert (arm.networks, arm.cohorts) == ((), () if arm.settings.untrained else ("jasper-speech",))
+        assert arm.cohorts == (() if arm.settings.untrained else ("jasper-speech",))
+        assert arm.networks == (("whisper-tiny.en",) if "judge" in arm.settings else ())
     for arm in EXPERIMENTS["real"].arms:
         assert (arm.seeds, arm.settings.member) == ((0,), "whisper-tiny.en")
         assert "network" not in arm.units

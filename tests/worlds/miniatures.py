@@ -35,6 +35,7 @@ from thesis_kit.chapters.inversion.settings import INVERSION, REAL
 from thesis_kit.chapters.regularization import arms as regularization
 from thesis_kit.chapters.regularization.settings import REGULARIZATION, REGULARIZATION_ON_SCENES
 from thesis_kit.chapters.sonification import arms as sonification
+from thesis_kit.chapters.sonification import made_sounds
 from thesis_kit.chapters.sonification import world as sonification_world
 from thesis_kit.chapters.sonification.settings import REAL as REAL_SPEECH
 from thesis_kit.chapters.sonification.settings import SONIFICATION
@@ -127,7 +128,8 @@ TINY_CLIP = replace(
     colors=2, textures=1, radii=(0.01, 0.1), attacked=8, seeds=MappingProxyType(dict.fromkeys(_L.seeds, (0,))),
 )  # fmt: skip
 _HEARD = {"words": ("one", "two", "seven", "bird"), "voices": ("en-us", "en-us+f2", "en-gb+m1"), "pitches": (30, 70)}
-_HEARD["all_words"] = _HEARD["words"]
+_HEARD |= {"all_words": _HEARD["words"], "reader_voices": ("en-us", "en-us+f2"), "judge": "tiny-judge", "rebuilt": 4,
+           "rebuild_steps": 2, "units_each": 2, "optimum_steps": 1, "seconds": 0.25}  # fmt: skip
 TINY_SPEECH = replace(SONIFICATION["record"], member="tiny-jasper", seeds=(0, 1), **_HEARD)
 TINY_REAL_SPEECH = replace(REAL_SPEECH["record"], member="tiny-whisper", **_HEARD)
 
@@ -251,6 +253,7 @@ def surroundings(name: str, folder: Path) -> Iterator[Experiment]:
         if name.startswith("sonification."):
             patch.setattr(sonification_world, "taught", tiny_recognizer)
             patch.setattr(sonification_world, "untaught", tiny_recognizer)
+            patch.setattr(made_sounds, "taught", tiny_recognizer)
         yield experiments()[name]
 
 

@@ -2,7 +2,8 @@
 
 Arms are named question@network, alike in both arenas: ``trained`` is the recognizer, ``random`` its architecture with
 random weights. ``probe`` asks what can be read off each layer: pitch, speaker, word, and how far voices are apart;
-``edit`` how far units move when the pitch is raised; ``units`` whether they detect phones or words.
+``edit`` how far units move when the pitch is raised; ``units`` whether they detect phones or words; ``metamers`` what
+is left in a sound that a layer takes for a clip; ``optima`` how many phones a unit's optimal sound holds.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from thesis_kit import sonification
 from thesis_kit.chapters.sonification import layer_measures as measures
+from thesis_kit.chapters.sonification.made_sounds import metamers, optima
 from thesis_kit.chapters.sonification.settings import REAL, SONIFICATION, Listening
 from thesis_kit.chapters.sonification.world import World, said
 from thesis_kit.data.speech import crossed
@@ -45,7 +46,7 @@ def probe(world: World) -> dict[str, Any]:
     names, tables = measures.by_layer(world.subject, world.clips, len(s.voices), len(s.words))
     return {
         "group": f"{s.data}/{len(s.voices)} voices/{len(s.words)} words",
-        **_by_layer(names, tables, FROM_PROBES, len(names) - 1),
+        **measures.record_by_layer(names, tables, FROM_PROBES, len(names) - 1),
         "outcomes": {"named": (tables["content"][1:] > 0.5).flatten().long().tolist()},
     }
 
@@ -58,7 +59,7 @@ def edit(world: World) -> dict[str, Any]:
     rows = torch.stack([moved[name] for name in names]).double()
     return {
         "group": f"{s.data}/{len(s.voices)} voices/{len(s.words)} words/{s.semitones:g} semitones",
-        **_by_layer(names, {"change": rows}, FROM_EDITS, len(names)),
+        **measures.record_by_layer(names, {"change": rows}, FROM_EDITS, len(names)),
         "outcomes": {"moved": (rows > 0.5).flatten().long().tolist()},
     }
 
@@ -70,45 +71,26 @@ def units(world: World) -> dict[str, Any]:
     names, tables = measures.unit_sites(model), measures.units_by_layer(model, clips, len(s.voices))
     return {
         "group": f"{s.data}/{len(s.voices)} voices/of {len(s.all_words)} words each",
-        **_by_layer(names, tables, FROM_UNITS, len(names)),
+        **measures.record_by_layer(names, tables, FROM_UNITS, len(names)),
         "outcomes": {"phones": (tables["gap"] > 0).flatten().long().tolist()},
     }
-
-
-def _by_layer(
-    names: list[str], tables: dict[str, Tensor], makers: dict[str, tuple], layers: int
-) -> dict[str, Any]:  # fmt: skip
-    """What a record has of tables by layer: a number an item under one layer after the other.
-
-    A table that is longer than there are ``layers`` begins with the spectrum, which is drawn and judged by nothing.
-    """
-    starts = {what: 1 - len(table) + layers for what, table in tables.items()}
-    curves = {what: measures.curve(table, starts[what]) for what, table in tables.items()}
-    tables = {what: table[-layers:] for what, table in tables.items()}
-    return {
-        "n": next(iter(tables.values())).numel(),
-        "values": {what: _column(table) for what, table in tables.items()},
-        "scalars": {name: round(number, 6) for name, number in measures.made(makers, tables).items()},
-        "curves": curves,
-        "chosen": {"layers": names},
-    }
-
-
-def _column(table: Tensor) -> list[float]:
-    return [round(value, 5) for value in table.flatten().tolist()]
 
 
 def arms(s: Listening) -> tuple[Arm, ...]:
     """All arms of one recognizer and its twin, the cheap ones first."""
     fixed = len(s.seeds) == 1
 
-    def both(question: str, title: str, how: Callable, *names: str, units: tuple[str, ...]) -> list[Arm]:
+    def both(question: str, title: str, how: Callable, *names: str, units: tuple[str, ...], judged: bool = False,
+             on: tuple[str, ...] = (TRAINED, RANDOM)) -> list[Arm]:  # fmt: skip
         found = []
-        for on, called in NAMES.items():
-            settings, drawn = pick(s, *_CLIPS, *names, untrained=on == RANDOM), units if fixed else ("network", *units)
-            networks, cohorts = ((s.member,) if fixed else ()), (() if fixed or on == RANDOM else (s.member,))
+        for which in on:
+            names = (*names, "judge") if judged and "judge" not in names else names
+            settings = pick(s, *_CLIPS, *names, untrained=which == RANDOM)
+            networks = tuple(n for n in (s.member if fixed else "", s.judge if judged else "") if n)
+            cohorts = () if fixed or which == RANDOM else (s.member,)
+            drawn = units if fixed else ("network", *units)
             rests = {"data": (s.data,), "networks": networks, "cohorts": cohorts, "units": drawn}
-            found.append(Arm(f"{question}@{on}", f"{title}, {called}", World, how, settings, s.seeds, **rests))
+            found.append(Arm(f"{question}@{which}", f"{title}, {NAMES[which]}", World, how, settings, s.seeds, **rests))
         return found
 
     pairs, edited = ("voice", "word"), ("plain", "semitones")
@@ -116,7 +98,11 @@ def arms(s: Listening) -> tuple[Arm, ...]:
         *both("edit", "a raised pitch", edit, "words", *edited, units=pairs),
         *both("probe", "what can be read off layers", probe, "words", "pitches", units=pairs),
         *both("units", "what units detect", units, "all_words", "plain", units=("voice",)),
-    )
+        *both("metamers", "sounds rebuilt from layers", metamers, "words", "pitches", "rebuilt", "rebuild_steps",
+              judged=True, units=("clip",), on=(TRAINED,)),
+        *both("optima", "optimal sounds", optima, "words", "plain", "reader_voices", "reader_layer", "units_each",
+              "seconds", "optimum_steps", "copies", judged=True, units=("unit",)),
+    )  # fmt: skip
 
 
 EXPERIMENTS = {

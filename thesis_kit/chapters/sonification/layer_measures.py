@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -213,3 +214,26 @@ def made(makers: Mapping[str, tuple[Maker, str]], tables: Mapping[str, Float[Ten
     """Numbers made from tables by layer: name → a maker and the table that it is made from."""
     means = {what: table.flatten(1).mean(dim=1).numpy()[None] for what, table in tables.items()}
     return {name: float(maker(means[what])[0]) for name, (maker, what) in makers.items()}
+
+
+def record_by_layer(
+    names: list[str], tables: Mapping[str, Tensor], makers: Mapping[str, tuple[Maker, str]], layers: int
+) -> dict[str, Any]:  # fmt: skip
+    """What a record has of tables by layer: a number an item under one layer after the other.
+
+    A table that is longer than there are ``layers`` begins with the spectrum, which is drawn and judged by nothing.
+    """
+    starts = {what: 1 - len(table) + layers for what, table in tables.items()}
+    curves = {what: curve(table, starts[what]) for what, table in tables.items()}
+    tables = {what: table[-layers:] for what, table in tables.items()}
+    return {
+        "n": next(iter(tables.values())).numel(),
+        "values": {what: _column(table) for what, table in tables.items()},
+        "scalars": {name: round(number, 6) for name, number in made(makers, tables).items()},
+        "curves": curves,
+        "chosen": {"layers": names},
+    }
+
+
+def _column(table: Tensor) -> list[float]:
+    return [round(value, 5) for value in table.flatten().tolist()]

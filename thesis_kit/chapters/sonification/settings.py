@@ -18,6 +18,10 @@ class Listening:
     Layers are asked about every one of ``words`` by every one of ``voices`` at every one of ``pitches`` (the
     synthesizer's settings) and at one ``rate`` in words a minute. Units are asked about ``all_words`` at the pitch
     ``plain``, and clips of that pitch are raised by ``semitones``.
+
+    ``rebuilt`` clips are rebuilt from every layer in ``rebuild_steps`` steps. Optimal sounds of ``seconds`` are made of
+    ``units_each`` units a layer, in ``optimum_steps`` steps of ``copies`` copies. Another network, ``judge``, says
+    which word is heard, and which phones by its ``reader_layer``, after clips by ``reader_voices``.
     """
 
     member: str = "jasper-speech"
@@ -30,6 +34,15 @@ class Listening:
     all_words: tuple[str, ...] = WORDS
     plain: int = 50
     semitones: float = 5.0
+    judge: str = "whisper-tiny.en"
+    rebuilt: int = 40
+    rebuild_steps: int = 300
+    reader_voices: tuple[str, ...] = VOICES["train"][::2]
+    reader_layer: str = "blocks.1"
+    units_each: int = 64
+    seconds: float = 0.768
+    optimum_steps: int = 200
+    copies: int = 1
 
 
 _SMALL = Listening(
@@ -37,6 +50,9 @@ _SMALL = Listening(
 )
 SONIFICATION = MappingProxyType({"small": _SMALL, "record": Listening(), "full": Listening()})
 REAL = MappingProxyType(
-    {size: replace(table, member="whisper-tiny.en", seeds=ONE) for size, table in SONIFICATION.items()}
+    {
+        size: replace(table, member="whisper-tiny.en", seeds=ONE, judge="jasper-speech")
+        for size, table in SONIFICATION.items()
+    }
 )
 TABLES = MappingProxyType({"sonification": SONIFICATION, "sonification on a real network": REAL})
