@@ -128,6 +128,7 @@ def _chapter(judged: Judged) -> Chapter:
 
 
 def _number(value: float, unit: str) -> str:
+    value = round(value, 9)  # 20 points stay 20 where sums of shares miss them by a rounding
     text = f"{value:.1f}" if unit and value != round(value) else f"{value:.3g}"
     return text.replace("-", "−")
 
