@@ -2,17 +2,21 @@
 
 An SVG that a notebook carries as an image becomes part of the page, so that its text can be read and its colors follow
 the theme. Every figure gets an anchor made of its number, and every mention of a figure, in the text or in a caption,
-becomes a link to it. A mention of a figure that no page has is a warning, and so fails the build. Rows of the ledger,
-which are HTML, are targets that other pages can link to.
+becomes a link to it. A mention of a figure that no page has is a warning, and so fails the build. Under the code of a
+figure stands which function draws it, and where. Rows of the ledger, which are HTML, are targets that other pages can
+link to.
 """
 
 from __future__ import annotations
 
 import base64
 import re
+from pathlib import Path
 
 from docutils import nodes
 from sphinx.util import logging
+
+from tools.figure_sources import drawn_by
 
 LOG = logging.getLogger(__name__)
 NUMBER = r"\d+\.\d+"
@@ -53,6 +57,32 @@ def collect(app, doctree):
                     LOG.warning("Figure %s is there twice: number it anew", number, location=docname)
             text = FIGURE.sub(lambda found: f'<figure id="{anchor(found[1])}" class="tk-figure"', text)
             rewrite(raw, text)
+
+
+def name_functions(app, doctree):
+    """Say under the code of every figure which function draws it."""
+    for raw in list(doctree.findall(nodes.raw)):
+        if "tk-figure" in raw.astext():
+            for number in FIGURE.findall(raw.astext()):
+                name_the_function(app, raw, number)
+
+
+def name_the_function(app, raw, number: str) -> None:
+    """A line under the code of a figure's cell; with a link, where the book is published."""
+    source = Path(app.srcdir) / "src" / f"{app.env.docname}.py"
+    found = drawn_by(source.read_text(encoding="utf-8"), f"Figure {number}") if source.exists() else None
+    cell = next((one for one in parents(raw) if "cell" in one.get("classes", [])), None)
+    code = next(iter(cell.findall(nodes.literal_block)), None) if cell is not None else None
+    if found is None or code is None:
+        return
+    name, file, line = found
+    words = nodes.literal("", f"{file}:{line}")
+    published = (app.config.html_theme_options.get("repository_url") or "").rstrip("/")
+    branch = app.config.html_theme_options.get("repository_branch") or "main"
+    where = nodes.reference("", "", words, refuri=f"{published}/blob/{branch}/{file}#L{line}") if published else words
+    drawn = nodes.paragraph("", "", nodes.Text(f"Figure {number} is drawn by "), classes=["tk-source"])
+    drawn += [nodes.literal("", name), nodes.Text(" in "), where]
+    code.parent += drawn
 
 
 def name_targets(app, doctree):
@@ -144,6 +174,7 @@ def linked_captions(app, docname: str, text: str) -> str:
 def setup(app):
     app.connect("env-purge-doc", forget)
     app.connect("env-merge-info", merge)
+    app.connect("doctree-read", name_functions)
     app.connect("doctree-read", collect)
     app.connect("doctree-read", name_targets)
     app.connect("doctree-resolved", link)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 from dataclasses import replace
 
@@ -53,6 +54,15 @@ def test_an_arm_is_complete_and_was_measured_on_its_own_settings_alone(miniature
         for cost in cell["budget"].values():
             assert {"forward", "backward", "forward_images", "backward_images"} <= set(cost)
     pickle.loads(pickle.dumps(planned))  # it travels to other processes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_arm_names_the_function_of_its_chapter_that_makes_it(name):
+    chapter, arena = name.split(".")
+    for arm in find(chapter, arena).arms:
+        module, _, function = arm.maker.rpartition(".")
+        assert module.startswith(f"thesis_kit.chapters.{chapter}."), arm.maker
+        assert callable(getattr(importlib.import_module(module), function, None)), arm.maker
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -73,6 +73,7 @@ def test_show_prints_one_claim_in_full(folder):
     for part in ("Verdict", "Measured", "points, 95% interval", "the rule asks for at least 20", "Shafahi et al. 2019"):
         assert part in said
     assert "free-strong" not in said
+    assert "Made by:         free-8: thesis_kit.chapters.defenses.arms.train_and_judge" in said
     assert "free-strong" in call("show", folder=folder).output
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,8 @@ from docutils import nodes
 from docutils.utils import new_document
 
 from tools import site_figures, site_meta, site_reading
-from tools.build_notebooks import SETUP
+from tools.build_notebooks import ROOT, SETUP
+from tools.figure_sources import functions_of, home
 
 SVG = '<svg viewBox="0 0 4 4"><text>é &lt; 1</text></svg>'
 
@@ -164,3 +166,48 @@ def test_only_a_site_that_knows_its_address_names_a_picture(base):
     assert 'content="The &quot;book&quot;"' in context["metatags"]
     assert ("og:image" in context["metatags"]) == bool(base)
     assert ('content="https://book.example/a/page.html"' in context["metatags"]) == bool(base)
+
+
+# From a picture to its function
+
+
+def test_under_the_code_of_a_figure_stands_what_draws_it(tmp_path):
+    (tmp_path / "src").mkdir()
+    source = "from thesis_kit.show import diagrams as d\nd.free('Figure 1.1')\n"
+    (tmp_path / "src" / "01_defenses.py").write_text(source, encoding="utf-8")
+    code, html = nodes.literal_block("", "d.free('Figure 1.1')"), nodes.raw("", figure("1.1"), format="html")
+    cell = nodes.container("", nodes.container("", code), nodes.container("", html), classes=["cell"])
+    options: dict[str, str] = {}
+    app = SimpleNamespace(srcdir=tmp_path, env=SimpleNamespace(docname="01_defenses"),
+                          config=SimpleNamespace(html_theme_options=options))  # fmt: skip
+    site_figures.name_functions(app, cell)
+    (said,) = cell.findall(nodes.paragraph)
+    assert said.parent is code.parent
+    assert re.fullmatch(r"Figure 1\.1 is drawn by free in thesis_kit/show/diagrams\.py:\d+", said.astext())
+    assert not list(cell.findall(nodes.reference))
+    options |= {"repository_url": "https://github.com/a/b", "repository_branch": "main"}
+    site_figures.name_the_function(app, html, "1.1")
+    (link,) = cell.findall(nodes.reference)
+    assert link["refuri"].startswith("https://github.com/a/b/blob/main/thesis_kit/show/diagrams.py#L")
+
+
+@pytest.mark.parametrize("source", sorted((ROOT / "book" / "src").glob("*.py")), ids=lambda path: path.stem)
+def test_every_figure_of_the_book_is_drawn_by_a_function_of_the_package(source):
+    text = source.read_text(encoding="utf-8")
+    labels = set(re.findall(r"[\"'](Figure \d+(?:\.\d+)?)[\"']", text))
+    found = functions_of(text)
+    assert set(found) == labels
+    assert {label: function for label, function in found.items() if home(function) is None} == {}
+    for function in found.values():
+        file, line = home(function)
+        lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+        assert lines[line - 1].startswith(f"def {function.rpartition('.')[2]}(")
+
+
+def test_a_name_that_is_passed_on_is_followed_home():
+    assert home("thesis_kit.attacks.pgd")[0] == "thesis_kit/attacks/pgd.py"
+    assert home("thesis_kit.show.diagrams.nothing") is None
+    assert home("matplotlib.pyplot.plot") is None
+    text = "def mine(label): pass\nmine(label='Figure 9.1')\n"
+    assert functions_of(text) == {"Figure 9.1": "mine"}
+    assert home("mine") is None

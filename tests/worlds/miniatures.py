@@ -76,9 +76,9 @@ TINY_TRANSFER = replace(
 )  # fmt: skip
 _C = CERTIFICATES["record"]
 TINY_CERTIFICATES = replace(
-    _C, task=scenes(_C.task), model="small_cnn", model_options=NARROW, updates=60, batch_size=32, n=100, n_choose=60,
+    _C, task=scenes(_C.task), model_options=NARROW, updates=60, batch_size=32, n=100, n_choose=60,
     n_select=60, constants=FEW, final=FEW, noise_steps=2, noise_draws=4, inside_steps=3, inside_restarts=1,
-    sizes=(60, 100), sigmas=(0.12, 0.25), block=20, images=3, images_all=4, images_few=2,
+    sizes=(60, 100), sigmas=(0.12, 0.25), block=20, images=4, images_all=6, images_few=2,
     interval_options=MappingProxyType({"width": 4, "size": 16}), interval_updates=8, interval_images=5,
     interval_constants=FEW, interval_eps=(2 / 255,), seeds=(0, 1),
 )  # fmt: skip

@@ -49,6 +49,8 @@ def show(claim_id: Id = None, folder: Folder = None) -> None:
     for judged in _all_judged(folder):
         if chosen in (None, judged.claim):
             _print_claim(judged)
+            if chosen is not None:
+                _print_makers(judged)
 
 
 @claims.command()
@@ -287,4 +289,17 @@ def _print_claim(judged: Judged) -> None:
             for source, name in catalog().sources.items():
                 plain = plain.replace(f"[@{source}]", f"[{name}]")
             out.print(f"  {label + ':':<16} {plain}")
+    out.print()
+
+
+def _print_makers(judged: Judged) -> None:
+    """Which function makes each arm that the claim compares, where it is measured."""
+    from thesis_kit.ledger.registry import find
+
+    if judged.claim.not_run:
+        return
+    experiment = find(judged.claim.chapter, judged.arena)
+    for name in judged.claim.arms:
+        if name in experiment.names:
+            out.print(f"  {'Made by:':<16} {name}: {experiment.arm(name).maker}")
     out.print()

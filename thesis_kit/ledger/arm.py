@@ -10,6 +10,7 @@ from __future__ import annotations
 import copyreg
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -120,6 +121,14 @@ class Arm:
     def short(self) -> str:
         """A name for an axis or a legend."""
         return self.look.name if self.look and self.look.name else self.title
+
+    @property
+    def maker(self) -> str:
+        """The function that makes what is measured, in full, whatever it is wrapped in."""
+        made = self.measure
+        while isinstance(made, partial):
+            made = made.keywords.get("how") or made.keywords.get("make") or made.func
+        return f"{made.__module__}.{made.__qualname__}"
 
     def run(self, seed: int) -> dict[str, Any]:
         """Make and measure the arm with one seed; returns the record of the cell."""
