@@ -124,10 +124,9 @@ _BATCH = 250  # images or texts that are asked about together
 
 
 def _of_pair(model: Clip, part: Part, settings: Mapping[str, Any]) -> dict[str, Callable[[], Score]]:
-    among = f", of {len(part):,}"
     return {
-        "captions": lambda: _score(matched(model, part)[0], f"test images nearest to a caption of theirs{among}"),
-        "images": lambda: _score(matched(model, part)[1], f"captions nearest to an image of theirs{among}"),
+        "captions": lambda: _score(matched(model, part)[0], "test images whose nearest caption says what theirs does"),
+        "images": lambda: _score(matched(model, part)[1], "captions whose nearest image shows what they say"),
         CLEAN: lambda: _score(_named(model, part, settings), "test images classified rightly by the names of classes"),
     }
 
