@@ -42,7 +42,8 @@ CHEAPER = {  # options that leave a command what it is and make it short
 SAID = {
     "claims list": "free-robust", "claims run": "free-robust (digits): 0 of ", "zoo list": "cnn-digits-squeezed",
     "attack report": "worst case", "certify resnet-scenes-a-noise-0.25": "records in run.jsonl",
-    "invert --model": "shapes.png and shapes.json", "visualize --model": "units.png and units.json",
+    "invert --model": "shapes.png and shapes.json", "invert --clip": "star.png and star.json",
+    "visualize --model": "units.png and units.json",
     "sonify --model": "2 sounds, spectra.png and ", "listen me.wav": " sounds, spectra.png and ",
 }  # fmt: skip
 
