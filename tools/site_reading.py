@@ -61,7 +61,7 @@ def formulas_only_where_they_are(app, pagename, templatename, context, doctree):
 
 def as_lines(found: re.Match) -> str:
     """A signature's parameters, each on a line of its own."""
-    lines = found[1].replace("<dd>", '<span class="tk-line">').replace("</dd>", "</span>")
+    lines = found[1].replace("<dd>", '<span class="tk-param">').replace("</dd>", "</span>")
     return f'<span class="tk-lines">{lines}</span>'
 
 

@@ -6,19 +6,22 @@ document.addEventListener("DOMContentLoaded", () => {
   const body = document.querySelector(".tk-claims tbody");
   const rows = [...body.rows];
   const words = new Map(rows.map(row => [row, row.textContent.toLowerCase()]));
+  const sentences = new Map(rows.map(row => [row, row.querySelector("summary").textContent.toLowerCase()]));
   const kinds = ["chapter", "verdict", "origin", "arena"];
   const ranks = Object.fromEntries(kinds.map(kind => [kind, [...form.elements[kind].options].map(o => o.value)]));
 
+  const has = (texts, row) => form.elements.words.value.toLowerCase().split(/\s+/).every(word => texts.get(row).includes(word));
+
   function shown(row) {
-    const sought = form.elements.words.value.toLowerCase().split(/\s+/);
-    return sought.every(word => words.get(row).includes(word))
+    return has(words, row)
       && kinds.every(kind => !form.elements[kind].value || form.elements[kind].value === row.dataset[kind]);
   }
 
   function order(a, b) {
     const by = form.elements.sort.value;
     const rank = row => by === "place" ? 0 : ranks[by].indexOf(row.dataset[by]);
-    return rank(a) - rank(b) || a.dataset.place - b.dataset.place;
+    const said = row => has(sentences, row) ? 0 : 1;  // what is sought stands in the sentence, and not only below it
+    return said(a) - said(b) || rank(a) - rank(b) || a.dataset.place - b.dataset.place;
   }
 
   function update() {

@@ -58,6 +58,7 @@ return {
   nameless: all("svg[role=img]").filter(svg => !svg.getAttribute("aria-label")?.trim()).length,
   undrawn: all(".math").filter(math => !math.querySelector("mjx-container")).length,
   formulas: document.querySelectorAll("article .math").length,
+  apart: all("p .tk-line, li .tk-line").filter(line => getComputedStyle(line).display !== "inline").map(short),
   drawers: document.querySelectorAll("script[src*=mathjax]").length,
   launches: document.querySelectorAll("a[href*=colab]").length,
   wrong: document.querySelectorAll("mjx-merror").length,

@@ -70,6 +70,7 @@ def test_formulas_are_drawn(visits, name):
     seen = visits(name, "desktop", "light")
     assert seen.undrawn == 0
     assert seen.wrong == 0
+    assert seen.apart == []  # a formula in a sentence, kept with its comma, begins no line
 
 
 @each_page
@@ -215,6 +216,12 @@ def test_the_ledger_filters_and_sorts_by_the_keyboard(visits, driver, width):
     driver.find_element(By.NAME, "words").send_keys("catastrophic")
     assert "claim-fast-collapse" in chosen(driver)
     assert len(chosen(driver)) < len(everything) / 5
+    driver.find_element(By.CSS_SELECTOR, ".tk-filters button").send_keys(Keys.ENTER)
+    driver.find_element(By.NAME, "words").send_keys("interval")  # which most rows have in their details
+    sentence = "return document.getElementById(arguments[0]).querySelector('summary').textContent"
+    said = ["interval" in driver.execute_script(sentence, one) for one in chosen(driver)]
+    assert said == sorted(said, reverse=True)
+    assert said[0]
     driver.find_element(By.CSS_SELECTOR, ".tk-filters button").send_keys(Keys.ENTER)
     driver.find_element(By.NAME, "sort").send_keys(Keys.ARROW_DOWN)
     ranks = attributes(driver, "verdict")
