@@ -22,7 +22,7 @@ from thesis_kit.data.speech import crossed
 from thesis_kit.ledger.arm import Arm, Experiment, pick
 
 RANDOM, TRAINED = "random", "trained"
-NAMES = {TRAINED: "the trained network", RANDOM: "its architecture with random weights"}
+NAMES = {TRAINED: "the trained network", RANDOM: "random weights"}
 _CLIPS = ("member", "data", "voices", "rate")
 
 FROM_PROBES = {  # number → how it is made, and of which measure
@@ -90,15 +90,17 @@ def arms(s: Listening) -> tuple[Arm, ...]:
             cohorts = () if fixed or which == RANDOM else (s.member,)
             drawn = units if fixed else ("network", *units)
             rests = {"data": (s.data,), "networks": networks, "cohorts": cohorts, "units": drawn}
-            found.append(Arm(f"{question}@{which}", f"{title}, {NAMES[which]}", World, how, settings, s.seeds, **rests))
+            found.append(
+                Arm(f"{question}@{which}", f"{NAMES[which]} ({title})", World, how, settings, s.seeds, **rests)
+            )
         return found
 
     pairs, edited = ("voice", "word"), ("plain", "semitones")
     return (
-        *both("edit", "a raised pitch", edit, "words", *edited, units=pairs),
-        *both("probe", "what can be read off layers", probe, "words", "pitches", units=pairs),
-        *both("units", "what units detect", units, "all_words", "plain", units=("voice",)),
-        *both("metamers", "sounds rebuilt from layers", metamers, "words", "pitches", "rebuilt", "rebuild_steps",
+        *both("edit", "raised pitch", edit, "words", *edited, units=pairs),
+        *both("probe", "probes", probe, "words", "pitches", units=pairs),
+        *both("units", "units", units, "all_words", "plain", units=("voice",)),
+        *both("metamers", "metamers", metamers, "words", "pitches", "rebuilt", "rebuild_steps",
               judged=True, units=("clip",), on=(TRAINED,)),
         *both("optima", "optimal sounds", optima, "words", "plain", "reader_voices", "reader_layer", "units_each",
               "seconds", "optimum_steps", "copies", judged=True, units=("unit",)),
