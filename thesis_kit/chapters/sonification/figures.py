@@ -21,8 +21,8 @@ from thesis_kit.show.sound_buttons import PLAY, sound_button
 # eSpeak NG's names of phones as the International Phonetic Alphabet writes them.
 _IPA = {
     "I": "ɪ", "3": "ɚ", "oU": "oʊ", "aI": "aɪ", "E": "ɛ", "@": "ə", "a": "æ", "i:": "iː", "@L": "əl", "g": "ɡ",
-    "u:": "uː", "aU": "aʊ", "V": "ʌ", "eI": "eɪ", "S": "ʃ", "a#": "ɐ", "0": "ɒ", "tS": "tʃ", "A@": "ɑː", "dZ": "dʒ",
-    "N": "ŋ", "o@": "oː", "t#": "ɾ", "O:": "ɔː", "O@": "ɔː", "i@": "iə", "T": "θ", "3:": "ɜː", "e@": "eə",
+    "U": "ʊ", "u:": "uː", "aU": "aʊ", "V": "ʌ", "eI": "eɪ", "S": "ʃ", "a#": "ɐ", "0": "ɒ", "tS": "tʃ", "A@": "ɑː",
+    "dZ": "dʒ", "N": "ŋ", "o@": "oː", "t#": "ɾ", "O:": "ɔː", "O@": "ɔː", "i@": "iə", "T": "θ", "3:": "ɜː", "e@": "eə",
     "aI@": "aɪə", "O2": "ɔː",
 }  # fmt: skip
 _TRACKS = "repeat(auto-fill,minmax(min(100%,290px),1fr))"
@@ -152,17 +152,21 @@ def pitch_bar(
         rows = ""
         for place, layer in enumerate(layers):
             values = {called: line[place] for called, line in one.changes.items()}
-            rows += _row_of_bars(names.get(layer, layer), values, most, colors)
+            rows += _row_of_bars(_short(names.get(layer, layer)), values, most, colors)
         legend = "".join(f'<span style="margin-right:1em"><span style="{_swatch(colors[called])}"></span> '
                          f"{html.escape(called)}</span>" for called in one.changes)  # fmt: skip
         right = f'<div role="group" aria-label="How far each layer moves">{rows}<div>{legend}</div></div>'
         tracks = "repeat(auto-fit,minmax(min(100%,220px),1fr))"
         return grid([f"<div>{button}</div>", right], tracks, widest=680, alt=said), f"The word {said}."
 
-    start = min(range(len(edits)), key=lambda place: abs(edits[place].semitones))
     shown = slider(render, tuple(one.semitones for one in edits), name="semitones", label=label, caption=caption,
-                   start=start, alt="A word at another pitch, and how far layers move.")  # fmt: skip
+                   start=len(edits) - 1, alt="A word at another pitch, and how far layers move.")  # fmt: skip
     return playing(shown)
+
+
+def _short(name: str) -> str:
+    """A layer's name where there is little room."""
+    return name.removeprefix("the ").replace("convolution", "conv.")
 
 
 def _semitones(number: float) -> str:
@@ -184,7 +188,7 @@ def _row_of_bars(layer: str, values: Mapping[str, float], most: float, colors: M
         f'width:{100 * value / max(most, 1e-9):.1f}%"></div><div>{value:.2f}</div></div>'
         for called, value in values.items()
     )
-    look = "display:grid;grid-template-columns:9.5em 1fr;gap:4px"
+    look = "display:grid;grid-template-columns:6.5em 1fr;gap:4px"
     return f'<div style="{look}"><div>{html.escape(layer)}</div><div>{cells}</div></div>'
 
 
@@ -228,8 +232,7 @@ def travel_figure(
         figure, axis = canvas(size=(7, 3.4))
         for (called, line), (color, marker) in zip(moved.items(), (("vermilion", "o"), ("gray", "x")), strict=True):
             axis.plot(range(len(line)), line, color=COLORS[color], marker=marker, label=called)
-        ticks = [names.get(layer, layer).replace("convolution", "conv.") for layer in layers]
-        axis.set_xticks(range(len(layers)), ticks)
+        axis.set_xticks(range(len(layers)), [_short(names.get(layer, layer)) for layer in layers])
         axis.set_ylabel("change, relative to the layer"), axis.set_ylim(bottom=0)
         figure.legend(loc="outside lower center", ncols=2)
     return present(figure, label=label, caption=caption, alt=f"Relative change by layer. {'; '.join(said)}.")

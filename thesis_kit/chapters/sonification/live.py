@@ -235,19 +235,8 @@ def pitch_edits(
 # What can be read off
 
 
-def probed(model: nn.Module, words: Sequence[str], voices: Sequence[str]) -> dict[str, list[float]]:
-    """What can be read off each layer of a network, by measure, the spectrum first: as the chapter's arms measure it.
-
-    Args:
-        words, voices: every word is said by every voice at four pitches.
-    """
-    clips = say_all(crossed(words, voices, rates=(160,)))
-    _, tables = layer_measures.by_layer(model, clips, len(voices), len(words))
-    return {what: [value for _, value in layer_measures.curve(table)] for what, table in tables.items()}
-
-
 def recorded_probes(result: Result, arm: str) -> dict[str, list[float]]:
-    """The same as it was recorded, a mean over networks."""
+    """What a probe reads off each layer as recorded, by measure, the spectrum first: a mean over networks."""
     curves = {what: result.curves(what, arm) for what in layer_measures.PROBES}
     return {what: np.mean([points[:, 1] for points in seeds.values()], axis=0).tolist()
             for what, seeds in curves.items()}  # fmt: skip
