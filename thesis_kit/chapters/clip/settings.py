@@ -66,6 +66,9 @@ class Language:
     )
 
 
-CLIP = MappingProxyType({"small": Language(images=400, fitted=400, attacked=60), "record": Language(),
-                         "full": Language()})  # fmt: skip
+_SMALL = Language(
+    images=400, fitted=500, shuffles=4, steps=(20, 20, 30), copies=2, each=2, shapes=4, colors=4,
+    radii=(0.0, 0.25 / 255, 0.5 / 255, 1 / 255, 2 / 255), attacked=60,
+)  # fmt: skip
+CLIP = MappingProxyType({"small": _SMALL, "record": Language(), "full": Language()})
 TABLES = MappingProxyType({"clip": CLIP})

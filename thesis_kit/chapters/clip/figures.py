@@ -1,0 +1,156 @@
+"""What chapter 6's notebook shows: units of twins side by side, pictures of prompts, the quiz of order, and attacks."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from thesis_kit.show.figures import COLORS, Shown, canvas, card, present, style
+from thesis_kit.show.pictures import grid, image_uri, montage, pixels, rows_of_pictures, tile
+from thesis_kit.show.players import Slider, slider
+from thesis_kit.show.shown import require_words
+
+_SMALL = 44  # pixels of a scene in a strip
+_LOOKS = (("blue", "o"), ("vermilion", "s"), ("gray", "x"))
+
+
+def units_explorer(
+    images: Float[Tensor, "n 3 s s"], acts: Mapping[str, Float[Tensor, "n u"]], pages: Mapping[str, Sequence[int]],
+    said: Mapping[str, Sequence[str]], *, label: str, caption: str, strongest: int = 4,
+) -> Slider:  # fmt: skip
+    """The same positions in several networks under a slider, a row a unit: its strongest images and its words in each.
+
+    Args:
+        acts: network → activations. pages: what a frame is called → its units. said: network → words for every unit.
+        strongest: images of a strip.
+    """
+    names = list(pages)
+
+    def render(number: float) -> tuple[str, str]:
+        units = list(pages[names[round(number) - 1]])
+        words = {network: [one[unit] for unit in units] for network, one in said.items()}
+        return _units(images, acts, units, words, strongest), f"{names[round(number) - 1]}."
+
+    numbers = tuple(range(1, len(names) + 1))
+    alt = "The same positions in several networks, each with its strongest scenes and its names."
+    return slider(render, numbers, name="units", label=label, caption=caption, alt=alt)
+
+
+def _units(images: Tensor, acts: Mapping, units: Sequence[int], said: Mapping, strongest: int) -> str:
+    cells = []
+    for row, unit in enumerate(units):
+        for network, a in acts.items():
+            best = a[:, unit].sort(descending=True, stable=True).indices[:strongest]
+            strip = image_uri(montage(_small(images[best]), columns=strongest, gap=1), lossless=0, quality=60)
+            alt = html.escape(f"Unit {unit}, {network}: its {strongest} strongest scenes.", quote=True)
+            look = "display:block;width:100%;border-radius:0;padding:0;margin:0"
+            cells.append(
+                f'<div><img src="{strip}" alt="{alt}" style="{look}"><div style="white-space:pre-line">'
+                f"<strong>{html.escape(network)}</strong> {unit}\n{html.escape(said[network][row])}</div></div>"
+            )
+    tracks = f"repeat({len(acts)},minmax(0,1fr))"
+    alt = f"{len(units)} positions in {len(acts)} networks"
+    return grid(cells, tracks, widest=(strongest * (_SMALL + 26)) * len(acts), alt=alt)
+
+
+def _small(images: Tensor) -> Tensor:
+    return F.interpolate(images.float(), (_SMALL, _SMALL), mode="bilinear", antialias=True)
+
+
+def prompt_explorer(
+    drawn: Mapping[str, Mapping[str, Sequence[Tensor]]], read: Mapping[str, Mapping[str, Sequence[str]]], *,
+    name: str, label: str, caption: str,
+) -> Slider:  # fmt: skip
+    """Pictures of prompts under a slider, as they are: a frame's name → prompt → a picture a seed, with what other
+    networks read in each."""
+    names = list(drawn)
+
+    def render(number: float) -> tuple[str, str]:
+        frame = names[round(number) - 1]
+        seeds = len(next(iter(drawn[frame].values())))
+        cells = []
+        for prompt, pictures in drawn[frame].items():
+            cells.append(f'<div style="grid-column:1/-1;font-weight:600;margin-top:4px">{html.escape(prompt)}</div>')
+            for i, picture in enumerate(pictures):
+                reading = html.escape(read[frame][prompt][i])
+                alt = f"Drawn for “{prompt}”, seed {i}; read as {read[frame][prompt][i]}."
+                seen = tile(pixels(picture), alt, quality=60)
+                cells.append(f'<div>{seen}<div style="text-align:center">{reading}</div></div>')
+        return _columns(cells, seeds, len(drawn[frame])), f"{frame}."
+
+    numbers = tuple(range(1, len(names) + 1))
+    return slider(render, numbers, name=name, label=label, caption=caption,
+                  alt="Pictures that a pair draws for prompts, with what other networks read in them.")  # fmt: skip
+
+
+def _columns(cells: Sequence[str], seeds: int, prompts: int) -> str:
+    """A block a prompt: its name over its pictures; blocks side by side where there is room."""
+    each = 1 + seeds
+    blocks = [
+        grid(cells[i : i + each], f"repeat({seeds},minmax(0,1fr))", widest=105 * seeds, alt="pictures of one prompt")
+        for i in range(0, len(cells), each)
+    ]
+    return grid(blocks, "repeat(auto-fill,minmax(150px,1fr))", widest=220 * prompts, alt="prompts")
+
+
+def prompts_figure(
+    pictures: Mapping[str, Sequence[Tensor]], columns: Sequence[str], *, label: str, caption: str, alt: str,
+    below: Sequence[str] = (),
+) -> Shown:  # fmt: skip
+    """Pictures as they are, in rows of a name each."""
+    require_words(alt=alt)
+    rows = {
+        name: [tile(pixels(one), f"{name} {column}".strip()) for one, column in zip(row, columns, strict=True)]
+        for name, row in pictures.items()
+    }
+    inner = rows_of_pictures(rows, columns, alt=alt, cell=110, below=below)
+    return Shown(card(inner, label=label, caption=caption), f"{label}. {caption}")
+
+
+def order_quiz(
+    pairs: Sequence[tuple[Tensor, Tensor]], said: Sequence[str], near: Float[Tensor, "m 2"], right: Int[Tensor, " m"],
+    *, label: str, caption: str,
+) -> Shown:  # fmt: skip
+    """Two pictures and one sentence, several times: which does it belong to? The answer, and the pair's, fold out.
+
+    Args:
+        pairs: pictures left and right. said: the sentences. near: the pair's cosines of both pictures with each.
+        right: which picture each sentence is true of.
+    """
+    parts = []
+    for i, (one, other) in enumerate(pairs):
+        tiles = [tile(pixels(x), f"Picture {at} of question {i + 1}") for at, x in (("A", one), ("B", other))]
+        seen = rows_of_pictures({"": tiles}, ["A", "B"], alt=f"Question {i + 1}: {said[i]}", cell=130)
+        truth, told = "AB"[int(right[i])], "AB"[int(near[i].argmax())]
+        verdict = f"It is {truth}. The pair says {told}: cosines {near[i, 0]:.2f} and {near[i, 1]:.2f}."
+        parts.append(
+            f'<div style="margin:6px 0"><div>“{html.escape(said[i])}”: A or B?</div>{seen}'
+            f"<details><summary>Answer</summary>{html.escape(verdict)}</details></div>"
+        )
+    tracks = "repeat(auto-fit,minmax(240px,1fr))"
+    inner = grid(parts, tracks, widest=840, alt="Which of two pictures does a sentence belong to?")
+    return Shown(card(inner, label=label, caption=caption), f"{label}. {caption}")
+
+
+def attacks_figure(
+    kept: Mapping[str, Mapping[float, float]], *, label: str, caption: str, name: str = "right answers"
+) -> Shown:
+    """Shares by the radius of attacks in steps of 1/255: network → radius → share."""
+    said = []
+    with style():
+        figure, axis = canvas(size=(7, 3.6))
+        for (network, line), (color, marker) in zip(kept.items(), _LOOKS, strict=False):
+            radii = [255 * radius for radius in line]
+            shares = [100 * share for share in line.values()]
+            axis.plot(radii, shares, color=COLORS[color], marker=marker, label=network)
+            said.append(f"{network}: {', '.join(f'{share:.0f}' for share in shares)}")
+        axis.set_xlabel("radius of the attack, in steps of 1/255"), axis.set_ylabel(f"{name} (%)")
+        axis.set_ylim(-3, 103)
+        figure.legend(loc="outside lower center", ncols=2)
+    radii = ", ".join(f"{255 * radius:g}" for radius in next(iter(kept.values())))
+    alt = f"{name.capitalize()} in percent at radii {radii}, in steps of 1/255. {'; '.join(said)}."
+    return present(figure, label=label, caption=caption, alt=alt)
