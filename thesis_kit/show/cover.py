@@ -34,6 +34,7 @@ PAGES = {
     "certificates": "02_certificates",
     "regularization": "03_regularization",
     "inversion": "04_inversion",
+    "sonification": "07_sonification",
 }
 PICTURES = {
     "defenses": diagrams.free,
@@ -81,7 +82,8 @@ def card_block(folder: str | os.PathLike | None = None) -> str:
         lines += [f":::{{grid-item-card}} {card.number}. {card.title}"]
         page, unmeasured = card.page or READABLE.get(name), _WAITING if name in READABLE else "To come."
         lines += [f":link: {page}", ":link-type: doc"] * bool(page)
-        lines += ["", *_raw(f'<div class="tk-card-picture">{PICTURES[name]().html}</div>' if card.finding else "")]
+        pictured = card.finding and name in PICTURES
+        lines += ["", *_raw(f'<div class="tk-card-picture">{PICTURES[name]().html}</div>' if pictured else "")]
         lines += [f"*{card.question}*", "", card.finding or unmeasured, ""]
         lines += [*_raw(verdict_strip(judge_chapter(name, folder))), ":::", ""]
     return "\n".join([*lines, "::::", END])
@@ -193,9 +195,22 @@ def _inversion(scenes: Result) -> str:
     )
 
 
+def _sonification(real: Result) -> str:
+    def of(name: str) -> float:
+        return real.mean(name, "probe@trained").value
+
+    return (
+        f"In Whisper, who says a word can be read off the first layers in {100 * of('speaker_first'):.0f}% of clips "
+        f"and off the last in {100 * of('speaker_last'):.0f}%; which word it is, in "
+        f"{100 * of('content_first'):.0f}% and {100 * of('content_last'):.0f}%. The pitch within a voice goes from an R² "
+        f"of {of('pitch_before'):.2f} at its best to {of('pitch_last'):.2f}. With random weights little of this happens."
+    )
+
+
 FINDINGS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "defenses": (("defenses.digits", "defenses.scenes"), _defenses),
     "certificates": (("certificates.scenes",), _certificates),
     "regularization": (("regularization.digits",), _regularization),
     "inversion": (("inversion.scenes",), _inversion),
+    "sonification": (("sonification.real",), _sonification),
 }
