@@ -202,8 +202,9 @@ def _sonification(real: Result) -> str:
     return (
         f"In Whisper, who says a word can be read off the first layers in {100 * of('speaker_first'):.0f}% of clips "
         f"and off the last in {100 * of('speaker_last'):.0f}%; which word it is, in "
-        f"{100 * of('content_first'):.0f}% and {100 * of('content_last'):.0f}%. The pitch within a voice goes from an R² "
-        f"of {of('pitch_before'):.2f} at its best to {of('pitch_last'):.2f}. With random weights little of this happens."
+        f"{100 * of('content_first'):.0f}% and {100 * of('content_last'):.0f}%. The pitch within a voice goes from an "
+        f"R² of {of('pitch_before'):.2f} at its best to {of('pitch_last'):.2f}. With random weights little of this "
+        "happens."
     )
 
 
