@@ -6,6 +6,7 @@
 # [The chapter before](04_inversion.ipynb) asked a network to draw a class. This one opens it up. Between the pixels and the
 # answer there are thousands of numbers, the *units*, each of which goes up for some images and down for others. Ask what
 # drives a unit up, look at the images that do so most and where in them it fires, and one begins to see what the network sees.
+# Below, move the slider from the first block to the last: tones and edges turn into shapes.
 
 # %% [setup]
 
@@ -27,6 +28,20 @@ scenes = DISTRIBUTIONS[P.task.data].draw(P.images, 64, seed=77, device=device)
 vit = zoo.load("vit-scenes64", device=device)
 untrained = features.random_twin(vit, seed=0)
 encoder = zoo.load("verifier-scenes64", device=device)
+blocks = []
+for name in measures.blocks_of(vit):
+    units = torch.linspace(0, 383, P.units_each).round().long()  # evenly over the layer, none picked
+    blocks.append(
+        features.triples(
+            vit, scenes.images, name, units, strongest=2, controls=6, method=P.method, steps=P.steps, copies=P.copies, progress=False
+        )
+    )
+figures.explorer(
+    blocks, label="Figure 5.1",
+    caption=f"Hidden units of the ViT, {P.units_each} of each block's 384, evenly spaced. Each strip: the image that excites the unit most, its two "
+    "strongest scenes, and the same two, bright where the unit fires. Below, six random directions of the same layer, and six "
+    "units of a network with random weights. Move the slider with the mouse, a finger, or the arrow keys.",
+)
 
 # %% [markdown]
 # The thesis does this for Vision Transformers (ViTs) {cite:p}`ghiasi2022vit,ghiasi2022thesis`: networks that cut an image into
@@ -73,33 +88,14 @@ print(recording.sites(vit))
 # where the $a_k$ move, recolor and blur over with noise what the network sees, anew in every step. The paper's constants and
 # those of its released code differ, and both are here by name (`method="paper"`, `"code"`); for the explorer a faster one
 # draws frequencies in place of pixels {cite:p}`olah2017`. It is one call for any network of timm, torchvision or open_clip,
-# taken as it is:
-
-# %%
-blocks = []
-for name in measures.blocks_of(vit):
-    units = torch.linspace(0, 383, P.units_each).round().long()  # evenly over the layer, none picked
-    blocks.append(
-        features.triples(
-            vit, scenes.images, name, units, strongest=2, controls=6, method=P.method, steps=P.steps, copies=P.copies, progress=False
-        )
-    )
-
-# %% tags=["hide-input"]
-figures.explorer(
-    blocks, label="Figure 5.1",
-    caption=f"Hidden units of the ViT, {P.units_each} of each block's 384, evenly spaced. Each strip: the image that excites the unit most, its two "
-    "strongest scenes, and the same two, bright where the unit fires. Below, six random directions of the same layer, and six "
-    "units of a network with random weights. Move the slider with the mouse, a finger, or the arrow keys.",
-)
-
-# %% [markdown]
-# Start at the left. The first blocks answer to tones, edges and textures, and their strongest scenes have little in common but
-# a color or a pattern. Towards the right the two scenes of a strip more and more often show the same *shape*, or two much
-# alike. And now look at the rows below. Some random directions of the late blocks do so as well, which no picture of units
-# alone would have told. The network without training pairs scenes of one tone and nothing else. The optima, to our eyes, stay
-# noise with a grain: what excites a unit of so small a network most need not look like anything. The strongest scenes tell
-# more, which the authors too came to advise.
+# taken as it is: `features.triples(model, images, layer, units)`.
+#
+# Go back to Figure 5.1 and start at its left. The first blocks answer to tones, edges and textures, and their strongest
+# scenes have little in common but a color or a pattern. Towards the right the two scenes of a strip more and more often show
+# the same *shape*, or two much alike. And now look at the rows below. Some random directions of the late blocks do so as
+# well, which no picture of units alone would have told. The network without training pairs scenes of one tone and nothing
+# else. The optima, to our eyes, stay noise with a grain: what excites a unit of so small a network most need not look like
+# anything. The strongest scenes tell more, which the authors too came to advise.
 #
 # :::{admonition} A good unit is one that names something, is it not?
 # :class: warning
