@@ -196,11 +196,12 @@ table(rows, ("read by a linear probe", *kinds))
 #
 # ```{math}
 # :label: eq-prompt
-# x^* \;=\; \arg\min_x \operatorname{mean}_k \Big\| \frac{v(a_k(x))}{\|v(a_k(x))\|} - \frac{t}{\|t\|} \Big\| + \lambda\, TV(x) ,
+# x^* \;=\; \arg\min_x \operatorname{mean}_k \big\| v(a_k(x)) - t \big\| + \lambda\, TV(x) ,
 # ```
 #
-# where the $a_k$ turn, shift and zoom the picture a little, and it grows from a quarter of its size to the whole. Published pictures are
-# stretched, each for itself, to the full range of pixels. These are shown as they are.
+# where $v$ and $t$ have length 1 as before, the $a_k$ turn, shift and zoom the picture a little, and it grows from a quarter
+# of its size to the whole. Published pictures are stretched, each for itself, to the full range of pixels. These are shown as
+# they are.
 
 # %% tags=["hide-input"]
 at = {prompt: prompts.index(prompt) for prompt in prompts}

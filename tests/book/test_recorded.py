@@ -129,7 +129,6 @@ CHEAP = {
 }
 UNDER_WAY = {  # recordings of which not all that is planned is there, or whose cheapest cell takes minutes
     "inversion.real": "a cell takes minutes: `thesis-kit claims verify --arena real --package` measures them again",
-    "sonification.real": "optimal sounds are to come: `thesis-kit claims run optimal-sounds --arena real --package`",
     "sonification.speech": "one of six recognizers is trained: `make zoo NAME=jasper-speech SEED=1` makes another",
 }
 
