@@ -115,6 +115,9 @@ table(rows, head, caption="sixteen classes by rule; in brackets how many drawing
 Markdown(f"*{imagenet.provenance()}.*")
 
 # %% [markdown]
+# One row is a surprise. Shown as many images, cross-entropy with nothing but jitter is read better than the whole method; after
+# the blur the two can hardly be told apart (*pii-beats-jitter*, at the end). Drawings of random weights are read as nothing.
+#
 # Pixels, which the method is published with, and frequencies, some of the same classes from the same seeds:
 
 # %% tags=["hide-input"]
@@ -433,8 +436,8 @@ print(f"V of {len(still.images)} drawings without jitter: {answers.mean().item()
 # Sixteen drawings say little, but this is not the fall to cross-entropy alone that one would fear. So it seems that either is
 # enough: to move the image, or to recolor it and let it grow. Both together are not better than one of them.
 #
-# Is it so on a real network? One outline on 64 × 64 pixels fits many places, and a zebra does not. The ledger below asks it of
-# EfficientNet-Lite0 in a row of its own (*pii-beats-jitter*), with as many passes for jitter as for the method, and also after a blur.
+# Is it so on a real network? One outline on 64 × 64 pixels fits many places, and a zebra does not. On EfficientNet-Lite0, with as
+# many passes for jitter as for the method, it is: jitter is ahead, and a blur takes its lead away (*pii-beats-jitter*).
 #
 # Five methods on one network:
 
