@@ -92,7 +92,8 @@ def words(text: str, *, end: bool = False, color: str = "inherit") -> str:
 
 def grid(cells: Iterable[str], tracks: str, *, widest: int, alt: str, kind: str = "", look: str = "") -> str:
     """HTML of cells in columns of these CSS tracks, at most ``widest`` pixels wide in all, under one name."""
-    look += f"display:grid;grid-template-columns:{tracks};gap:5px;max-width:{widest}px;font-size:0.8em;line-height:1.25"
+    look += f"display:grid;grid-template-columns:{tracks};gap:5px;max-width:{widest}px;"
+    look += "font-size:max(0.8em,12px);line-height:1.25"  # also of a grid inside another
     name = html.escape(alt, quote=True)
     return f'<div class="tk-grid{kind}" role="group" aria-label="{name}" style="{look}">{"".join(cells)}</div>'
 

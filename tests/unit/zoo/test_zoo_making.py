@@ -158,7 +158,7 @@ print(killed)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_and_resumed_it_writes_the_file_of_an_unbroken_run(trained, tmp_path):
     command = [sys.executable, "-c", _VICTIM, str(tmp_path / "weights"), str(tmp_path / "checkpoints")]
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=root)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "2"

@@ -94,8 +94,7 @@ def _columns(cells: Sequence[str], seeds: int, prompts: int) -> str:
         grid(cells[i : i + each], f"repeat({seeds},minmax(0,1fr))", widest=105 * seeds, alt="pictures of one prompt")
         for i in range(0, len(cells), each)
     ]
-    look = f"display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:5px;max-width:{220 * prompts}px"
-    return f'<div style="{look}">{"".join(blocks)}</div>'
+    return grid(blocks, "repeat(auto-fill,minmax(150px,1fr))", widest=220 * prompts, alt="prompts")
 
 
 def prompts_figure(
