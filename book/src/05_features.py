@@ -69,7 +69,7 @@ figures.explorer(
 #
 # ## Three views of a unit
 #
-# Our ViT has six blocks, 64 patches of 8 × 8 pixels, and 97.8% right answers on scenes it has not seen. In each block the
+# Our ViT has six blocks, 64 patches of 8 × 8 pixels, and reads nearly all scenes that it has not seen ([the zoo](zoo.md) says how many). In each block the
 # tokens first look at one another (*attention*, by *queries*, *keys* and *values*), and then each goes through a small network
 # of its own, four times as wide as the token: its *hidden* units. This is what can be asked for:
 
@@ -270,7 +270,7 @@ table(rows, ("network", "mean over all cut-offs"))
 #
 # | | ViT-B/16, ImageNet (thesis) | our ViT, scenes |
 # | --- | --- | --- |
-# | blocks, patches, accuracy | 12, 576, 84.2% | 6, 64, 97.8% |
+# | blocks, patches, accuracy | 12, 576, 84.2% | 6, 64, [in the zoo](zoo.md) |
 # | class token isolated up to the last block | 93% of the accuracy | a bit more than a third |
 # | single patch in the class token's place | 90% of the accuracy | about a half |
 # | class token alone after half of the blocks | 2% of the accuracy | next to nothing |

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from thesis_kit import __version__
 from thesis_kit.cli import prompts
+from thesis_kit.cli.drawn import record_of
 from thesis_kit.cli.pages import out as console
 from thesis_kit.cli.stopping import kept
 from thesis_kit.cli.subjects import Arch, NamedModel, NClasses, Pretrained, Seed, Weights, named, real
@@ -132,8 +132,6 @@ def _record(
     """What is written beside the contact sheet."""
     import torch
 
-    from thesis_kit.identity import fingerprint
-
     device = next(network.parameters()).device
     with torch.no_grad():
         sure = torch.cat([network(some.to(device)).softmax(dim=1).cpu() for some in found.images.split(_A_PASS)])
@@ -147,16 +145,7 @@ def _record(
         }
         for i, number in enumerate(wanted)
     ]
-    return {
-        "model": name,
-        "weights": fingerprint(network),
-        "version": __version__,
-        "settings": settings,
-        "images": images,
-        "passes": vars(found.passes),
-        "seconds": found.seconds,
-        "peak_bytes": found.peak_bytes,
-    }
+    return record_of(name, network, settings, images, found)
 
 
 def _lines(record: dict[str, Any]) -> list[str]:

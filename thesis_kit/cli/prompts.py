@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-from thesis_kit import __version__
+from thesis_kit.cli.drawn import record_of
 
 _SCHEDULES = {"sketch": "small", "published": "2024"}
 _A_PASS = 64  # images that the pair is asked about together, at the end
@@ -61,7 +61,6 @@ def draw(
     import torch
 
     from thesis_kit.checks import choose
-    from thesis_kit.identity import fingerprint
     from thesis_kit.language import SCHEDULES, invert_prompts
 
     schedule = SCHEDULES[_SCHEDULES[choose(quality, list(_SCHEDULES), "quality of an inversion")]]
@@ -89,16 +88,7 @@ def draw(
     plainly = {"stages": [list(stage) for stage in schedule.stages], "moving": asdict(schedule.moving)}
     settings = {**asdict(schedule), **plainly, "size": side, "quality": quality, "seed": seed, "precision": precision,
                 "tag": tag}  # fmt: skip
-    return found.images, {
-        "model": clip,
-        "weights": fingerprint(pair),
-        "version": __version__,
-        "settings": settings,
-        "images": images,
-        "passes": vars(found.passes),
-        "seconds": found.seconds,
-        "peak_bytes": found.peak_bytes,
-    }
+    return found.images, record_of(clip, pair, settings, images, found)
 
 
 def lines(record: dict[str, Any]) -> list[str]:
