@@ -440,6 +440,14 @@ def of_drawings(world, cells):
     return Result("defenses.digits", cells, planned)
 
 
+def test_an_undecided_part_says_how_many_would_decide_it(world):
+    cells = world.cells({"free-8": {"R": 0.55}, "natural": {"R": 0.5}}, n=40)
+    rule = ["R(free-8) - R(natural) >= 0 points", "R(natural) - R(free-8) >= 60 points"]
+    (said,) = dict(rows(judge_claim(claim_with(rule=rule), of(cells))))["To decide it"]
+    assert re.fullmatch(r"part 1 of the rule: about [\d,]+ seeds in place of \d+, if the value stays as it is", said)
+    assert "To decide it" not in dict(rows(judge_claim(claim_with(rule=rule[1:]), of(cells))))
+
+
 def test_drawings_of_one_network_are_not_seeds_of_training(world):
     rule = ["R(free-8) - R(natural) >= 20 points"]
     cells = world.cells({"free-8": {"R": 0.7}, "natural": {"R": 0.3}}, n=40)

@@ -400,6 +400,31 @@ def test_sameness_beside_a_threshold_answers_only_what_is_left_open(low, high, v
 ORDER = [Verdict.FAILS, Verdict.INCONCLUSIVE, Verdict.IN_DIRECTION, Verdict.HOLDS]
 
 
+@pytest.mark.parametrize(
+    ("value", "low", "high", "n", "seeds", "threshold", "needed"),
+    [
+        (1.0, -1.0, 3.0, 64, 0, 0.0, 256),  # half the width at four times as many
+        (-1.0, -2.0, 3.0, 64, 0, 0.0, 1024),  # the end toward the threshold counts
+        (1.0, -1.0, 3.0, 1000, 5, 0.0, 20),  # seeds are what was drawn
+        (21.0, 20.5, 22.0, 64, 0, 20.0, 64),  # already decided
+        (20.0, 10.0, 30.0, 64, 0, 20.0, 0),
+        (1.0, -math.inf, math.inf, 64, 1, 0.0, 0),
+    ],
+)
+def test_how_many_would_decide(value, low, high, n, seeds, threshold, needed):
+    interval = statistics.Interval(value, low, high, n, seeds, statistics.BY_DRAWINGS)
+    assert statistics.deciding_count(interval, threshold) == needed
+
+
+def test_as_many_as_were_said_bring_the_end_to_the_threshold():
+    few = np.random.default_rng(0).normal(0.1, 1.0, 100)
+    low, high = statistics.student_interval(few)
+    assert low < 0 < few.mean()
+    said = statistics.deciding_count(statistics.Interval(few.mean(), low, high, 0, 100, "seeds"), 0.0)
+    again = np.resize(few, said // 100 * 100)  # the same value and spread, by more
+    assert abs(statistics.student_interval(again)[0]) < 0.1 * few.mean()
+
+
 @given(st.integers(-60, 60), st.integers(0, 60), st.lists(st.integers(-40, 40), min_size=2, max_size=8))
 def test_a_rule_that_asks_for_less_never_fares_worse(low, width, thresholds):
     """In quarters of a point, so that ends and thresholds meet exactly."""

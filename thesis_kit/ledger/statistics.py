@@ -279,6 +279,19 @@ def judge(
     return alike if inside and verdict is Verdict.INCONCLUSIVE else (verdict, reason)
 
 
+def deciding_count(interval: Interval, threshold: float) -> int:
+    """How many items, or seeds where there are several, would bring an end of the interval to the threshold.
+
+    By normal theory, for independent ones from the same population and a value that stays where it is: widths fall with
+    the root of the number. 0 where the value is the threshold, which no number tells apart, or there is no interval.
+    """
+    distance = interval.value - threshold
+    reach = interval.value - interval.low if distance > 0 else interval.high - interval.value
+    if distance == 0 or not math.isfinite(reach):
+        return 0
+    return math.ceil((interval.seeds or interval.n) * max((reach / distance) ** 2, 1))
+
+
 def _unlike(interval: Interval, within: float) -> tuple[Verdict, str]:
     if interval.low > within or interval.high < -within:
         return Verdict.FAILS, f"the whole interval lies farther than {within:g} from zero"

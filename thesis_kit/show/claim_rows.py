@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from thesis_kit.ledger import statistics
 from thesis_kit.ledger.claims import STATUSES, Chapter, catalog
 from thesis_kit.ledger.judging import ContrastFinding, Judged
 from thesis_kit.ledger.results import Result
@@ -73,6 +74,7 @@ def rows(judged: Judged) -> list[Row]:
     table: list[Row] = [("Verdict", [f"{SIGNS[judged.verdict]} **{judged.verdict.value}**{parts}: {judged.reason}"])]
     if judged.findings:
         table.append(("Measured", [_finding(finding, judged) for finding in judged.findings]))
+        table.append(("To decide it", _missing(judged.findings)))
     if judged.reported:
         table.append(("Beside it", [f"{title}: {value}" for title, value in judged.reported.items()]))
     sources = ", ".join(f"[@{source}]" for source in claim.paper.sources)
@@ -95,11 +97,37 @@ def _finding(finding: ContrastFinding, judged: Judged) -> str:
     )
 
 
+def _missing(findings: Sequence[ContrastFinding]) -> list[str]:
+    """About how many items or seeds each undecided part of a rule needs."""
+    said = []
+    for number, finding in enumerate(findings, start=1):
+        interval, threshold = finding.interval, finding.contrast.threshold
+        if finding.verdict is not Verdict.INCONCLUSIVE or threshold is None:
+            continue
+        part = f"part {number} of the rule: " * (len(findings) > 1)
+        had, item = (interval.seeds, _model(interval)) if interval.seeds else (interval.n, interval.item)
+        if needed := statistics.deciding_count(interval, threshold):
+            said.append(f"{part}about {_rounded(needed)} {item}s in place of {had:,}, if the value stays as it is")
+        elif interval.value == threshold:
+            said.append(f"{part}no number of {item}s, if the value stays at what is asked for")
+    return said
+
+
+def _rounded(count: int) -> str:
+    """A count to two digits, which is more than is known of it."""
+    step = 10 ** max(len(str(count)) - 2, 0)
+    return f"{math.ceil(count / step) * step:,}"
+
+
 def _sample(interval: Interval) -> str:
     """How much was measured: "1,797 images, 10 seeds", or "128 drawings" of one network."""
     items = f"{interval.n:,} {interval.item}s" * bool(interval.n)
-    models = f"{interval.seeds} {'blocks' if interval.item == 'block' else 'seeds'}" * bool(interval.seeds)
+    models = f"{interval.seeds} {_model(interval)}s" * bool(interval.seeds)
     return ", ".join(filter(None, (items, models)))
+
+
+def _model(interval: Interval) -> str:
+    return "block" if interval.item == "block" else "seed"
 
 
 def asked(finding: ContrastFinding) -> str:
