@@ -135,7 +135,7 @@ table(rows, ("sounds from", "distance, low", "distance, high", "it writes, low",
 # %% [markdown]
 # From the spectrum comes the word in its voice, hoarse but with its melody. Deeper, the sounds lose their pitch: what is measured there is
 # chance, for there is hardly a tone left to measure. The network itself goes on writing the word, for by its own states little has
-# changed. Whisper still hears it in sounds from the middle, and takes those from the last layers for other words. People fare no better: such sounds from
+# changed. Whisper still hears it in sounds from the first layers, and takes most of those from deeper ones for other words. People fare no better: such sounds from
 # deep layers are hard or impossible to understand {cite:p}`feather2023metamers`. What is the same to a layer need not be the same to anybody else.
 #
 # ## Turn up the pitch
@@ -206,7 +206,7 @@ for called, one in recorded.items():
 
 # %%
 said, wanted = speech.say("morning", "en-us+m4"), "guitar"
-attack = sonification.targeted(network, said, wanted, steps=100)
+attack = sonification.targeted(network, said, wanted)
 change = attack.waveform - said.waveform
 heard_by_whisper = judge([attack.waveform])[0] if judge else "not installed"
 rows = {
@@ -229,7 +229,8 @@ figures.travel_figure(
 )
 
 # %% [markdown]
-# You hear the first word in both, with some hiss, and so does Whisper. In the spectrum the attack and noise of its power are about as
+# You hear the first word in both, with some hiss. Whisper takes the attacked one for a third word: the change disturbs it too, and does not
+# make it write what was asked for. In the spectrum the attack and noise of its power are about as
 # large. The layers drop more and more of the noise and next to nothing of the attack, which was made so. What a layer drops cannot be used to
 # fool what comes after it; what it keeps can.
 #
