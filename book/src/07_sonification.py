@@ -106,7 +106,8 @@ rows = [(called, *(f"{value:.1f}" for value in line)) for called, line in letter
 table(rows, ("letters written for a sound, mean", *(NAMES[layer] for layer in LAYERS)), caption="four trained units and two untrained ones a layer")
 
 # %% [markdown]
-# Two cautions. The listener who writes here is the network itself, and a network believes its own dreams; in the ledger the phones are counted against random weights.
+# Two cautions. The listener who writes here is the network itself, and a network believes its own dreams. In the ledger another network
+# counts the phones, against random weights, and in Whisper's sounds it finds no more of them from deep layers than from shallow ones (*optimal-sounds*).
 # And deep units see a fifth of a second and more at once, so their
 # sounds *can* be longer. Whether they would be without training, the gray rows of the map tell.
 #
@@ -269,8 +270,9 @@ for line in claims_table("sonification").verdict_lines():
 #
 # ## The chapter's answer, in three sentences
 #
-# The first layers of a recognizer hear hisses, hums and phones, in somebody's voice and at its pitch. The last ones hear pieces of words, by
-# nobody in particular. And it is learning that does this: the same layers with random weights let everything pass.
+# The first layers of a recognizer hear hisses, hums and phones, in somebody's voice and at its pitch. The last ones know
+# the word and hardly who says it, though sounds made for their units are words to nobody else. And it is learning that does this: the same layers
+# with random weights let everything pass.
 #
 # ## Exercises
 #
