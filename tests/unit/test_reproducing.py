@@ -15,7 +15,7 @@ from thesis_kit.ledger.reproduced import EXACTLY, WITHIN, read_reproduced
 from thesis_kit.ledger.reproducing import choose_cells, compare, reproduce
 from thesis_kit.ledger.results import NotRecorded, Result, load_result
 from thesis_kit.ledger.runner import CellFailed, OutdatedResult, run_experiment
-from thesis_kit.ledger.statistics import prediction_interval
+from thesis_kit.ledger.statistics import prediction_interval, share_prediction
 from thesis_kit.names import UnknownName
 
 NAME = "defenses.digits"
@@ -127,7 +127,8 @@ def test_a_number_inside_the_interval_of_its_seeds_agrees_and_one_outside_does_n
     result = load_result(NAME, folder, tiny.experiment())
     recorded = result.cells["natural"][0]
     shares = list(result.scalars("R", "natural").values())
-    low, high = prediction_interval(shares)
+    numbers = len(recorded["outcomes"]) + len(recorded["values"]) + sum(map(is_number, recorded["scalars"]))
+    low, high = prediction_interval(shares, 1 - 0.05 / numbers)
     for share in np.arange(0, tiny.N + 1) / tiny.N:
         bits = np.arange(tiny.N) < share * tiny.N
         again = altered(recorded, outcomes={**recorded["outcomes"], "R": packed(_record(bits))["outcomes"]["R"]})
@@ -139,6 +140,33 @@ def test_a_number_inside_the_interval_of_its_seeds_agrees_and_one_outside_does_n
             assert str(one).startswith("outside: R is ")
         elif not one.exactly:
             assert str(one) == WITHIN
+
+
+def is_number(name):
+    return not name.endswith("seconds")
+
+
+def test_where_all_seeds_agree_on_a_share_another_may_differ_by_what_chance_allows(tiny):
+    """Of 4 × 16 drawings all were read: 15 of 16 more are no surprise, 8 of 16 are."""
+    cells = tiny.cells({"natural": {"R": 1.0}}, seeds=4, n=16)
+    for read, agrees in ((16, True), (15, True), (8, False)):
+        again = tiny.cell("natural", 0, {"R": [True] * read + [False] * (16 - read)}, n=16)
+        assert compare(Result(NAME, cells), again).agrees == agrees, read
+
+
+def test_a_cell_of_many_numbers_that_has_not_changed_stands_as_often_as_it_should():
+    """Eleven numbers of five seeds each, drawn from one distribution: 95% of cells measured again agree, not 57%."""
+    generator, stand = np.random.default_rng(0), 0
+    names = [f"number {i}" for i in range(11)]
+
+    def drawn(seed):
+        scalars = dict(zip(names, generator.normal(size=11).tolist(), strict=True))
+        return {"arm": "a", "seed": seed, "n": 1, "outcomes": {}, "values": {}, "scalars": scalars, "seconds": 0.0}
+
+    for _ in range(400):
+        result = Result(NAME, {"a": {seed: drawn(seed) for seed in range(5)}})
+        stand += compare(result, drawn(0)).agrees
+    assert 0.92 <= stand / 400 <= 0.985
 
 
 def _record(bits):
@@ -202,6 +230,16 @@ def test_the_prediction_interval_against_a_worked_example():
     """Devore's example of ten hot dogs' fat: mean 21.90, s 4.134; one more lies in 12.09 to 31.71 with 95%."""
     low, high = prediction_interval([25.2, 21.3, 22.8, 17.0, 29.8, 21.0, 25.5, 16.0, 20.9, 19.5])
     assert (low, high) == (pytest.approx(12.09, abs=0.01), pytest.approx(31.71, abs=0.01))
+
+
+def test_the_prediction_of_a_share_against_exact_sums():
+    """All of 9: by Beta(9.5, 0.5) one more does with probability 0.95. Of large shares: 1.96 √(0.25 · 2 / 1,000)."""
+    assert share_prediction(9, 9, 1, level=0.9) == (1.0, 1.0)
+    assert share_prediction(9, 9, 1, level=0.91) == (0.0, 1.0)
+    assert share_prediction(0, 9, 2, level=0.80) == (0.0, 0.0)
+    assert share_prediction(0, 9, 2, level=0.85) == (0.0, 0.5)
+    low, high = share_prediction(500, 1000, 1000)
+    assert (low, high) == (pytest.approx(0.456, abs=0.001), pytest.approx(0.544, abs=0.001))
 
 
 def test_settings_may_be_sent_to_other_processes():

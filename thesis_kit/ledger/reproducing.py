@@ -21,7 +21,7 @@ from thesis_kit.ledger.provenance import commit
 from thesis_kit.ledger.reproduced import EXACTLY, WITHIN, Reproduced, note_reproduced
 from thesis_kit.ledger.results import NotRecorded, Result, departure, load_result, number
 from thesis_kit.ledger.runner import OutdatedResult, Say, duration, execute, variables
-from thesis_kit.ledger.statistics import LEVEL, prediction_interval
+from thesis_kit.ledger.statistics import LEVEL, prediction_interval, share_prediction
 from thesis_kit.names import check_count, choose
 
 _MEASURED = ("group", "n", "outcomes", "values", "scalars", "curves", "chosen", "trials")  # not what it cost
@@ -140,26 +140,36 @@ def _noted(arena: str, recorded: Cell, again: Cell, one: Comparison) -> Reproduc
 
 
 def compare(result: Result, again: Cell, *, level: float = LEVEL) -> Comparison:
-    """How a cell measured again compares with what is recorded of its arm."""
+    """How a cell measured again compares with what is recorded of its arm.
+
+    A cell holds many numbers and stands if all of them lie inside, so each has an interval wide enough that together
+    they do with probability ``level`` where nothing has changed (Bonferroni).
+    """
     arm, seed = again["arm"], again["seed"]
     recorded = result.cells[arm][seed]
     exactly = timeless({k: recorded.get(k) for k in _MEASURED}) == timeless({k: again.get(k) for k in _MEASURED})
     names = [*again["outcomes"], *again["values"], *(name for name in again["scalars"] if not _is_time(name))]
-    outside = () if exactly else tuple(filter(None, (_outside(result, name, again, level) for name in names)))
+    each = 1 - (1 - level) / max(1, len(names))
+    outside = () if exactly else tuple(filter(None, (_outside(result, name, again, each) for name in names)))
     return Comparison(arm, seed, exactly, outside)
 
 
 def _outside(result: Result, name: str, again: Cell, level: float) -> str:
     """A phrase about a number that no seed like the recorded ones would give; empty where it is inside.
 
-    Where all seeds agree, only their own value lies inside; a single recorded seed excludes nothing.
+    Where all seeds agree on a share, chance alone lets another differ by some items; on any other number, only their
+    own value lies inside. A single recorded seed excludes nothing.
     """
     value, arm = number(again, name), again["arm"]
     try:
         recorded = list(result.scalars(name, arm).values())
     except NotRecorded:
         return f"{name} was not recorded"
-    low, high = prediction_interval(recorded, level)
+    if name in again["outcomes"] and len(recorded) > 1 and len(set(recorded)) == 1:
+        n = sum(len(outcomes) for outcomes in result.outcomes(name, arm).values())
+        low, high = share_prediction(round(recorded[0] * n), n, again["n"], level)
+    else:
+        low, high = prediction_interval(recorded, level)
     rounding = 1e-9 * max(1.0, abs(value))  # the mean of equal numbers need not equal them in the last bit
     if low - rounding <= value <= high + rounding:
         return ""

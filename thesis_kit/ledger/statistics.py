@@ -99,6 +99,15 @@ def prediction_interval(values: Sequence[float] | np.ndarray, level: float = LEV
     return float(values.mean()) - half, float(values.mean()) + half
 
 
+def share_prediction(k: int, n: int, items: int, level: float = LEVEL) -> tuple[float, float]:
+    """Where the share of ``items`` more falls with probability ``level`` if they are like ``n`` of which ``k`` did.
+
+    The beta-binomial prediction from Jeffreys' prior: it has a width where ``k`` is 0 or ``n``, too.
+    """
+    low, high = scipy.stats.betabinom.interval(level, items, k + 0.5, n - k + 0.5)
+    return float(low) / items, float(high) / items
+
+
 def items_interval(
     groups: Sequence[str], values: Sequence[np.ndarray], units: Sequence[str] = TRAININGS
 ) -> Interval:  # fmt: skip
