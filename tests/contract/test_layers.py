@@ -27,8 +27,8 @@ LAYERS = [
     {"recording"},
     {"models"},
     {"data"},
-    {"asking", "checks", "connection", "extras", "randomness", "files", "identity", "names", "passes", "progress",
-     "similarity", "sweep"},
+    {"asking", "casting", "checks", "connection", "extras", "randomness", "files", "identity", "names", "passes",
+     "progress", "similarity", "sweep"},
 ]
 LEVEL = {room: -number for number, line in enumerate(LAYERS) for room in line}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -14,7 +14,7 @@ from thesis_kit.data.scenes import DISTRIBUTIONS, captions
 from thesis_kit.data.scenes.lexicon import LEXICON, vocabulary
 from thesis_kit.data.text import Vocabulary
 from thesis_kit.language import SCENE_TEMPLATES, class_features, scene_classes, zero_shot
-from thesis_kit.models import Classifier, Clip, build_clip
+from thesis_kit.models import Classifier, Clip, build, build_clip
 
 COLORS = {"red": (0.9, 0.1, 0.1), "green": (0.1, 0.8, 0.2), "blue": (0.1, 0.2, 0.9)}
 
@@ -121,6 +121,17 @@ def test_the_same_seed_draws_the_same_pair_and_leaves_the_random_state():
     one, other = (build_clip(seed=3, image_options={"depth": 1}) for _ in range(2))
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_the_image_tower_may_be_any_architecture_and_shares_its_start_with_a_classifier():
+    options = {"channels": (4, 6, 8), "width": 12, "depth": 1}
+    clip = build_clip(seed=3, tower="stem_vit", image_options=options)
+    alone = build("stem_vit", n_classes=16, seed=3, own_head=True, **options)
+    heads = {name for name, _ in alone.network.head.named_parameters(prefix="network.head")}
+    theirs = dict(clip.image.named_parameters())
+    assert heads
+    assert all(torch.equal(p, theirs[name]) for name, p in alone.named_parameters() if name not in heads)
+    assert clip.encode_image(torch.rand(2, 3, 64, 64)).shape == (2, 64)
 
 
 def test_the_scale_is_held_at_a_hundred():

@@ -78,6 +78,7 @@ MISSED = [
     ("tk.data.imagenette()", "torchvision", "data"),
     ("tk.build('resnet18')", "timm", "timm"),
     ("tk.build('small_mixer')", "timm", "timm"),
+    ("tk.build('stem_vit')", "timm", "timm"),
 ]
 
 

@@ -276,10 +276,12 @@ def test_images_are_normalized_once(first):
 # By name
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "small_mixer", "small_resnet", "preact_resnet18", "wrn_32_10"])
+@pytest.mark.parametrize(
+    "name", ["small_cnn", "small_mixer", "stem_vit", "small_resnet", "preact_resnet18", "wrn_32_10"]
+)
 def test_the_seed_fixes_the_weights_and_leaves_the_callers_generator(name):
     def make(seed):
-        return parameters(build(name, seed=seed, width=4))
+        return parameters(build(name, seed=seed, width=6))
 
     torch.manual_seed(1)
     expected = torch.rand(3)
@@ -483,6 +485,25 @@ def test_standardization_is_per_image_and_finite_where_an_image_is_flat():
     flat = torch.full((1, 3, 8, 8), 0.5, requires_grad=True)
     layer(flat).square().sum().backward()
     assert torch.isfinite(flat.grad).all()
+
+
+def test_a_stem_cuts_the_image_where_a_vits_patches_would():
+    """A token sees what lies around its place: a change in one corner reaches the first token of the stem, not the
+    last."""
+    model = build("stem_vit", size=32, channels=(4, 6, 8), width=12, depth=1, n_classes=5, in_channels=1, seed=0).eval()
+    assert model.size == (32, 32)
+    assert model(torch.rand(2, 1, 48, 48)).shape == (2, 5)
+    stem, x = model.network.patch_embed, torch.rand(1, 1, 32, 32)
+    other = x.clone()
+    other[:, :, :8, :8] = 0
+    moved = (stem(x) - stem(other)).abs().sum(dim=2)[0].view(4, 4)
+    assert moved[0, 0] > 0
+    assert (moved[2:] == 0).all()
+    assert (moved[:, 2:] == 0).all()
+    with pytest.raises(ValueError, match="3 halvings of the size need a multiple of 8, got 36"):
+        build("stem_vit", size=36)
+    with pytest.raises(ValueError, match="width is cut into 3 heads and must be a multiple of that, got 64"):
+        build("stem_vit", width=64)
 
 
 def test_small_mixer_resizes_to_its_own_size():

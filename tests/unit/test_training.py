@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from thesis_kit import training
+from thesis_kit.casting import autocast
 from thesis_kit.checks import NonFiniteOutput, UnknownName
 from thesis_kit.data import Part, Stream, digits
 from thesis_kit.randomness import ImageRandom
@@ -679,17 +680,34 @@ def test_an_attack_finds_its_way_where_gradients_are_tiny(precision):
 def test_the_model_for_attacks_gives_float32_logits_and_unscaled_gradients():
     model, x = network(), some_digits(8).x
     for scale in (None, lambda: 4096.0):
-        cast = InPrecision(model, torch.bfloat16, scale)
+        cast = InPrecision(model, "bfloat16", scale)
         exact, short = (torch.autograd.grad(m(x.requires_grad_()).square().sum(), x)[0] for m in (model, cast))
         assert cast(x).dtype == torch.float32
         assert (short - exact).norm() < 0.02 * exact.norm()
         assert x._backward_hooks is None
 
 
+def test_attention_in_bfloat16_is_made_of_its_parts_on_a_cpu():
+    """Fused attention goes backward slowly there; what it is switched to is left as it was."""
+    seen, fused = [], torch.backends.cuda.flash_sdp_enabled()
+
+    class Attends(nn.Module):
+        def forward(self, x):
+            seen.append(torch.backends.cuda.flash_sdp_enabled())
+            q = x.flatten(2)
+            return nn.functional.scaled_dot_product_attention(q, q, q).mean(dim=(1, 2))[:, None]
+
+    for precision in ("bfloat16", "float32"):
+        with autocast(precision, "cpu"):
+            Attends()(torch.rand(2, 1, 4, 4)).sum()
+    assert seen == [False, fused]
+    assert torch.backends.cuda.flash_sdp_enabled() == fused
+
+
 def test_a_gradient_that_overflows_float16_comes_out_finite():
     model, x = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), some_digits(4).x.requires_grad_()
     nn.init.constant_(model[1].weight, -3.0)
-    cast = InPrecision(model, torch.float16, lambda: 4 * 2.0**15)
+    cast = InPrecision(model, "float16", lambda: 4 * 2.0**15)
     (gradient,) = torch.autograd.grad(cast(x).sum(), x)  # 10 · 3 · 2¹⁵ in float16: minus infinity
     assert (gradient == -torch.finfo(torch.float16).max / 2**15).all()
 

@@ -15,6 +15,7 @@ from thesis_kit.models.mixer import small_mixer
 from thesis_kit.models.pretrained import WeightsUnavailable, create
 from thesis_kit.models.residual import preact_resnet18, small_resnet, wrn_32_10
 from thesis_kit.models.small import small_cnn, strided_cnn
+from thesis_kit.models.stem_vit import stem_vit
 from thesis_kit.randomness import mix_seed
 
 __all__ = ["BUILDERS", "WeightsUnavailable", "build", "timm_name"]
@@ -23,6 +24,7 @@ BUILDERS = {
     "small_cnn": small_cnn,
     "strided_cnn": strided_cnn,
     "small_mixer": small_mixer,
+    "stem_vit": stem_vit,
     "small_resnet": small_resnet,
     "preact_resnet18": preact_resnet18,
     "wrn_32_10": wrn_32_10,
@@ -41,8 +43,8 @@ def build(
     """Return a classifier from pixels in [0, 1] to logits, by the name of its architecture.
 
     Args:
-        name: "small_cnn", "strided_cnn", "small_mixer", "small_resnet", "preact_resnet18", "wrn_32_10", any timm model
-            name ("vit_base_patch16_224", with or without the tag of its weights), or "hf-hub:owner/model".
+        name: "small_cnn", "strided_cnn", "small_mixer", "stem_vit", "small_resnet", "preact_resnet18", "wrn_32_10", any
+            timm model name ("vit_base_patch16_224", with or without the tag of its weights), or "hf-hub:owner/model".
         n_classes: number of logits; None takes the architecture's own (10 here, 1000 for most of timm). timm's models
             without classes of their own, such as "vit_small_patch14_dinov2", need it, and get a head that is untrained.
         in_channels: channels of an image; None takes the architecture's own.

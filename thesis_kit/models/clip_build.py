@@ -57,21 +57,23 @@ def build_clip(name: str = SMALL, *, pretrained: str | None = None, seed: int | 
 
 
 def small_clip(
-    *, image: nn.Module | None = None, image_options: dict | None = None, embed_dim: int = 64, width: int = 96,
-    depth: int = 2, heads: int = 3, vocabulary: Vocabulary | None = None, seed: int | None = None,
+    *, image: nn.Module | None = None, tower: str = IMAGE_TOWER, image_options: dict | None = None, embed_dim: int = 64,
+    width: int = 96, depth: int = 2, heads: int = 3, vocabulary: Vocabulary | None = None, seed: int | None = None,
 ) -> Clip:  # fmt: skip
-    """The book's small pair: a ViT for images of 64 × 64 and a text tower over words.
+    """The book's small pair: a network for images of 64 × 64 and a text tower over words.
 
     Args:
-        image: image tower of one's own, pixels in [0, 1] to features (n, embed_dim); the ViT unless given.
-        image_options: what the ViT has other than chapter 5's, in timm's words ("img_size", "depth", …).
+        image: image tower of one's own, pixels in [0, 1] to features (n, embed_dim). Unless given, it is made:
+        tower: by this name, as ``build`` has it; a ViT unless given.
+        image_options: options of its architecture, in its own words ("img_size", "depth", …). A ViT has chapter 5's
+            where they say nothing else.
         embed_dim: numbers of a feature. width, depth, heads: of the text tower.
         vocabulary: the text tower's words; the scenes' own unless given.
-        seed: of the ViT, which a classifier built with ``own_head`` shares but for the head.
+        seed: of the image tower, which a classifier built with ``own_head`` shares but for the head.
     """
     if image is None:
-        own = {**PATCHES, **(image_options or {})}
-        image = build(IMAGE_TOWER, n_classes=embed_dim, seed=seed, own_head=True, **own)
+        own = {**(PATCHES if tower == IMAGE_TOWER else {}), **(image_options or {})}
+        image = build(tower, n_classes=embed_dim, seed=seed, own_head=True, **own)
     words = words_of_scenes() if vocabulary is None else vocabulary
     text = TextTower(words.size, words.context, width=width, depth=depth, heads=heads, embed_dim=embed_dim)
     return Clip(image, text, words)

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
+from thesis_kit.casting import autocast
 from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.passes import Passes
 from thesis_kit.progress import Bar
 from thesis_kit.recording.watching import Watcher
 from thesis_kit.synthesis.augmentations import Moment, augment
-from thesis_kit.synthesis.plan import FRESH, PRECISIONS, STAGE, STEP, Plan, outside
+from thesis_kit.synthesis.plan import FRESH, STAGE, STEP, Plan, outside
 from thesis_kit.synthesis.store import State, Store
 
 _LOSS_SCALE = {"float16": 2.0**10}  # so that small gradients do not vanish; taken out again before the step
@@ -106,11 +106,9 @@ def _descend(
 
 def _seen(plan: Plan, watcher: Watcher, x: Tensor) -> dict[str, Tensor]:
     """What the objective reads, with targets and copies as the first two dimensions."""
-    dtype = PRECISIONS[plan.precision]
-    cast = torch.autocast(plan.device.type, dtype) if dtype else nullcontext()
     own = next((p.dtype for p in plan.model.parameters() if p.is_floating_point()), x.dtype)
     try:
-        with cast:
+        with autocast(plan.precision, plan.device):
             seen = watcher(plan.parametrization.to_input(x.flatten(0, 1)).to(own))
     except torch.OutOfMemoryError:
         raise

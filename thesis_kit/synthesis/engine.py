@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from thesis_kit.asking import Model, as_module, borrowed, plain
+from thesis_kit.casting import PRECISIONS
 from thesis_kit.checks import check_count, choose
 from thesis_kit.passes import Passes
 from thesis_kit.progress import track
@@ -30,7 +31,6 @@ from thesis_kit.synthesis.descent import run
 from thesis_kit.synthesis.objectives import Objective, whole_numbers
 from thesis_kit.synthesis.parametrizations import Pixels
 from thesis_kit.synthesis.plan import (
-    PRECISIONS,
     Adam,
     Plan,
     Stage,

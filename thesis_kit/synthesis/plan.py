@@ -19,7 +19,6 @@ from thesis_kit.synthesis.augmentations import Augmentation, Ensemble
 from thesis_kit.synthesis.canvas import Canvas, Size
 from thesis_kit.synthesis.objectives import Objective
 
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SCHEDULES = ("cosine", "constant")
 PACKAGE = __name__.partition(".")[0] + "."
 FRESH, STEP, STAGE = range(3)  # streams of the seed

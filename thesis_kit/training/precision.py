@@ -8,7 +8,6 @@ float16 unless the loss is scaled up before the backward pass and the gradients 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -16,9 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thesis_kit.asking import ask
+from thesis_kit.casting import PRECISIONS, autocast
 from thesis_kit.checks import choose
-
-PRECISIONS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def resolve_precision(name: str | None, device: torch.device) -> str:
@@ -29,34 +27,28 @@ def resolve_precision(name: str | None, device: torch.device) -> str:
     return name
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    """The context in which passes are made in ``precision``; none for the model's own."""
-    dtype = PRECISIONS[precision]
-    return torch.autocast(device.type, dtype) if dtype else nullcontext()
-
-
 class InPrecision(nn.Module):
     """A model whose passes are made in ``dtype``; images, logits and the gradient at the images stay as they were.
 
     Args:
         model: pixels in [0, 1] to logits; its weights are shared, not copied.
-        dtype: float16 or bfloat16.
+        precision: "float16" or "bfloat16".
         scale: the factor of the loss in the model's backward pass. The gradient at the images comes out without it,
             and finite where it overflows.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype, scale: Callable[[], float] | None = None):
+    def __init__(self, model: nn.Module, precision: str, scale: Callable[[], float] | None = None):
         super().__init__()
-        self.model, self.dtype, self.scale = model, dtype, scale
+        self.model, self.precision, self.scale = model, precision, scale
 
     def forward(self, x: Float[Tensor, "n ..."], *others: Tensor) -> Any:
         """Logits (n, k) in float32, or whatever else the model returns for the images and what comes with them."""
         factor = self.scale() / max(len(x), 1) if self.scale else 1.0  # as for the mean of the images' losses
         if factor != 1 and x.requires_grad:
             x = x.view_as(x)  # a hook on the caller's own tensor would outlive this call
-            most = torch.finfo(self.dtype).max
+            most = torch.finfo(PRECISIONS[self.precision]).max
             x.register_hook(lambda gradient: gradient.nan_to_num(0.0, most, -most) / factor)
-        with torch.autocast(x.device.type, self.dtype):
+        with autocast(self.precision, x.device):
             logits = ask(self.model, x, *others)
         if not isinstance(logits, Tensor):
             return logits  # whoever reads it says what is wrong with it

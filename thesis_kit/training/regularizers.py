@@ -231,8 +231,8 @@ class GradientGap:
 
 def _attacked(model: nn.Module) -> nn.Module:
     """The model as an attack inside a loss needs it: in float16 small gradients at the images vanish unless scaled."""
-    if isinstance(model, InPrecision) and model.dtype == torch.float16:
-        return InPrecision(model.model, model.dtype, lambda: _SCALE)
+    if isinstance(model, InPrecision) and model.precision == "float16":
+        return InPrecision(model.model, model.precision, lambda: _SCALE)
     return model
 
 

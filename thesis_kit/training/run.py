@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thesis_kit.asking import ask
+from thesis_kit.casting import PRECISIONS
 from thesis_kit.checks import NonFiniteOutput, check_labels, check_logits
 from thesis_kit.randomness import ImageRandom, mix_seed
-from thesis_kit.training.precision import PRECISIONS, InPrecision
+from thesis_kit.training.precision import InPrecision
 
 Term = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 _NOISE = 2  # which stream of the seed a method's random numbers come from; minibatches.py has the others
@@ -42,11 +43,11 @@ class Run:
         self.updates, self.done, self._seed, self._terms = updates, 0, seed, terms
         self.n_classes: int | None = None  # known after the first forward pass
         self.index: Tensor | None = None
-        device, dtype = next(model.parameters()).device.type, PRECISIONS[precision]
+        device, cast = next(model.parameters()).device.type, PRECISIONS[precision] is not None
         self.scaler = torch.amp.GradScaler(device, enabled=precision == "float16")
         scale = self.scaler.get_scale if self.scaler.is_enabled() else None
-        self.passing = InPrecision(model, dtype) if dtype else model  # its loss is scaled in ``descend``
-        self.attacked = InPrecision(model, dtype, scale) if dtype else model
+        self.passing = InPrecision(model, precision) if cast else model  # its loss is scaled in ``descend``
+        self.attacked = InPrecision(model, precision, scale) if cast else model
 
     @property
     def updates_left(self) -> int:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thesis_kit.asking import device_of, plain
+from thesis_kit.casting import autocast
 from thesis_kit.checks import check_count, check_labels, check_same_device
 from thesis_kit.data.forms import Labelled, gathered, in_memory
 from thesis_kit.data.parts import Part
@@ -25,7 +26,6 @@ from thesis_kit.randomness import mix_seed
 from thesis_kit.training.loop import TrainingReport, train
 from thesis_kit.training.minibatches import Data, stored
 from thesis_kit.training.modes import as_found
-from thesis_kit.training.precision import autocast
 
 
 def few(part: Labelled, per_class: int, *, seed: int) -> Part:

@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from thesis_kit.attacks.norms import NORMS
+from thesis_kit.casting import PRECISIONS
 from thesis_kit.checks import check_count, check_eps, choose
 from thesis_kit.files import canonical
 from thesis_kit.models.kinds import KINDS
 from thesis_kit.training import METHODS, TERMS, Method
 from thesis_kit.training.augmentation import AUGMENTATIONS
-from thesis_kit.training.precision import PRECISIONS
 from thesis_kit.training.run import Term
 from thesis_kit.training.schedules import SCHEDULES
 
