@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 from thesis_kit.show.figures import COLORS, canvas, card, picture, present, style
+from thesis_kit.show.live_text import text_box
 from thesis_kit.show.pictures import image_uri
 from thesis_kit.show.players import in_script, slider
+from thesis_kit.show.shown import Shown
 
 NASTY = 'a < b & "c" </script><b>'
 
@@ -290,7 +292,46 @@ def test_a_book_keeps_no_widget_and_a_kernel_gets_one(monkeypatch, static, expec
         monkeypatch.delenv("TK_STATIC", raising=False)
     else:
         monkeypatch.setenv("TK_STATIC", static)
-    it = some_slider()
-    it._ipython_display_()
-    assert len(shown) == expected
-    assert shown[0].data == it.html
+    it, box = some_slider(), some_box()
+    for one, page in ((it, it.html), (box, box.first.html)):
+        shown.clear()
+        one._ipython_display_()
+        assert len(shown) == expected
+        assert shown[0].data == page
+
+
+# A box for texts
+
+
+def some_box(render=lambda text: Shown(f"<p>{text.upper()}</p>", text)):
+    return text_box(render, "a red star", name="prompt")
+
+
+def test_a_box_shows_its_first_text_and_draws_another_when_asked():
+    pytest.importorskip("ipywidgets")
+    box = some_box()
+    assert (box._repr_html_(), repr(box)) == ("<p>A RED STAR</p>", "a red star")
+    (line, button), output = (row := box.live().children)[0].children, row[1]
+    assert (line.value, line.description, output.value) == ("a red star", "prompt", "")
+    line.value = "two hearts"
+    assert output.value == ""  # not while someone types
+    button.click()
+    assert (output.value, button.disabled) == ("<p>TWO HEARTS</p>", False)
+
+
+def test_a_box_answers_what_cannot_be_drawn_with_the_reason():
+    pytest.importorskip("ipywidgets")
+
+    def render(text):
+        if text != "a red star":
+            raise ValueError(f"unknown word {NASTY}")
+        return Shown("<p>drawn</p>", text)
+
+    (line, button), output = (row := some_box(render).live().children)[0].children, row[1]
+    line.value = "a zebra"
+    button.click()
+    assert not button.disabled
+    assert "".join(Elements(output.value).text) == f"unknown word {NASTY}"
+    assert Elements(output.value).open == []
+    with pytest.raises(ValueError, match="a figure needs its name"):
+        text_box(render, "a red star", name=" ")

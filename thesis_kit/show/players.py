@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import html
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 from thesis_kit.extras import needs
 from thesis_kit.show.figures import card, picture, require_words, two_widths
 from thesis_kit.show.library import Figure
+from thesis_kit.show.shown import display_with_widget
 from thesis_kit.show.svg import key_of
 
 Render = Callable[[Any], tuple[Figure | str, str]]
@@ -63,12 +62,7 @@ class Slider:
         return ipywidgets.VBox([control, output])
 
     def _ipython_display_(self) -> None:
-        from IPython.display import HTML, display
-
-        display(HTML(self.html))
-        static = os.environ.get("TK_STATIC") == "1"  # the book's notebooks are being executed: no widget state is kept
-        if not static and find_spec("ipywidgets") is not None:
-            display(self.live())
+        display_with_widget(self.html, self.live)
 
 
 def slider(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,18 @@ class Shown:
 
     def __repr__(self) -> str:
         return self.text
+
+
+def display_with_widget(html: str, live: Callable[[], object]) -> None:
+    """Display HTML, and what ``live`` makes under it where a kernel runs and ipywidgets is there.
+
+    While the book's own notebooks are executed (``TK_STATIC=1``) no widget is made, whose state nobody could use.
+    """
+    from IPython.display import HTML, display
+
+    display(HTML(html))
+    if os.environ.get("TK_STATIC") != "1" and find_spec("ipywidgets") is not None:
+        display(live())
 
 
 def html_id(name: str) -> str:
