@@ -230,6 +230,16 @@ def test_class_and_theme_captions_say_no_more():
         assert not said["shapes"]
 
 
+def test_varied_captions_say_little_of_half_of_the_scenes_and_all_of_the_others():
+    table = PAIRS.sample(torch.arange(400), seed=0)
+    little, much, varied = (sc.captions(table, kind) for kind in ("class", "full", "varied"))
+    short = [one == few for one, few in zip(varied, little, strict=True)]
+    assert all(one == all_ for one, all_, few in zip(varied, much, short, strict=True) if not few)
+    assert 160 < sum(short) < 240  # of 400 a share of one half: five standard deviations are 50
+    again = sc.captions(PAIRS.sample(torch.arange(200, 400), seed=0), "varied")
+    assert again == varied[200:]
+
+
 def test_a_scene_does_not_depend_on_its_neighbors():
     together = PAIRS.draw(40, 32, seed=9)
     alone = [PAIRS.draw(1, 32, seed=9, first=i) for i in range(40)]

@@ -10,7 +10,7 @@ from thesis_kit.data.scenes.table import Table
 from thesis_kit.data.scenes.vocabulary import THEME_OF
 
 _STREAM = 104
-KINDS = ("class", "full", "theme")
+KINDS = ("class", "full", "theme", "varied")
 OPENINGS = ("", "a picture of ", "an image of ", "this is ", "there is ", "we see ")
 _TEXTURES = {
     "solid": ("{thing}", "{thing}", "plain {thing}"),
@@ -37,6 +37,7 @@ _RELATIONS = {
     "inside": ("inside", "within"),
 }
 _COUNTS = {2: "two", 3: "three"}
+_SHORT = 0.5  # of varied captions
 
 
 def captions(table: Table, kind: str = "full") -> list[str]:
@@ -44,7 +45,8 @@ def captions(table: Table, kind: str = "full") -> list[str]:
 
     Args:
         kind: "class" names the main object's shape and nothing else; "full" also color, texture, background, relation
-            and number, at times size or theme, never all in the same words; "theme" names the theme alone.
+            and number, at times size or theme, never all in the same words; "theme" names the theme alone; "varied" is
+            "class" for every other scene, by chance, and "full" for the rest, as people say now little and now much.
 
     Raises:
         UnknownName: there is no such kind.
@@ -57,7 +59,14 @@ def captions(table: Table, kind: str = "full") -> list[str]:
     """
     choose(kind, KINDS, "kind of caption")
     numbers = table.random().fork(_STREAM).uniform(16).tolist()
-    return [_caption(table.describe(i), kind, _Dice(row)) for i, row in enumerate(numbers)]
+    kinds = [_kind(kind, row[-1]) for row in numbers]  # the last number, which no caption comes to
+    return [_caption(table.describe(i), kinds[i], _Dice(row)) for i, row in enumerate(numbers)]
+
+
+def _kind(kind: str, number: float) -> str:
+    if kind != "varied":
+        return kind
+    return "class" if number < _SHORT else "full"
 
 
 class _Dice:

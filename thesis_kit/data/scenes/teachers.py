@@ -89,7 +89,7 @@ class Sentences:
     """A caption as token ids.
 
     Args:
-        kind: of captions, "class", "full" or "theme".
+        kind: of captions, see ``captions``.
         hard: with the caption of each directed pair that has its objects exchanged, as a wrong answer near by.
         vocabulary: what tokens stand for.
 
@@ -136,6 +136,7 @@ TEACHERS: dict[str, Callable[[], Teacher]] = {
     "classes": Classes,
     "class captions": lambda: Sentences("class"),
     "captions": Sentences,
+    "varied captions": lambda: Sentences("varied"),
     "captions with exchanged ones": lambda: Sentences(hard=True),
     "attributes": Attributes,
 }
