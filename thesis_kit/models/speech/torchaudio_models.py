@@ -20,6 +20,7 @@ from thesis_kit.checks import choose
 from thesis_kit.connection import reachable
 from thesis_kit.data.speech.alphabet import BLANK, TOKENS
 from thesis_kit.extras import needs
+from thesis_kit.files import DamagedFile
 from thesis_kit.models.pretrained import WeightsUnavailable
 from thesis_kit.models.speech.jasper import check_waveforms, ends_of
 from thesis_kit.models.speech.spectra import RATE
@@ -138,6 +139,7 @@ def from_torchaudio(name: str, *, seed: int = 0) -> Wav2Vec2:
     Raises:
         UnknownName: torchaudio has nothing of that name; near names are offered.
         WeightsUnavailable: a pipeline's weights are not in torch's cache and cannot be downloaded.
+        DamagedFile: what lies in the cache is something else.
         MissingPackage: torchaudio is not installed; the sentence names the extra.
 
     Examples:
@@ -162,6 +164,18 @@ def from_torchaudio(name: str, *, seed: int = 0) -> Wav2Vec2:
             f"to the network once, or put {kept.name} into the folder checkpoints of torch's cache"
         )
     labels = one.get_labels() if hasattr(one, "get_labels") else ()
-    model = one.get_model(dl_kwargs={"weights_only": True})
+    model = _loaded(one, name, kept)
     normalized = not hasattr(model, "feature_extractor")  # in a wrapper that does it
     return Wav2Vec2(model.model if normalized else model, tuple(labels), normalized=normalized).eval()
+
+
+def _loaded(bundle: Any, name: str, kept: Path) -> nn.Module:
+    """A pipeline's network, by torchaudio's own code; nothing that its file may hold is run."""
+    try:
+        return bundle.get_model(dl_kwargs={"weights_only": True})
+    except OSError as error:
+        raise WeightsUnavailable(f"{name} could not be loaded ({error}): connect to the network once") from error
+    except Exception as error:  # the reader raises whatever a broken file leads it to
+        raise DamagedFile(
+            f"{kept.name} in torch's cache does not hold the weights of {name}: remove {kept} and load it again"
+        ) from error
