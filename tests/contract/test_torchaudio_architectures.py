@@ -129,9 +129,9 @@ def test_a_recognizer_of_letters_is_heard_attacked_and_listened_to(published):
     clip = Clip(x[0], "")
     assert sonification.targeted(model, clip, "no", steps=2).waveform.shape == clip.waveform.shape
     hidden = "model.encoder.transformer.layers.1.hidden"
-    found = sonification.sonify(model, hidden, [3, 7], seconds=0.2, steps=10, copies=1)
+    found = sonification.sonify(model, hidden, [3], seconds=0.1, steps=3, copies=2)
     assert found.layer == "model.encoder.transformer.layers.1.feed_forward.intermediate_dense"
-    assert found.after.mean() > found.before.mean()
+    assert found.after[0] > found.before[0]
     kept = sonification.resynthesize(model, [clip], "model.encoder.transformer.layers.0.residual", steps=2)
     assert torch.isfinite(kept.distances).all()
 

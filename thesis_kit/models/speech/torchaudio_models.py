@@ -42,6 +42,19 @@ class Wav2Vec2(nn.Module):
 
     Exact zeros at a clip's end count as what it was padded with, where ``lengths`` are not given. Attention passes them
     by; the first normalization of the *base* networks, over all of a clip's time, does not.
+
+    Raises:
+        TypeError, ValueError: when called, as ``check_waveforms``; a clip of fewer samples than make a step.
+
+    Examples:
+        >>> import torchaudio
+        >>> from thesis_kit.models.speech import Wav2Vec2
+        >>> convolutions = [(8, 10, 5), (8, 8, 8), (8, 8, 8)]
+        >>> sizes = [8, 0.1, 16, 4, 2, 2, 0.1, 16, 0.0, 0.1, False, 0.05, None]
+        >>> inner = torchaudio.models.wav2vec2_model("group_norm", convolutions, False, *sizes)
+        >>> hearing = Wav2Vec2(inner).eval()
+        >>> hearing(torch.zeros(2, 16_000)).shape
+        torch.Size([2, 49, 8])
     """
 
     def __init__(self, model: nn.Module, labels: tuple[str, ...] = (), *, normalized: bool = False):
@@ -120,6 +133,11 @@ def torchaudio_names() -> dict[str, Any]:
 
     Raises:
         MissingPackage: torchaudio is not installed; the sentence names the extra.
+
+    Examples:
+        >>> from thesis_kit.models.speech import torchaudio_names
+        >>> {"WAV2VEC2_ASR_BASE_960H", "wav2vec2_base"} <= set(torchaudio_names())
+        True
     """
     pipelines, models = needs("torchaudio.pipelines"), needs("torchaudio.models")
     found = {name: getattr(pipelines, name) for name in pipelines.__all__}
