@@ -10,6 +10,8 @@ MAKEFLAGS += --no-builtin-rules
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
 LAB := .venv/.lab
+# Brings a network, and asks for packages (a compiler's work among them) that nothing here needs.
+ALONE := resemblyzer==0.1.4
 # One thread a process: two test processes on two cores, and sums in the same order every time.
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 # Compiled once and kept, whatever the shell says: without, every process compiles PyTorch's sources anew, 1 to 4 s.
@@ -40,6 +42,7 @@ $(INSTALLED): requirements.txt pyproject.toml
 	@echo "Installing the pinned environment into .venv (5 GB with the CUDA build of PyTorch; minutes, once)."
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-compile --requirement requirements.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps $(ALONE)
 	@touch $@
 
 book: $(INSTALLED)  ## build the site into _build/html (its notebooks are rendered as committed, not run)

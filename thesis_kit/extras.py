@@ -48,6 +48,12 @@ def needs(module: str, *, extra: str | None = None) -> ModuleType:
         raise MissingPackage(missing(package, extra)) from error
 
 
+def missing_alone(command: str) -> str:
+    """The sentence about a package that no extra brings, for it asks for others that nobody here needs."""
+    package = command.split()[-1].partition("==")[0]
+    return f"the package {package} is not installed and is needed here: install it alone, by {command}"
+
+
 def missing(package: str, extra: str | None = None) -> str:
     """The sentence about a package that is not installed."""
     extra = extra or EXTRAS.get(package)

@@ -11,7 +11,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LEFT_OUT = {"thesis-kit", "pip", "wheel", "resemblyzer"}  # the last asks for packages that nobody here needs
+LEFT_OUT = {"thesis-kit", "pip", "wheel", "resemblyzer"}  # the last is installed alone: ALONE in the Makefile
 CUDA = re.compile(r"^(nvidia-|cuda-|triton$)")
 CUDA_MARKER = '; sys_platform == "linux" and platform_machine == "x86_64"'
 HEADER = """\

@@ -199,6 +199,10 @@ for called, one in recorded.items():
 # So it is in the small network and in Whisper {cite:p}`radford2022whisper`, which was trained by others, on other data, for
 # another loss. Whisper does it later: in its first block pitch can be read *better* than from the spectrum, in its last hardly at all.
 #
+# Is it the task that drops the speaker? [Resemblyzer's encoder](zoo.md#zoo-resemblyzer) was trained to tell speakers apart {cite:p}`wan2018ge2e`, and the same
+# probe reads them off its last layer about as well as off its first, where Whisper loses half of what it had. Whether that network
+# loses a little too, these voices and words leave open (*speaker-net*).
+#
 # ## A quiet sound that says something else
 #
 # If deep layers keep the words and drop the rest, can something that we hardly hear change the words? This is the question of

@@ -64,6 +64,17 @@ def test_the_project_asks_for_lower_bounds_that_the_pins_meet():
         assert any(clause.operator == ">=" for clause in requirement.specifier), requirement
 
 
+def test_what_is_installed_alone_is_the_version_that_the_zoo_knows():
+    """It asks for packages that nobody here needs, so neither an extra nor a pin may bring it."""
+    from thesis_kit.models import zoo
+
+    package = zoo.entry("resemblyzer").package
+    (alone,) = re.findall(r"^ALONE := (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert package.install == f"pip install --no-deps {alone}"
+    listed = {pin_requirements.normalized(r.name) for asked in EXTRAS.values() for r in asked}
+    assert not {package.distribution, "librosa", "webrtcvad"} & (set(PINS) | listed)
+
+
 def test_nothing_pinned_is_left_over():
     """Every pin is asked for by the project or by another pin."""
     needed = {pin_requirements.normalized(r.name) for r in DEPENDENCIES}

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from thesis_kit.chapters.inversion.figures import main_effect
-from thesis_kit.ledger.judging import measure_contrast
+from thesis_kit.ledger.claims import catalog
+from thesis_kit.ledger.judging import judge_claim, measure_contrast
 from thesis_kit.ledger.results import Result, load_result
 from thesis_kit.ledger.rules import parse_contrast
-from thesis_kit.ledger.statistics import Interval
+from thesis_kit.ledger.statistics import Interval, Verdict
 
 SOURCES = Path(__file__).resolve().parents[2] / "book" / "src"
 pytestmark = pytest.mark.book
@@ -100,6 +101,17 @@ def _jitter_is_enough(r: Result) -> bool:
 def _parts_of_the_method(r: Result) -> bool:
     color, zoom, center = (main_effect(r, factor) for factor in ("color", "zoom", "center"))
     return color.high < 0 and all(effect.low > -0.05 and effect.high < 0.05 for effect in (zoom, center))
+
+
+def _speakers_stay(r: Result) -> bool:
+    """Whisper loses half; of the other network the interval reaches to both sides of nothing, and is near it."""
+    whisper, other = (r.cells[f"probe@{name}"][0]["scalars"] for name in ("trained", "speakers"))
+    rule = catalog().claims["speaker-net"]
+    return (
+        whisper["speaker_last"] < 0.5 * whisper["speaker_first"]
+        and abs(other["speaker_deepest"] - other["speaker_shallowest"]) < 0.05
+        and judge_claim(rule, r, "real").verdict is Verdict.INCONCLUSIVE
+    )
 
 
 SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
@@ -270,6 +282,12 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
         "so is what a network with *random weights* draws",
         "inversion.scenes",
         lambda r: r.mean("kid", "pii@random").high < r.mean("kid", "pii@resnet").low,
+    ),
+    (
+        "07",
+        "about as well as off its first, where Whisper loses half of what it had",
+        "sonification.real",
+        _speakers_stay,
     ),
 ]
 

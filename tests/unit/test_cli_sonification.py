@@ -13,6 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from thesis_kit import cli
+from thesis_kit.checks import UnknownName
 from thesis_kit.cli import sonification
 from thesis_kit.models.speech import Jasper
 from thesis_kit.show.sounds import player, spectrogram, wav
@@ -78,6 +79,26 @@ def test_what_cannot_be_meant_is_refused(words, said, network):
 def test_a_member_that_does_not_hear_is_refused():
     with pytest.raises(ValueError, match="cnn-digits-natural does not hear: name a recognizer, such as"):
         call("sonify", "--layer", "x", "--model", "cnn-digits-natural")
+
+
+def test_a_member_that_tells_speakers_and_torchaudio_s_networks_hear(monkeypatch):
+    asked = []
+    monkeypatch.setattr("thesis_kit.models.zoo.load", lambda name: asked.append(name))
+    monkeypatch.setattr("thesis_kit.models.speech.from_torchaudio", lambda name: asked.append(name))
+    sonification._recognizer("resemblyzer")
+    assert asked == ["resemblyzer"]
+    pytest.importorskip("torchaudio", reason="torchaudio's networks need the extra [speech]")
+    sonification._recognizer("WAV2VEC2_ASR_BASE_960H")
+    assert asked[1:] == ["WAV2VEC2_ASR_BASE_960H"]
+
+
+def test_near_names_are_offered_of_torchaudio_s_networks_too(monkeypatch):
+    pytest.importorskip("torchaudio", reason="torchaudio's networks need the extra [speech]")
+    with pytest.raises(UnknownName, match="unknown recognizer 'wav2vec2_bas': did you mean wav2vec2_base"):
+        call("sonify", "--layer", "x", "--model", "wav2vec2_bas")
+    monkeypatch.setattr(sonification, "_of_torchaudio", list)
+    with pytest.raises(UnknownName, match="unknown recognizer 'whisper-tiny': did you mean whisper-tiny"):
+        call("sonify", "--layer", "x", "--model", "whisper-tiny")
 
 
 def test_sites_are_listed(network):

@@ -34,6 +34,7 @@ ENTRIES = {
     "pair": entry_of("image-text pair", "small_clip", TINY_PAIR, input_shape=(3, 16, 16)),
     "jasper": entry_of("speech recognizer", "jasper", TINY_JASPER, classes=tuple(TOKENS)),
     "whisper": entry_of("speech recognizer", "whisper", TINY_WHISPER),
+    "speakers": entry_of("speaker encoder", "speaker_encoder", {"width": 8, "size": 8}),
 }
 
 

@@ -20,6 +20,7 @@ from thesis_kit.files import DamagedFile
 from thesis_kit.models import Classifier, entries, packaged, reading, zoo
 from thesis_kit.models.entries import Entry, Package
 from thesis_kit.models.stored import UnfitWeights
+from thesis_kit.show.zoo_page import package_text
 from thesis_kit.zookeeping.entering import enter as enter_member
 
 LITES = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
@@ -190,6 +191,16 @@ def test_without_the_package_the_sentence_names_the_extra(brought, monkeypatch):
     assert not zoo.is_here(absent)
     with pytest.raises(MissingPackage, match=r'the package never-published is not installed.*pip install "\.\[real\]"'):
         zoo.load(NAME, folder=folder)
+
+
+def test_a_package_that_no_extra_brings_is_installed_alone(brought):
+    """It asks for others that nobody here needs."""
+    _, folder, about = brought
+    enter(folder, replace(about, package=replace(about.package, distribution="never-published", extra="")))
+    said = r"the package never-published is not installed and is needed here: install it alone, by pip install "
+    with pytest.raises(MissingPackage, match=rf"{said}--no-deps never-published==1\.0"):
+        zoo.load(NAME, folder=folder)
+    assert package_text(zoo.entry(NAME, folder=folder).package).startswith("never-published 1.0, installed alone, `pip")
 
 
 @pytest.mark.parametrize("damage", ["a bit", "another file"])

@@ -313,6 +313,23 @@ def test_a_layer_that_has_a_sites_name_comes_first_and_the_site_is_renamed():
     assert recording.record(model, spectra(), "blocks.0.hidden.site")["blocks.0.hidden.site"].shape == (3, 7, 24)
 
 
+def test_a_part_of_ones_own_model_may_be_called_network():
+    class Around(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = encoder()
+
+        def forward(self, x):
+            return self.network(x)
+
+    around, name = Around(), "blocks.1.residual"
+    expected = recording.record(around.network, spectra(), name)[name]
+    assert f"network.{name}" in recording.sites(around)
+    assert torch.equal(recording.record(around, spectra(), f"network.{name}")[f"network.{name}"], expected)
+    with pytest.raises(UnknownName, match=r"unknown layer 'network\.blocks\.1\.residul': did you mean"):
+        recording.record(around, spectra(), "network.blocks.1.residul")
+
+
 def test_unknown_names_offer_near_ones_and_unreached_ones_are_named():
     model = encoder()
     with pytest.raises(UnknownName, match=r"unknown layer 'blocks.1.hiden': did you mean blocks.1.hidden"):

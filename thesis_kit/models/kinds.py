@@ -1,5 +1,5 @@
 """Kinds of members that the zoo knows: a classifier, a reader of attributes, a pair of networks for images and text, a
-recognizer of speech.
+recognizer of speech, an encoder of speakers.
 
 A kind says how an untrained network is built from what an entry knows; the weights are then put into it by the names of
 its ``state_dict``. What its members are measured by is said in ``zookeeping/member_scores.py``.
@@ -105,6 +105,25 @@ def _answer_of_recognizer(network: nn.Module, shape: tuple[int, ...]) -> Tensor:
     return torch.cat([heard.flatten(), *read])
 
 
+def _speakers(about: Entry, seed: int) -> nn.Module:
+    from thesis_kit.models import speech
+
+    choose(about.architecture, ("speaker_encoder",), "encoder of speakers")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return speech.SpeakerEncoder(**about.options)
+
+
+def _voices(about: Entry) -> str:
+    return "clips of 16 kHz to embeddings of who speaks, a point of the unit sphere"
+
+
+def _answer_of_speakers(network: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    """What its embedding is made of, step by step of the computed clip, before what is negative is cut off."""
+    with torch.no_grad():
+        return network.embedding.before(network.heard(probe(shape))).flatten()
+
+
 KINDS = {
     "classifier": Kind("Classifiers", _classifier, _images_and_classes),
     "attribute reader": Kind("Readers of attributes", _classifier, _images_and_attributes),
@@ -112,4 +131,5 @@ KINDS = {
     "speech recognizer": Kind(
         "Speech recognizers", _recognizer, _clips, begin=_fit_front, answer=_answer_of_recognizer
     ),
+    "speaker encoder": Kind("Encoders of speakers", _speakers, _voices, answer=_answer_of_speakers),
 }

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from thesis_kit.extras import MissingPackage, missing
+from thesis_kit.extras import MissingPackage, missing, missing_alone
 from thesis_kit.files import DamagedFile
 from thesis_kit.models.entries import Entry
 from thesis_kit.models.stored import UnfitWeights
@@ -51,7 +51,9 @@ def file_of(about: Entry) -> Path:
     try:
         return Path(distribution(about.package.distribution).locate_file(about.file))
     except PackageNotFoundError as error:
-        raise MissingPackage(missing(about.package.distribution, about.package.extra)) from error
+        package = about.package
+        said = missing(package.distribution, package.extra) if package.extra else missing_alone(package.install)
+        raise MissingPackage(said) from error
 
 
 def weights_of(about: Entry) -> bytes:

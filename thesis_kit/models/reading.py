@@ -6,6 +6,7 @@ Nothing that a file may hold is run: safetensors hold tensors alone, and PyTorch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from io import BytesIO
 
@@ -72,8 +73,30 @@ def from_ctranslate2(data: bytes, network: nn.Module, name: str) -> dict[str, Te
     return {key: held[key] for key in network.state_dict() if key in held}
 
 
+def from_resemblyzer(data: bytes, network: nn.Module, name: str) -> dict[str, Tensor]:
+    """The checkpoint of Resemblyzer's encoder, by the names of ours: three layers that it has in one ``nn.LSTM``.
+
+    What belongs to training, the state of its optimizer and the scale of its loss, is left out.
+
+    Raises:
+        DamagedFile: it is no such checkpoint.
+    """
+    try:
+        held = torch.load(BytesIO(data), map_location="cpu", weights_only=True)["model_state"]
+        found = {_of_speakers(key): tensor for key, tensor in held.items() if not key.startswith("similarity_")}
+    except Exception as error:  # the reader raises whatever a broken file leads it to
+        raise DamagedFile(f"the weights of {name} are no checkpoint of it: install its package again") from error
+    return found
+
+
+def _of_speakers(name: str) -> str:
+    """Our name of one of its weights."""
+    return re.sub(r"^linear\.", "embedding.before.", re.sub(r"^lstm\.(\w+)_l(\d+)$", r"blocks.\2.lstm.\1_l0", name))
+
+
 READERS: Mapping[str, Callable[[bytes, nn.Module, str], dict[str, Tensor]]] = {
     "safetensors": from_safetensors,
     "state_dict in order": from_state_in_order,
     "ctranslate2": from_ctranslate2,
+    "resemblyzer": from_resemblyzer,
 }

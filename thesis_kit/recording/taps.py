@@ -54,7 +54,7 @@ class Finder:
         if inner in self.sites.refused:
             raise ValueError(f"{name} cannot be recorded. {self.sites.refused[inner].refusal}")
         if inner not in self.sites:
-            choose(layer, [*self._modules, *self.sites], "layer")
+            inner = choose(layer, [*self._modules, *self.sites], "layer")
         site = self.sites[inner]
         return Tap(self.sites.modules[site.module], site.at, site.module, run, site)
 

@@ -42,11 +42,12 @@ _BROUGHT = """(zoo-brought)=
 ## Networks that packages bring
 
 Others trained these, and nothing of them is copied into this project: `pip install ".[real]"` in its checkout installs
-the packages that carry them. `load` finds the package by its name, runs nothing of it, refuses a file whose SHA-256 is
-another one, and lets the network answer a computed input as it answered when it was entered. The scores in the table
-above were measured here; of these networks none is claimed. Images go in as they are, from 32 pixels a side; with
-`load(name, size=…)` they are brought to a size first. Pixels are scaled by 0.5 and 0.5: of the usual ways the one that
-brings photographs nearest to the statistics that the first layer remembers.
+the packages that carry them; one that asks for more than its network needs is installed alone, as its section says.
+`load` finds the package by its name, runs nothing of it, refuses a file whose SHA-256 is another one, and lets the
+network answer a computed input as it answered when it was entered. The scores in the table above were measured here; of
+these networks none is claimed. Images go in as they are, from 32 pixels a side; with `load(name, size=…)` they are
+brought to a size first. Pixels are scaled by 0.5 and 0.5: of the usual ways the one that brings photographs nearest to
+the statistics that the first layer remembers.
 """
 
 
@@ -137,7 +138,8 @@ def _brought(member: Entry) -> str:
 
 def package_text(package: Package) -> str:
     """Which package brings a member, under what licence, and from where."""
-    return f"{package.distribution} {package.version}, extra [{package.extra}]; {package.licence}; {package.source}"
+    way = f"extra [{package.extra}]" if package.extra else f"installed alone, `{package.install}`"
+    return f"{package.distribution} {package.version}, {way}; {package.licence}; {package.source}"
 
 
 def recipe_text(member: Entry) -> str:

@@ -1,28 +1,32 @@
 """Chapter 7's arms: one for each question and network, in the arena of a cohort trained here and in that of Whisper.
 
 Arms are named question@network, alike in both arenas: ``trained`` is the recognizer, ``random`` its architecture with
-random weights. ``probe`` asks what can be read off each layer: pitch, speaker, word, and how far voices are apart;
-``edit`` how far units move when the pitch is raised; ``units`` whether they detect phones or words; ``metamers`` what
-is left in a sound that a layer takes for a clip; ``optima`` how many phones a unit's optimal sound holds.
+random weights; ``speakers`` is another network, trained to tell speakers apart, and ``speakers-random`` its twin.
+``probe`` asks what can be read off each layer: pitch, speaker, word, and how far voices are apart; ``edit`` how far
+units move when the pitch is raised; ``units`` whether they detect phones or words; ``metamers`` what is left in a sound
+that a layer takes for a clip; ``optima`` how many phones a unit's optimal sound holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from thesis_kit import sonification
 from thesis_kit.chapters.sonification import layer_measures as measures
-from thesis_kit.chapters.sonification.made_sounds import metamers, optima
+from thesis_kit.chapters.sonification.made_sounds import metamers, of_first, of_last, optima
 from thesis_kit.chapters.sonification.settings import REAL, SONIFICATION, Listening
 from thesis_kit.chapters.sonification.world import World, said
 from thesis_kit.data.speech import crossed
 from thesis_kit.ledger.arm import Arm, Experiment, pick
 
 RANDOM, TRAINED = "random", "trained"
-NAMES = {TRAINED: "the trained network", RANDOM: "random weights"}
+SPEAKERS, SPEAKERS_RANDOM = "speakers", "speakers-random"
+NAMES = {TRAINED: "the trained network", RANDOM: "random weights", SPEAKERS: "a network trained for speakers",
+         SPEAKERS_RANDOM: "that network's random weights"}  # fmt: skip
 _CLIPS = ("member", "data", "voices", "rate")
 
 FROM_PROBES = {  # number → how it is made, and of which measure
@@ -33,6 +37,7 @@ FROM_PROBES = {  # number → how it is made, and of which measure
     "apart_first": (measures.first, "apart"), "apart_last": (measures.last, "apart"),
 }  # fmt: skip
 
+FROM_ENDS = {"speaker_shallowest": (of_first, "speaker"), "speaker_deepest": (of_last, "speaker")}
 FROM_EDITS = {"stays": (measures.stayed, "change"), "fades": (measures.faded, "change")}
 FROM_UNITS = {
     "gap_first": (measures.first, "gap"), "gap_last": (measures.last, "gap"),
@@ -42,11 +47,20 @@ FROM_UNITS = {
 
 def probe(world: World) -> dict[str, Any]:
     """What can be read off each layer, for every word by every voice."""
+    return _probed(world, FROM_PROBES)
+
+
+def probe_for_speakers(world: World) -> dict[str, Any]:
+    """The same of a network of few layers, whose first and last are compared as they are."""
+    return _probed(world, FROM_PROBES | FROM_ENDS)
+
+
+def _probed(world: World, makers: Mapping[str, tuple[measures.Maker, str]]) -> dict[str, Any]:
     s = world.settings
     names, tables = measures.by_layer(world.subject, world.clips, len(s.voices), len(s.words))
     return {
         "group": f"{s.data}/{len(s.voices)} voices/{len(s.words)} words",
-        **measures.record_by_layer(names, tables, FROM_PROBES, len(names) - 1),
+        **measures.record_by_layer(names, tables, makers, len(names) - 1),
         "outcomes": {"named": (tables["content"][1:] > 0.5).flatten().long().tolist()},
     }
 
@@ -104,7 +118,21 @@ def arms(s: Listening) -> tuple[Arm, ...]:
               judged=True, units=("clip",), on=(TRAINED,)),
         *both("optima", "optimal sounds", optima, "words", "plain", "reader_voices", "reader_layer", "units_each",
               "seconds", "optimum_steps", "copies", judged=True, units=("unit",)),
+        *_of_speakers(s),
     )  # fmt: skip
+
+
+def _of_speakers(s: Listening) -> tuple[Arm, ...]:
+    """What can be read off the network that was trained for speakers, and off its twin, where there is such a one."""
+    if not s.speakers:
+        return ()
+    found = []
+    for which in (SPEAKERS, SPEAKERS_RANDOM):
+        settings = pick(replace(s, member=s.speakers), *_CLIPS, "words", "pitches", untrained=which == SPEAKERS_RANDOM)
+        rests = {"data": (s.data,), "networks": (s.speakers,), "units": ("voice", "word")}
+        name, title = f"probe@{which}", f"{NAMES[which]} (probes)"
+        found.append(Arm(name, title, World, probe_for_speakers, settings, (0,), **rests))
+    return tuple(found)
 
 
 EXPERIMENTS = {

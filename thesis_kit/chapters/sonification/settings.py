@@ -22,6 +22,8 @@ class Listening:
     ``rebuilt`` clips are rebuilt from every layer in ``rebuild_steps`` steps. Optimal sounds of ``seconds`` are made of
     ``units_each`` units a layer, in ``optimum_steps`` steps of ``copies`` copies. Another network, ``judge``, says
     which word is heard, and which phones by its ``reader_layer``, after clips by ``reader_voices``.
+
+    ``speakers`` is a member that was trained to tell speakers apart, and is asked the same of; empty for none.
     """
 
     member: str = "jasper-speech"
@@ -43,6 +45,7 @@ class Listening:
     seconds: float = 0.768
     optimum_steps: int = 200
     copies: int = 1
+    speakers: str = ""
 
 
 _SMALL = Listening(
@@ -51,7 +54,7 @@ _SMALL = Listening(
 SONIFICATION = MappingProxyType({"small": _SMALL, "record": Listening(), "full": Listening()})
 REAL = MappingProxyType(
     {
-        size: replace(table, member="whisper-tiny.en", seeds=ONE, judge="jasper-speech")
+        size: replace(table, member="whisper-tiny.en", seeds=ONE, judge="jasper-speech", speakers="resemblyzer")
         for size, table in SONIFICATION.items()
     }
 )
