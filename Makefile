@@ -12,6 +12,10 @@ INSTALLED := .venv/.installed
 LAB := .venv/.lab
 # Brings a network, and asks for packages (a compiler's work among them) that nothing here needs.
 ALONE := resemblyzer==0.1.4
+# Imported at the end of the installation, which compiles what of them is used: else all processes of the first run do,
+# at the same time. The whole environment would take minutes.
+COMPILED := IPython, hypothesis, ipykernel.kernelapp, ipywidgets, matplotlib.pyplot, nbval.plugin, open_clip, \
+  scipy.stats, selenium.webdriver, sklearn.linear_model, timm, torch, torchaudio, torchvision
 # One thread a process: two test processes on two cores, and sums in the same order every time.
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 # Compiled once and kept, whatever the shell says: without, every process compiles PyTorch's sources anew, 1 to 4 s.
@@ -43,6 +47,7 @@ $(INSTALLED): requirements.txt pyproject.toml
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-compile --requirement requirements.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps $(ALONE)
+	$(PY) -c 'import $(COMPILED)'
 	@touch $@
 
 book: $(INSTALLED)  ## build the site into _build/html (its notebooks are rendered as committed, not run)
