@@ -22,6 +22,7 @@ from thesis_kit.data.scenes.vocabulary import COLORS, SHAPES
 from thesis_kit.evaluation import correct, robust_accuracy
 from thesis_kit.features.scores import best_concept
 from thesis_kit.language import invert_prompts, name_by_text, reads_order, scene_classes, shortened, zero_shot
+from thesis_kit.show.live_text import text_box
 from thesis_kit.show.tables import table
 from thesis_kit.show.verdicts import claims_table
 
@@ -232,15 +233,19 @@ table(rows, (f"read in {len(prompts)} pictures", "shape", "color"))
 # Color is drawn and can be read; a shape seldom, though more often than by accident. The pictures say what the scores said: this pair knows the first adjective of a sentence and
 # not yet its noun. That the pair likes each picture says nothing, for it was changed until it did. That others read red in it says something.
 #
-# Draw your own: with a kernel, change the words and run the cell. Words that scenes are never told in are refused, and near ones offered.
+# Draw your own: with a kernel, a line for your sentence stands under the figure. Words that scenes are never told in are refused, and near ones
+# offered.
 
 # %%
-PROMPT = "two red stars over waves"
-mine = invert_prompts(clip, [PROMPT] * 3, size=P.size, schedule=quick, seed=1, progress=False)
-figures.prompts_figure(
-    {"": list(mine.images)}, ["start 1", "start 2", "start 3"], label="Figure 6.4", caption=f"“{PROMPT}” from three starts.",
-    alt=f"Three pictures drawn for “{PROMPT}”.",
-)
+def three_of(prompt):
+    mine = invert_prompts(clip, [prompt] * 3, size=P.size, schedule=quick, seed=1, progress=False)
+    return figures.prompts_figure(
+        {"": list(mine.images)}, ["start 1", "start 2", "start 3"], label="Figure 6.4", caption=f"“{prompt}” from three starts.",
+        alt=f"Three pictures drawn for “{prompt}”.",
+    )
+
+
+text_box(three_of, "two red stars over waves", name="prompt")
 
 # %% [markdown]
 # **A bias, drawn.** The paper behind this method uses it to bring out what the captions of the web tie together
