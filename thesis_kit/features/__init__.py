@@ -4,11 +4,11 @@
 the functions here take these names. ``visualize`` makes the image that excites a unit most, ``maps`` says where in an
 image it fires, and ``triples`` shows both beside its strongest images, with a rotated basis and random weights as
 controls. ``features.scores`` gives numbers over all units, ``over_images`` their intervals, ``features.tokens`` asks
-what class tokens and patches do, ``features.masks`` takes objects out of pictures, and ``features.frequency`` takes
-their detail.
+what class tokens and patches do, ``features.masks`` takes objects out of pictures, ``features.frequency`` takes their
+detail, and ``features.codes`` learns sparse directions in place of units.
 """
 
-from thesis_kit.features import frequency, masks, scores, tokens
+from thesis_kit.features import codes, frequency, masks, scores, tokens
 from thesis_kit.features.controls import random_twin, rotated, rotation
 from thesis_kit.features.intervals import Estimate, over_images
 from thesis_kit.features.triples import Triples, triples
@@ -16,6 +16,6 @@ from thesis_kit.features.units import excitation, maps
 from thesis_kit.features.visualization import visualize
 
 __all__ = [
-    "Estimate", "Triples", "excitation", "frequency", "maps", "masks", "over_images", "random_twin", "rotated",
+    "Estimate", "Triples", "codes", "excitation", "frequency", "maps", "masks", "over_images", "random_twin", "rotated",
     "rotation", "scores", "tokens", "triples", "visualize",
 ]  # fmt: skip
