@@ -188,7 +188,7 @@ def test_a_dead_unit_is_refused_and_named_among_others():
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"units": [48]}, r"must be numbers in \[0, 47\]"),
+        ({"units": [48]}, r"must be numbers in \[0, 47\], at least one, got \[48\]$"),  # once, not once a copy
         ({"units": []}, "at least one"),
         ({"units": torch.ones(1, 5)}, r"finite rows \(k, 48\)"),
         ({"units": torch.zeros(1, 48)}, "none of them zero"),

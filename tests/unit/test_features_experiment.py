@@ -16,6 +16,7 @@ from thesis_kit.chapters.features.world import embeddings
 from thesis_kit.data.scenes import DISTRIBUTIONS
 from thesis_kit.features import frequency, scores, tokens
 from thesis_kit.ledger.claims import catalog
+from thesis_kit.ledger.statistics import wilson
 from thesis_kit.models import zoo
 from thesis_kit.randomness import mix_seed
 from thesis_kit.zookeeping.recipes import RECIPES
@@ -110,3 +111,27 @@ def test_live_settings_are_smaller_than_recorded_ones():
     small, record = FEATURES["small"], FEATURES["record"]
     assert small.images < record.images
     assert torch.tensor(record.cutoffs).diff().min() > 0
+
+
+def test_a_share_is_over_the_whole_and_its_interval_wilsons():
+    found = measures.share(0.2, 120, 16)
+    low, high = wilson(round((0.2 * 15 / 16 + 1 / 16) * 120), 120)
+    assert (found.low, found.high) == (pytest.approx(measures.corrected(low, 16)), measures.corrected(high, 16))
+    half = measures.share(0.2, 120, 16, of=0.5)
+    assert (half.value, half.high) == (0.4, pytest.approx(2 * found.high))
+    assert str(measures.share(-0.01, 120, 16)).startswith("0% (0 to ")
+
+
+def test_codes_stand_beside_units_with_those_that_hardly_fire_left_out(scenes):
+    model, e = miniatures.tiny_network("vit"), embeddings(miniatures.tiny_network("encoder"), scenes.images)
+    found = measures.codes_beside_units(
+        model, scenes.images, scenes, e, "blocks.1.residual", learned=("drawn", "learned"), strongest=3, fires=6,
+        width=24, k=2, steps=5,
+    )  # fmt: skip
+    assert list(found) == ["units", "random directions", "codes, drawn", "codes, learned"]
+    seen = measures.token_rows(model, scenes.images, "blocks.1.residual")
+    score = scores.monosemanticity(seen.mean(dim=1), e, 3, strata=scenes.table.tint)
+    assert found["units"]["alike"].value == pytest.approx(score.nanmean().item())
+    assert found["codes, learned"]["count"] == 24
+    assert found["codes, learned"]["dead"] <= found["codes, learned"]["seldom"] < 24
+    assert found["codes, learned"]["explained"] > found["codes, drawn"]["explained"]

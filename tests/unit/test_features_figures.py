@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 
+from thesis_kit import recording
 from thesis_kit.chapters.features import figures
 from thesis_kit.features import Triples
+from thesis_kit.show.unit_explorer import UnitExplorer
 
 WORDS = {"label": "Figure 5.1", "caption": "A figure."}
 
@@ -70,3 +73,28 @@ def test_the_low_pass_slider_goes_from_coarse_to_fine():
     assert shown.values == (2, 8)
     assert shown.html.index("ViT: b2") < shown.html.index("ViT: a8")
     assert "95%" in shown.html
+
+
+def test_with_a_kernel_the_explorer_asks_the_network_about_any_unit():
+    model = timm.create_model(
+        "vit_tiny_patch16_224", img_size=16, patch_size=4, embed_dim=12, depth=2, num_heads=2, num_classes=5
+    ).eval()
+    images = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    ask = UnitExplorer(model, images, strongest=2, effort={"steps": 1, "copies": 1, "size": 16})
+    assert ask.sites[0] == "blocks.0.hidden"
+    seen = ask.answer("blocks.1.hidden", 7)
+    assert seen.count("<img") == 4
+    top = recording.top_examples(model, images, "blocks.1.hidden", 2, units=[7])
+    assert all(f"{value:.2f}" in seen for value in top.value[0].tolist())
+    assert ask.answer("blocks.1.hidden", 7, optimum=True).count("<img") == 5
+    assert "numbers in [0, 47]" in ask.answer("blocks.1.hidden", 48)
+    shown = figures.explorer([triple("unit", 1)] * 2, ask=ask, **WORDS)
+    controls, answer = shown.live().children
+    site, unit, draw = controls.children
+    unit.value, site.value = 3, "blocks.1.q"
+    assert "numbers in [0, 11]" not in answer.value
+    assert "blocks.1.q, unit 3" in answer.value
+    draw.click()
+    assert "the image that excites it most" in answer.value
+    unit.value = 99
+    assert "numbers in [0, 11]" in answer.value

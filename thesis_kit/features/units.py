@@ -82,12 +82,12 @@ def excitation(model: Model, site: str, units: Units, *, over: str = "mean") -> 
         value = seen[site]
         shape = value.shape[:2]  # targets and copies
         patches = spread(value.flatten(0, 1).float(), place).flatten(2)  # (n · e, u, patches)
-        rows = wanted.to(patches.device)[index].repeat_interleave(shape[1], dim=0)
+        asked = wanted.to(patches.device)[index]
+        check = check_directions if wanted.is_floating_point() else check_units
+        rows = check(asked, patches.shape[1], site).repeat_interleave(shape[1], dim=0)
         if wanted.is_floating_point():
-            check_directions(rows, patches.shape[1], site)
             along = torch.einsum("nup,nu->np", patches, rows.to(patches))
         else:
-            check_units(rows, patches.shape[1], site)
             along = patches.gather(1, rows[:, None, None].expand(-1, 1, patches.shape[2]))[:, 0]
         total = along.mean(dim=1) if over == "mean" else along.sum(dim=1)
         return total.view(shape).mean(dim=1)

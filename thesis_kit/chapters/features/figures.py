@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,19 +15,34 @@ from thesis_kit.show.figures import COLORS, Shown, canvas, card, present, style
 from thesis_kit.show.pictures import bars, grid, image_uri, montage, pixels, rows_of_pictures, tile
 from thesis_kit.show.players import Slider, slider
 from thesis_kit.show.shown import require_words
+from thesis_kit.show.unit_explorer import UnitExplorer
 from thesis_kit.show.unit_pictures import lit
 
 _SMALL = 44  # pixels of a picture in the explorer
 _MARKERS = {"hidden": ("blue", "o"), "q": ("orange", "s"), "k": ("green", "^"), "v": ("vermilion", "D")}
 
 
-def explorer(blocks: Sequence[Triples], *, label: str, caption: str, shown: int = 2) -> Slider:
+@dataclass(frozen=True)
+class Explorer(Slider):
+    """A slider over frames of units; with a kernel, any unit of any site of the network that ``ask`` knows."""
+
+    ask: UnitExplorer | None = None
+
+    def live(self):
+        """Controls that ask the network; the slider's own where there is none."""
+        return super().live() if self.ask is None else self.ask.widget()
+
+
+def explorer(
+    blocks: Sequence[Triples], *, label: str, caption: str, shown: int = 2, ask: UnitExplorer | None = None
+) -> Explorer:
     """Units by block under a slider: each unit's optimum, its strongest images, and where it fires in them.
 
     Rows of the controls stand below. Nothing but the slider is needed to look around: no kernel, no network.
 
     Args:
         blocks: one ``Triples`` a block, from the first. shown: strong images of each unit.
+        ask: what answers where there is a kernel, about units that are in no frame.
     """
 
     def render(number: float) -> tuple[str, str]:
@@ -39,7 +55,8 @@ def explorer(blocks: Sequence[Triples], *, label: str, caption: str, shown: int 
 
     alt = "Units of a block, each with the image that excites it most, strong images, and where in them it fires."
     numbers = tuple(range(1, len(blocks) + 1))
-    return slider(render, numbers, start=len(blocks) - 1, name="block", label=label, caption=caption, alt=alt)
+    drawn = slider(render, numbers, start=len(blocks) - 1, name="block", label=label, caption=caption, alt=alt)
+    return Explorer(**vars(drawn), ask=ask)
 
 
 def _cells(title: str, part: Triples, shown: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from thesis_kit import evaluation, features, recording
 from thesis_kit.asking import Model
 from thesis_kit.data.scenes import Scenes
 from thesis_kit.features import frequency, masks, scores, tokens
+from thesis_kit.ledger.statistics import wilson
 
 KINDS = ("hidden", "q", "k", "v")
 _FEW = 512  # images whose maps are held against masks, all units of a block at once
@@ -24,6 +26,29 @@ _FEW = 512  # images whose maps are held against masks, all units of a block at 
 def corrected(accuracy: float, classes: int) -> float:
     """Accuracy without what guessing gives: (a − 1/K) / (1 − 1/K)."""
     return (accuracy - 1 / classes) / (1 - 1 / classes)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share with the ends of its 95% interval; as text "41% (32 to 51)"."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{max(0.0, self.value):.0%} ({100 * self.low:.0f} to {100 * self.high:.0f})"
+
+
+def share(value: float, n: int, classes: int, *, of: float = 1.0) -> Share:
+    """A chance-corrected accuracy on n images, perhaps over another one, with Wilson's interval over images.
+
+    The other is taken as it is. Where several patches of an image were read, n is that of the images, as if an image's
+    patches were right or wrong together, which makes the interval too wide rather than too narrow.
+    """
+    right = value * (1 - 1 / classes) + 1 / classes
+    ends = wilson(round(right * n), n)
+    return Share(value / of, *(max(0.0, corrected(end, classes)) / of for end in ends))
 
 
 def blocks_of(model: Model, kind: str = "hidden") -> list[str]:
@@ -147,6 +172,54 @@ def masked_accuracies(model: Model, scenes: Scenes) -> dict[str, float]:
         "object_on_mean": masks.cut_out(x, mask, fill="mean"),
     }
     return {name: evaluation.correct(model, (seen, y)).double().mean().item() for name, seen in pictures.items()}
+
+
+def token_rows(model: Model, x: Tensor, site: str) -> Tensor:
+    """What stands at every patch of some images at a site, (n, patches, u)."""
+    place = recording.sites(model)[site]
+    parts = [place.patches(recording.record(model, some, site)[site]) for some in x.split(64)]
+    return torch.cat(parts)
+
+
+def codes_beside_units(
+    model: Model, train: Tensor, scenes: Scenes, embedded: Tensor, site: str, *, learned: Sequence[str], strongest: int,
+    fires: int, seed: int = 0, **effort: int,
+) -> dict[str, dict[str, object]]:  # fmt: skip
+    """Monosemanticity of a site's units, of as many random directions, and of sparse codes learned on other images.
+
+    Of codes count those that are above 0 in at least ``fires`` images, for the strongest of others are no images of
+    theirs. Kinds of ``learned``: "drawn" (not trained), "learned".
+
+    Returns:
+        kind → ``alike`` (an ``Estimate`` over images), ``count`` of directions, ``seldom`` (fire in fewer images),
+        ``dead`` (never fire), ``explained`` share of the held-out tokens' variance, where there are codes.
+    """
+    seen = token_rows(model, scenes.images, site)
+    pooled = seen.mean(dim=1)
+    found = {name: _rows(a, embedded, scenes, strongest) for name, a in
+             (("units", pooled), ("random directions", features.rotated(pooled, seed)))}  # fmt: skip
+    given = token_rows(model, train, site).flatten(0, 1)
+    for kind in learned:
+        steps = {"steps": 0} if kind == "drawn" else {}
+        codes = features.codes.learn(given, seed=seed, **{**effort, **steps})
+        fired = codes.encode(seen)  # (n, patches, m)
+        images = (fired > 0).any(dim=1).sum(dim=0)
+        often = images >= fires
+        found[f"codes, {kind}"] = {
+            **_rows(fired.mean(dim=1)[:, often], embedded, scenes, strongest),
+            "count": len(often), "seldom": int((~often).sum()), "dead": int((images == 0).sum()),
+            "explained": codes.explained(seen.flatten(0, 1)),
+        }  # fmt: skip
+    return found
+
+
+def _rows(a: Tensor, embedded: Tensor, scenes: Scenes, strongest: int) -> dict[str, object]:
+    def alike(chosen: Tensor) -> float:
+        score = scores.monosemanticity(a[chosen], embedded[chosen], strongest, strata=scenes.table.tint[chosen])
+        return score.nanmean().item()
+
+    alive = {"count": a.shape[1], "seldom": 0, "dead": int(scores.dead(a).sum())}
+    return {"alike": features.over_images(alike, len(a)), **alive}
 
 
 def low_pass_curve(model: Model, x: Tensor, y: Tensor, cutoffs: Sequence[float], classes: int) -> dict[float, float]:
