@@ -207,7 +207,7 @@ before, behind = (measures.share(curves["patches"][k], n, P.task.n_classes) for 
 print(f"patches read rightly, less guessing: {before} before the last block, {behind} behind it; 64 of each of n = {n} scenes")
 
 # %% [markdown]
-# The last block does what the thesis says: it makes single patches much easier to read. But far from all of them.
+# The last block does what the thesis says: it makes single patches easier to read. But far from all of them.
 #
 # ## A hole tells what was cut out
 #
