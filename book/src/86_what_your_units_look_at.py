@@ -26,7 +26,6 @@
 # list its *sites*:
 
 # %%
-
 from thesis_kit import features, recording
 from thesis_kit.features import scores
 from thesis_kit.show.tables import table
