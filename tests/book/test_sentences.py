@@ -289,7 +289,33 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
         "sonification.real",
         _speakers_stay,
     ),
+    (
+        "07",
+        "finds more of them from deep layers than from shallow ones, though fewer than our rule asks for",
+        "sonification.speech",
+        lambda r: _phones_grow(r).low > 0 and _phones_grow(r).value < 1,
+    ),
+    (
+        "07",
+        "in Whisper's it finds no more",
+        "sonification.real",
+        lambda r: _phones_grow(r).low < 0,
+    ),
+    (
+        "07",
+        "with random weights let most of it pass",
+        "sonification.speech",
+        lambda r: all(
+            found(r, f"{late}(probe@random) - 0.5 * {early}(probe@random)", "scalars").low > 0
+            for late, early in (("pitch_last", "pitch_before"), ("speaker_last", "speaker_first"))
+        ),
+    ),
 ]
+
+
+def _phones_grow(r: Result) -> Interval:
+    depth = "phones_last(optima@{0}) - phones_first(optima@{0})"
+    return found(r, f"{depth.format('trained')} - {depth.format('random').replace(' - ', ' + ')}", "scalars")
 
 
 def _share_at_cap(r: Result, sigma: str) -> float:
