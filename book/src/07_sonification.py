@@ -200,7 +200,7 @@ for called, one in recorded.items():
 # So it is in six small networks, trained independently, and in Whisper {cite:p}`radford2022whisper`, which was trained by others, on other data, for
 # another loss. Whisper does it later: in its first block pitch can be read *better* than from the spectrum, in its last hardly at all.
 #
-# Is it the task that drops the speaker? [Resemblyzer's encoder](zoo.md#zoo-resemblyzer) was trained to tell speakers apart {cite:p}`wan2018ge2e`, and the same
+# Is it the task that drops the speaker? [Resemblyzer's encoder](zoo.md) was trained to tell speakers apart {cite:p}`wan2018ge2e`, and the same
 # probe reads them off its last layer about as well as off its first, where Whisper loses half of what it had. Whether that network
 # loses a little too, these voices and words leave open (*speaker-net*).
 #
