@@ -41,7 +41,7 @@ def planned(name, seed=0):
 def test_every_teacher_that_arms_name_has_a_recipe_and_the_four_that_are_compared_are_sixteen_networks():
     assert {member for member, _ in TAUGHT.values()} <= set(RECIPES)
     assert sum(RECIPES[name].seeds for name in FOUR) == 16
-    assert {RECIPES[member].data_options["teacher"] for member, _ in TAUGHT.values()} == set(TEACHERS)
+    assert {RECIPES[member].data_options["teacher"] for member, _ in TAUGHT.values()} <= set(TEACHERS)
 
 
 def test_all_twins_of_a_seed_start_from_the_same_blocks_and_see_the_same_images():
