@@ -153,4 +153,5 @@ def _write(
     files = {out / row["file"]: wav(playable(waveform)) for row, waveform in zip(rows, waveforms, strict=True)}
     write_together({beside: (json.dumps(told, indent=1) + "\n").encode(), **files,
                     out / "spectra.png": spectrograms(list(waveforms), titles)})  # fmt: skip
-    console.print(f"{len(files)} sounds, spectra.png and {beside.name} in {out}")
+    made = "1 sound" if len(files) == 1 else f"{len(files)} sounds"
+    console.print(f"{made}, spectra.png and {beside.name} in {out}")
