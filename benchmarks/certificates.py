@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import argparse
 import platform
-import statistics
-import time
-from collections.abc import Callable
 
 import torch
 from pgd_overhead import keep_freed_memory
 from scipy.stats import beta, norm
+from timing import ratio
 from torch import Tensor, nn
 
 from thesis_kit.attacks import ShadowConstants, shadow
@@ -53,22 +51,6 @@ def pseudo_code(model: nn.Module, x: Tensor, batch: int, n_classes: int) -> list
     return found
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
-
-
-def ratio(ours: Callable[[], object], theirs: Callable[[], object], pairs: int) -> float:
-    """Median of theirs over ours."""
-    found = []
-    for pair in range(-1, pairs):  # the first pair warms up
-        order = (ours, theirs) if pair % 2 else (theirs, ours)
-        spent = {work: seconds(work) for work in order}
-        found += [spent[theirs] / spent[ours]] if pair >= 0 else []
-    return statistics.median(found)
-
-
 def certification(pairs: int) -> None:
     for name, options, shape in (
         ("small_cnn", {"width": 16, "in_channels": 1}, (4, 1, 8, 8)),
@@ -84,7 +66,7 @@ def certification(pairs: int) -> None:
 
 def faster_than_the_loop(model: nn.Module, x: Tensor, batch: int, pairs: int) -> float:
     knobs = {"sigma": SIGMA, "n0": N0, "n": N, "alpha": ALPHA, "progress": False, "early_stop": False}
-    return ratio(lambda: certify(model, x, **knobs), lambda: pseudo_code(model, x, batch, 8), pairs)
+    return ratio(lambda: pseudo_code(model, x, batch, 8), lambda: certify(model, x, **knobs), pairs)
 
 
 def forging(pairs: int) -> None:
@@ -101,7 +83,7 @@ def forging(pairs: int) -> None:
         return torch.cat([shadow(model, x[row], target[row], ids=ids[row], **knobs) for row in rows])
 
     apart = (together() - alone()).abs().max()
-    faster = ratio(together, alone, pairs)
+    faster = ratio(alone, together, pairs)
     print(f"Shadow, 8 images at once: {faster:.2f} times as fast as one by one, results apart by {apart:.1e}")
 
 
@@ -113,7 +95,7 @@ def bounds(pairs: int) -> None:
         model = build(name, n_classes=8, seed=0, **options).eval()
         x, y = torch.rand(shape, generator=torch.Generator().manual_seed(0)), torch.zeros(shape[0], dtype=torch.int64)
         with torch.no_grad():
-            slower = 1 / ratio(lambda: ibp_margins(model, x, y, 2 / 255), lambda: model(x), pairs)  # noqa: B023
+            slower = ratio(lambda: ibp_margins(model, x, y, 2 / 255), lambda: model(x), pairs)  # noqa: B023
         print(f"interval bounds, {name}: {slower:.2f} times a forward pass")
 
 

@@ -18,12 +18,10 @@ from __future__ import annotations
 import argparse
 import platform
 import resource
-import statistics
-import time
-from collections.abc import Callable
 
 import timm
 import torch
+from timing import ratio, seconds
 from torch import Tensor
 
 from thesis_kit import features, recording, synthesis
@@ -35,22 +33,6 @@ SHALLOW = {
     "vit_tiny_patch16_224": {"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3},
 }
 UNITS = torch.linspace(0, 383, 64).round().long().tolist()
-
-
-def seconds(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
-
-
-def ratio(ours: Callable[[], object], theirs: Callable[[], object], pairs: int) -> float:
-    """Median of ours over theirs."""
-    found = []
-    for pair in range(-1, pairs):  # the first pair warms up
-        order = (ours, theirs) if pair % 2 else (theirs, ours)
-        spent = {work: seconds(work) for work in order}
-        found += [spent[ours] / spent[theirs]] if pair >= 0 else []
-    return statistics.median(found)
 
 
 def recording_costs(pairs: int) -> None:

@@ -20,11 +20,9 @@ from __future__ import annotations
 import argparse
 import math
 import platform
-import statistics
-import time
-from collections.abc import Callable
 
 import torch
+from timing import ratio
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -93,22 +91,6 @@ def one_image(model: nn.Module, label: int, identity: int, size: int = SIZE, n_c
     return torch.stack(losses)
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
-
-
-def ratio(ours: Callable[[], object], theirs: Callable[[], object], pairs: int) -> float:
-    """Median of theirs over ours."""
-    found = []
-    for pair in range(-1, pairs):  # the first pair warms up
-        order = (ours, theirs) if pair % 2 else (theirs, ours)
-        spent = {work: seconds(work) for work in order}
-        found += [spent[theirs] / spent[ours]] if pair >= 0 else []
-    return statistics.median(found)
-
-
 def alike(losses: Tensor, others: Tensor, what: str) -> float:
     """How far losses are apart, in parts of their size."""
     apart = float((losses - others).abs().max() / losses.abs().max())
@@ -128,7 +110,7 @@ def inverting(name: str, images: int, pairs: int) -> None:
         return torch.stack([one_image(model, label, place) for place, label in enumerate(labels)], dim=1)
 
     apart = alike(together(), alone(), name)
-    faster = ratio(together, alone, pairs)
+    faster = ratio(alone, together, pairs)
     print(f"{name}: {images} images, {faster:.2f} times as fast as one by one, losses apart by {apart:.0e}")
 
 
@@ -155,7 +137,7 @@ def inverting_a_real_network(images: int, pairs: int, size: int = 128, copies: i
                 torch.autograd.grad(light(x).sum(), x)
 
     apart = alike(together()[:FEW], alone()[:FEW], "efficientnet-lite0")
-    faster, floor = ratio(together, alone, pairs), ratio(together, bare, pairs)
+    faster, floor = ratio(alone, together, pairs), ratio(bare, together, pairs)
     print(
         f"efficientnet-lite0, {size} pixels: {images} images, {faster:.2f} times as fast as one by one, {floor:.2f} of "
         f"the bare passes' speed, losses of the first {FEW} steps apart by {apart:.0e}"
@@ -175,7 +157,7 @@ def stopping(name: str, pairs: int) -> None:
     found = {}
     for what, objective in (("forward and backward", shallow + 0.0 * logit(targets)), ("forward alone", read)):
         alike(run(shallow), run(objective), f"{name}, {what}")
-        found[what] = ratio(lambda: run(shallow), lambda objective=objective: run(objective), pairs)
+        found[what] = ratio(lambda objective=objective: run(objective), lambda: run(shallow), pairs)
     said = ", ".join(f"{value:.2f} with the rest run {what}" for what, value in found.items())
     print(f"{name}: an objective at {place}, times as fast as {said}")
 
