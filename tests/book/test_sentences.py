@@ -303,6 +303,16 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
     ),
     (
         "07",
+        "nothing of the words, little of the speaker, and about half of the small networks' fall in pitch",
+        "sonification.speech",
+        lambda r: (
+            abs(_fallen(r, "content_first", "content_last", "random")) < 0.05
+            and _untaught_part(r, "speaker_first", "speaker_last") < 0.3
+            and 0.4 < _untaught_part(r, "pitch_before", "pitch_last") < 0.6
+        ),
+    ),
+    (
+        "07",
         "with random weights let most of it pass",
         "sonification.speech",
         lambda r: all(
@@ -311,6 +321,16 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
         ),
     ),
 ]
+
+
+def _fallen(r: Result, early: str, late: str, which: str = "trained") -> float:
+    """How much less of something can be read off late layers than off early ones."""
+    return found(r, f"{early}(probe@{which}) - {late}(probe@{which})", "scalars").value
+
+
+def _untaught_part(r: Result, early: str, late: str) -> float:
+    """Which part of a fall with depth random weights show as well."""
+    return _fallen(r, early, late, "random") / _fallen(r, early, late)
 
 
 def _phones_grow(r: Result) -> Interval:
