@@ -21,14 +21,14 @@ from thesis_kit.zookeeping.plans import plan_of
 from thesis_kit.zookeeping.recipes import RECIPES
 
 FOUR = ("twin-scenes64", "twin-scenes64-attributes", "clip-scenes64-class", "clip-scenes64")
-TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 1, "num_heads": 3}
+TINY = {"size": 32, "channels": [8, 12, 16], "width": 48, "depth": 1, "heads": 3}
 
 
 def short(name):
     """A twin's recipe with small towers, small images and few updates."""
     recipe = RECIPES[name]
     own = {"options": {**TINY, "own_head": True}} if recipe.kind != "image-text pair" else {
-        "options": {"image_options": TINY, "embed_dim": 16, "width": 24, "depth": 1}
+        "options": {**recipe.options, "image_options": TINY, "embed_dim": 16, "width": 24, "depth": 1}
     }  # fmt: skip
     data = {**recipe.data_options, "size": 32, "n_test": 24}
     return replace(recipe, updates=5, batch_size=4, data_options=data, **own)

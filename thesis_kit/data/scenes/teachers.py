@@ -7,7 +7,7 @@ teacher turns scenes into targets, and ``TaughtStream`` serves both.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha256
 
@@ -93,7 +93,8 @@ class Sentences:
         hard: with the caption of each directed pair that has its objects exchanged, as a wrong answer near by.
         vocabulary: what tokens stand for.
 
-    Two sentences mean the same where they are the same but for their opening ("a picture of", "we see").
+    Two sentences mean the same where they are the same but for their opening ("a picture of", "we see"). Of a varied
+    caption that says little no objects can be exchanged: only scenes described in full have a wrong answer.
     """
 
     kind: str = "full"
@@ -116,8 +117,10 @@ class Sentences:
         meaning = torch.tensor([_number(statement(sentence)) for sentence in said], device=device)
         wrong = None
         if self.hard:
-            wrong = self.vocabulary(captions(swapped(table), self.kind)).to(device)
-            wrong = wrong * directed(table)[:, None]
+            false = captions(swapped(table), self.kind)
+            other = torch.tensor([one != true for one, true in zip(false, said, strict=True)], device=device)
+            full = torch.tensor([one == all_ for one, all_ in zip(said, captions(table), strict=True)], device=device)
+            wrong = self.vocabulary(false).to(device) * (other & full)[:, None]
         return Captioned(self.vocabulary(said).to(device), meaning, wrong)
 
 
@@ -137,7 +140,7 @@ TEACHERS: dict[str, Callable[[], Teacher]] = {
     "class captions": lambda: Sentences("class"),
     "captions": Sentences,
     "varied captions": lambda: Sentences("varied"),
-    "captions with exchanged ones": lambda: Sentences(hard=True),
+    "varied captions with exchanged ones": lambda: Sentences("varied", hard=True),
     "attributes": Attributes,
 }
 
@@ -181,6 +184,8 @@ def taught_splits(
 ) -> Splits:  # fmt: skip
     """Run ``seed``'s scenes with what a teacher says of them, cut as ``scenes.splits`` cuts them: the same images.
 
+    Varied captions vary in training alone: of validation and test scenes all is said, so that one caption fits each.
+
     Args:
         name: of a frozen distribution. teacher: a name of ``TEACHERS``. size, n_validation, n_test, device: as there.
 
@@ -190,9 +195,10 @@ def taught_splits(
     check_count(seed, what="seed", least=0)
     distribution = choose(name, {**LANGUAGE, **DISTRIBUTIONS}, "distribution")
     says = choose(teacher, TEACHERS, "teacher")()
+    asks = replace(says, kind="full") if isinstance(says, Sentences) and says.kind == "varied" else says
     train = TaughtStream(distribution, size, says, seed=mix_seed(seed, TRAIN), device=device)
     validation, test = (
-        taught(distribution, n, size, says, seed=stream, device=device)
+        taught(distribution, n, size, asks, seed=stream, device=device)
         for n, stream in ((n_validation, mix_seed(seed, VALIDATION)), (n_test, mix_seed(TEST)))
     )
     return Splits(train, validation, test)
