@@ -87,5 +87,5 @@ def driver():
 
 @pytest.fixture(scope="session")
 def visits(driver, address):
-    """What is to be seen on each page at each width in each theme; every page is opened once for each."""
+    """What is to be seen on each page at each width in each theme."""
     return Visitor(driver, address)

@@ -1,7 +1,7 @@
 """A visit to a page: everything that tests ask about it, gathered while it is open once.
 
-A page is opened at two widths in two themes; what its scripts said, what it loaded and what can be seen on it goes into
-one dictionary.
+A page is opened once and looked at in two widths and two themes; what its scripts said, what it loaded and what can be
+seen on it goes into one dictionary for each.
 """
 
 from __future__ import annotations
@@ -34,6 +34,25 @@ READY = """const done = arguments[0];
 const drawn = window.MathJax?.startup?.promise ?? Promise.resolve();
 Promise.all([document.fonts.ready, drawn]).then(
   () => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(() => done(true))), 200));"""
+
+# Marks one element of each style that text has: of its color, size and weight, and what is behind it.
+EACH_STYLE = """const known = new Set();
+for (const one of document.querySelectorAll("article *")) {
+  const has = [...one.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.data.trim());
+  if (!has || one.closest("svg") || !one.getClientRects().length) continue;
+  const style = getComputedStyle(one), key = [style.color, style.fontSize, style.fontWeight, style.visibility];
+  for (let behind = one; behind; behind = behind.parentElement) {
+    const {backgroundColor, backgroundImage, opacity} = getComputedStyle(behind);
+    key.push(opacity, backgroundImage);
+    if (!backgroundColor.endsWith(", 0)")) { key.push(backgroundColor); break; }
+  }
+  if (!known.has(key.join())) { known.add(key.join()); one.classList.add("tk-style"); }
+}"""
+
+# Takes out what is drawn and the code that holds no element so marked: to judge contrasts takes as long as a page is big.
+LEAVE_STYLES = """for (const one of document.querySelectorAll("svg, mjx-container, .highlight pre")) {
+  if (!one.querySelector(".tk-style")) one.replaceChildren();
+}"""
 
 LOOK = (Path(__file__).parent / "look.js").read_text(encoding="utf-8")
 
@@ -76,29 +95,48 @@ class Visitor:
 
     def __call__(self, name: str, width: str, theme: str) -> Seen:
         if (name, width, theme) not in self.seen:
-            self.seen[name, width, theme] = self.visit(name, width, theme)
+            self.visit(name)
         return self.seen[name, width, theme]
 
     def open(self, page: str, width: str, theme: str = "light") -> None:
         """Open a page ("ledger.html#claim-free-robust") and wait until its formulas are drawn."""
-        phone = width == "phone"
-        size = {"width": WIDTHS[width], "height": 844 if phone else 900, "deviceScaleFactor": 1, "mobile": phone}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        media = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
         self.driver.get("about:blank")
+        self.show(width, theme)
         for log in ("browser", "performance"):
             self.driver.get_log(log)
         self.driver.get(f"{self.address}/{page}")
         self.driver.execute_async_script(READY)
 
-    def visit(self, name: str, width: str, theme: str) -> Seen:
-        self.open(f"{name}.html", width, theme)
-        seen = Seen(self.driver.execute_script(LOOK))
-        self.listen(seen)
-        if width == "phone":  # at one width only, for it takes seconds
-            seen.violations = self.judge(["wcag2a", "wcag2aa"] if theme == "light" else ["wcag2aa"])
-        return seen
+    def show(self, width: str, theme: str) -> None:
+        """Give the window another width, and the system another theme, as a reader does who turns the phone."""
+        phone = width == "phone"
+        size = {"width": WIDTHS[width], "height": 844 if phone else 900, "deviceScaleFactor": 1, "mobile": phone}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        media = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+
+    def visit(self, name: str) -> None:
+        """Open a page as a phone does in light, and change width and theme while it is open."""
+        self.open(f"{name}.html", "phone")
+        for width in WIDTHS:
+            for theme in THEMES:
+                self.show(width, theme)
+                self.driver.execute_async_script(READY)
+                seen = self.seen[name, width, theme] = Seen(self.driver.execute_script(LOOK))
+                self.listen(seen)
+                if width == "phone":  # at one width only, for it takes seconds
+                    self.driver.execute_script(EACH_STYLE)
+        self.judge(name)
+
+    def judge(self, name: str) -> None:
+        """What axe finds in the open page: contrasts in both themes, by one element of each style, and the rest."""
+        self.show("phone", "light")
+        self.seen[name, "phone", "light"].violations = self.found_by_axe("wcag2a", "article")
+        self.driver.execute_script(LEAVE_STYLES)
+        for theme in THEMES:
+            self.show("phone", theme)
+            self.driver.execute_async_script(READY)
+            self.seen[name, "phone", theme].violations += self.found_by_axe("wcag2aa", ".tk-style")
 
     def listen(self, seen: Seen) -> None:
         """What the page logged as an error, asked for, did not get, and how many bytes went over the wire."""
@@ -115,10 +153,10 @@ class Visitor:
             elif event["method"] == "Network.loadingFinished":
                 seen.transferred += int(said["encodedDataLength"])
 
-    def judge(self, rules: list[str]) -> list[str]:
-        """What axe finds serious or critical in the page's text by the rules of these kinds."""
-        options = {"runOnly": rules, "resultTypes": ["violations"]}
-        found = Axe().run(self.driver, {"include": [["article"]]}, options)["violations"]
+    def found_by_axe(self, rules: str, place: str) -> list[str]:
+        """What is serious or critical there by the rules of a kind."""
+        options = {"runOnly": [rules], "resultTypes": ["violations"]}
+        found = Axe().run(self.driver, {"include": [[place]]}, options)["violations"]
         return [
             f"{one['id']}: {one['help']}: {[node['target'] for node in one['nodes'][:3]]} of {len(one['nodes'])}"
             for one in found
