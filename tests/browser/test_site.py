@@ -46,7 +46,7 @@ def test_nothing_is_wider_than_the_window_or_cut_off(visits, name, width, theme)
 @each_theme
 @each_page
 def test_axe_finds_nothing_serious(visits, name, theme):
-    """Faint text in either theme; nameless pictures and controls, lists that are none, boxes that only a mouse scrolls."""
+    """Faint text in either theme; nameless pictures and controls, lists that are none, boxes only a mouse scrolls."""
     assert visits(name, "phone", theme).violations == []
 
 

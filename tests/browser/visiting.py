@@ -49,7 +49,7 @@ for (const one of document.querySelectorAll("article *")) {
   if (!known.has(key.join())) { known.add(key.join()); one.classList.add("tk-style"); }
 }"""
 
-# Takes out what is drawn and the code that holds no element so marked: to judge contrasts takes as long as a page is big.
+# Takes out what is drawn, and code that holds no element so marked: contrasts take as long as a page is big.
 LEAVE_STYLES = """for (const one of document.querySelectorAll("svg, mjx-container, .highlight pre")) {
   if (!one.querySelector(".tk-style")) one.replaceChildren();
 }"""
