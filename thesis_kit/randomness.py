@@ -9,6 +9,7 @@ resumed run goes on as if unbroken.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 _WORD = 1 << 64
+_AT_ONCE = 1 << 15  # numbers that are made together on a CPU: as many as its cache holds
 
 
 def _signed(value: int) -> int:
@@ -25,13 +27,13 @@ def _signed(value: int) -> int:
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    return (z >> bits) & ((1 << (64 - bits)) - 1)  # a logical shift: int64 would carry the sign along
+    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)  # a logical shift: int64 would carry the sign along
 
 
 def _mix(z: Tensor) -> Tensor:
-    z = (z ^ _shift(z, 30)) * _signed(_MIX_1)
-    z = (z ^ _shift(z, 27)) * _signed(_MIX_2)
-    return z ^ _shift(z, 31)
+    z = (z ^ _shift(z, 30)).mul_(_signed(_MIX_1))
+    z = z.bitwise_xor_(_shift(z, 27)).mul_(_signed(_MIX_2))
+    return z.bitwise_xor_(_shift(z, 31))
 
 
 def mix_seed(*parts: int) -> int:
@@ -92,26 +94,31 @@ class ImageRandom:
         other._keys, other._draw = _mix(self._keys + mix_seed(stream + 1)), 0
         return other
 
-    def _bits(self, shape: tuple[int, ...]) -> Tensor:
-        self._draw += 1
-        start = _mix(self._keys + _signed(self._draw * _MIX_2))
-        steps = torch.arange(1, math.prod(shape) + 1, device=start.device) * _signed(_GOLDEN)
-        return _mix(start[:, None] + steps).view(len(self), *shape)  # (n, *shape)
+    def _draws(self, make: Callable[..., Tensor], shape: tuple[int, ...], draws: int, dtype: torch.dtype) -> Tensor:
+        """What ``make`` makes of the bits of so many draws, (n, *shape), on a CPU by few images at a time."""
+        size, device = math.prod(shape), self._keys.device
+        places = torch.arange(1, size + 1, device=device) * _signed(_GOLDEN)
+        numbers = range(self._draw + 1, self._draw + draws + 1)
+        self._draw += draws
+        starts = [_mix(self._keys + _signed(number * _MIX_2)) for number in numbers]
+        rows = max(1, _AT_ONCE // max(1, size)) if device.type == "cpu" else max(1, len(self))
+        if len(self) <= rows:
+            return make(*(_mix(start[:, None] + places) for start in starts)).to(dtype).view(len(self), *shape)
+        made = torch.empty(len(self), size, dtype=dtype, device=device)
+        for first in range(0, len(self), rows):
+            some = slice(first, first + rows)
+            made[some] = make(*(_mix(start[some, None] + places) for start in starts))
+        return made.view(len(self), *shape)
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0, dtype: torch.dtype | None = None) -> Tensor:
         """Uniform numbers in [low, high)."""
         dtype = dtype or torch.get_default_dtype()
-        wide = dtype == torch.float64
-        unit = _shift(self._bits(shape), 11 if wide else 40).to(torch.float64 if wide else torch.float32)
-        unit = unit * (2.0**-53 if wide else 2.0**-24)
-        return (low + (high - low) * unit).to(dtype)
+        unit = _doubles if dtype == torch.float64 else _floats
+        return self._draws(lambda bits: low + (high - low) * unit(bits), shape, 1, dtype)
 
     def normal(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Standard normal numbers (Box–Muller)."""
-        dtype = dtype or torch.get_default_dtype()
-        radius = self.uniform(*shape, dtype=torch.float64)
-        angle = self.uniform(*shape, dtype=torch.float64)
-        return (torch.sqrt(-2 * torch.log1p(-radius)) * torch.cos(2 * math.pi * angle)).to(dtype)
+        return self._draws(_box_muller, shape, 2, dtype or torch.get_default_dtype())
 
     def integers(self, *shape: int, high: int | Tensor) -> Tensor:
         """Whole numbers in [0, high), int64; ``high`` may be a tensor that broadcasts to (n, *shape)."""
@@ -120,7 +127,20 @@ class ImageRandom:
 
     def signs(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """−1 or +1 with equal chance."""
-        return (_shift(self._bits(shape), 63) * 2 - 1).to(dtype or torch.get_default_dtype())
+        return self._draws(lambda bits: _shift(bits, 63) * 2 - 1, shape, 1, dtype or torch.get_default_dtype())
+
+
+def _doubles(bits: Tensor) -> Tensor:
+    return _shift(bits, 11).to(torch.float64).mul_(2.0**-53)
+
+
+def _floats(bits: Tensor) -> Tensor:
+    return _shift(bits, 40).to(torch.float32).mul_(2.0**-24)
+
+
+def _box_muller(first: Tensor, second: Tensor) -> Tensor:
+    radius = _doubles(first).neg_().log1p_().mul_(-2).sqrt_()
+    return radius.mul_(_doubles(second).mul_(2 * math.pi).cos_())
 
 
 def image_random(generator: torch.Generator | ImageRandom | None, x: Tensor) -> ImageRandom:
