@@ -213,7 +213,6 @@ _VISION = {
 _TAUGHT = {
     "stages": (TrainingStage(0.2, "scenes.v1-easy"), TrainingStage(0.8)),
     "updates": 1500,
-    "precision": "bfloat16",
     "optimizer": "adamw",
     "lr": 0.001,
     "weight_decay": 0.05,
@@ -221,7 +220,7 @@ _TAUGHT = {
     "eps": (),
 }
 _TOWER = "stem_vit"
-_SEEN = {"size": 64, "channels": [32, 64, 96], "width": 96, "depth": 4, "heads": 3}
+_SEEN = {"size": 64, "channels": [32, 64, 96, 128], "width": 96, "depth": 4, "heads": 3}
 _BY_TEACHER = {  # what differs with the kind of teacher: the kind of network and how it follows
     "classes": {"architecture": _TOWER, "options": {**_SEEN, "own_head": True}, "method": "natural"},
     "attributes": {
