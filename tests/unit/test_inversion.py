@@ -9,11 +9,19 @@ from torch import nn
 import thesis_kit as tk
 from thesis_kit import inversion, synthesis
 from thesis_kit.checks import UnknownName
-from thesis_kit.inversion import STAGES, combinations, growing, invert_with_penalties, plug_in_inversion
+from thesis_kit.inversion import (
+    STAGES,
+    combinations,
+    growing,
+    invert_with_penalties,
+    log_odds,
+    plug_in_inversion,
+    surest,
+)
 from thesis_kit.models import Classifier, build
 from thesis_kit.models.folding import folded
 from thesis_kit.randomness import ImageRandom, mix_seed
-from thesis_kit.synthesis import Pixels
+from thesis_kit.synthesis import Pixels, Synthesis
 
 
 @pytest.fixture
@@ -194,3 +202,33 @@ def test_a_normalization_that_follows_no_convolution_stays():
     body = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
     kept = folded(nn.Sequential(*body).eval(), torch.rand(1, 3, 8, 8))
     assert sum(isinstance(module, nn.BatchNorm2d) for module in kept.modules()) == 1
+
+
+def test_the_surest_of_several_drawings_is_the_one_that_withstands_a_blur():
+    """A model that answers to the mean brightness of the left half; a fine pattern vanishes in the blur."""
+
+    def model(x):
+        left = x[..., :8].mean(dim=(1, 2, 3)) - 0.5
+        fine = (x[..., ::2] - x[..., 1::2]).abs().mean(dim=(1, 2, 3))
+        return torch.stack([20 * left + 40 * fine, -20 * left], dim=1)
+
+    striped = torch.full((3, 16, 16), 0.5)
+    striped[..., ::2], striped[..., 1::2] = 1.0, 0.0
+    bright = torch.full((3, 16, 16), 0.5)
+    bright[..., :8] = 0.9
+    dark = 1 - bright
+    images = torch.stack([striped, striped, bright, dark])  # two rounds of the classes 0 and 1
+    plain, soft = (log_odds(model, images, [0, 1] * 2, blur=blur) for blur in (0, 0.1))
+    assert torch.allclose(plain, (model(images) * torch.tensor([[1, -1], [-1, 1]] * 2)).sum(dim=1).double(), atol=1e-5)
+    assert plain[0] > plain[2]
+    assert soft[0] < soft[2]
+    made = Synthesis(images, torch.arange(8.0).reshape(2, 4), [(1, images / 2)], seconds=3.0)
+    kept = surest(model, made, [0, 1], blur=0.1)
+    assert torch.equal(kept.images, images[[2, 3]])
+    assert kept.losses.tolist() == [[2, 3], [6, 7]]
+    assert torch.equal(kept.snapshots[0][1], images[[2, 3]] / 2)
+    assert kept.seconds == 3.0
+    with pytest.raises(ValueError, match="4 drawings are no whole number of rounds of 3 classes"):
+        surest(model, made, [0, 1, 0])
+    with pytest.raises(ValueError, match="4 images, but 1 class"):
+        log_odds(model, images, [0])

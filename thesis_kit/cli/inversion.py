@@ -18,6 +18,7 @@ from thesis_kit.cli.stopping import kept
 from thesis_kit.cli.subjects import Arch, NamedModel, NClasses, Pretrained, Seed, Weights, named, real
 from thesis_kit.files import only_writer, renewal, write_together
 
+_DRAWS = {"sketch": 4}  # by quality
 _A_PASS = 64  # images that the model is asked about together, at the end
 
 Model = Annotated[
@@ -41,6 +42,10 @@ def invert(
     sheet: Sheet = Path("inversion.png"),
     size: Annotated[int | None, typer.Option(help="Side of the images; the model's own if left out.")] = None,
     each: Annotated[int, typer.Option(min=1, help="Images of every class or prompt.")] = 1,
+    draws: Annotated[
+        int | None,
+        typer.Option(min=1, help="Drawings of which the surest one is kept; for classes 4 in a sketch, else 1."),
+    ] = None,
     quality: Annotated[str, typer.Option(help="sketch: a look, ours; published: the paper's, for a GPU.")] = "sketch",
     steps: Annotated[int | None, typer.Option(min=1, help="Steps in each of the stages.")] = None,
     copies: Annotated[int | None, typer.Option(min=1, help="Copies of an image in every step.")] = None,
@@ -61,7 +66,8 @@ def invert(
     if resume is not None and resume.absolute() in (sheet.absolute(), beside.absolute()):
         raise ValueError(f"{resume} is a file that the images go to: keep the state in another with --resume")
     of_classes = {"--classes": classes, "--model": model, "--weights": weights, "--arch": arch,
-                  "--n-classes": n_classes, "--pretrained": pretrained, "--color": color is not None}  # fmt: skip
+                  "--n-classes": n_classes, "--pretrained": pretrained, "--color": color is not None,
+                  "--draws": draws is not None}  # fmt: skip
     of_prompts = prompts.check_words(clip, prompt, of_classes)
     if not of_prompts and (classes is None or tag is not None):
         raise ValueError(
@@ -78,7 +84,7 @@ def invert(
             images, record = prompts.draw(clip, tag, prompt, **knobs)
         else:
             chosen = named(model, pretrained, weights, arch, n_classes)
-            images, record = _draw(chosen, classes, color=1.0 if color is None else color, **knobs)
+            images, record = _draw(chosen, classes, color=1.0 if color is None else color, draws=draws, **knobs)
         grid = drawing.make_grid(images, nrow=each * max(1, 8 // each))  # the images of a class in one row
         drawing.save_image(grid, picture := BytesIO(), format="png")
         record["sheet"] = sha256(picture.getvalue()).hexdigest()
@@ -102,7 +108,7 @@ def _is_random(record: dict[str, Any], weights: Path | None, clip: str | None) -
 
 def _draw(
     chosen: NamedModel, classes: str, *, size: int | None, each: int, quality: str, tv: float | None, color: float,
-    seed: int, precision: str, resume: Path | None, **own: Any,
+    seed: int, precision: str, resume: Path | None, draws: int | None, **own: Any,
 ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
     """Pictures of classes, and what is written beside them."""
     import torch
@@ -119,10 +125,13 @@ def _draw(
     settings_of = choose(quality, inversion.QUALITIES, "quality of an inversion")
     usual = {**settings_of, "lr": settings_of["optimizer"].lr}
     knobs |= {name: usual[name] if value is None else value for name, value in own.items()}
-    found = inversion.plug_in_inversion(
-        network, wanted, channels=channels, precision=precision, checkpoint=resume, **knobs
+    draws = draws or _DRAWS.get(quality, 1)
+    drawn = inversion.plug_in_inversion(
+        network, wanted * draws, channels=channels, precision=precision, checkpoint=resume, **knobs
     )
-    settings = {**knobs, "classes": wanted, "precision": precision, "pretrained": chosen.pretrained}
+    found = drawn if draws == 1 else inversion.surest(network, drawn, wanted)
+    own = {"draws": draws, "precision": precision, "pretrained": chosen.pretrained}
+    settings = {**knobs, "classes": wanted, **own}
     return found.images, _record(chosen.name, network, names, wanted, found, settings)
 
 

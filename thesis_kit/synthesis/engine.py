@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -59,6 +59,11 @@ class Synthesis:
     passes: Passes = field(default_factory=Passes)
     seconds: float = 0.0
     peak_bytes: int | None = None
+
+    def __getitem__(self, rows: Tensor | slice) -> Synthesis:
+        """Some of the images with their losses and snapshots; passes and seconds stay those of all."""
+        snapshots = [(steps, images[rows]) for steps, images in self.snapshots]
+        return replace(self, images=self.images[rows], losses=self.losses[:, rows], snapshots=snapshots)
 
     def __str__(self) -> str:
         n, c, h, w = self.images.shape

@@ -5,7 +5,7 @@ with more; ``ce`` and ``ce+jitter`` make as many steps, ``ce+jitter=passes`` sho
 … ``zoom+center`` take its parts away, jitter staying; ``copies=…`` change the ensemble, ``copies=1,passes`` at equal
 passes; ``fourier-growing`` and ``fourier`` put its augmentations on a canvas of frequencies, in its stages and at full
 size. ``tv+l2`` and ``deep`` are tuned on Lite0 and carried to Lite1. ``shown`` … are classes that everyone knows by
-sight, for pictures.
+sight, for pictures: the surest of several drawings of each, but for ``shown-ce``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from thesis_kit.chapters.inversion.real_world import RealWorld, steps_in_all
 from thesis_kit.chapters.inversion.settings import REAL, Real
 from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.evaluation.synthesized import class_regions, high_frequency_share
-from thesis_kit.inversion import combinations
+from thesis_kit.inversion import combinations, surest
 from thesis_kit.ledger.arm import Arm, pick
 from thesis_kit.ledger.thumbnails import pack_picture
 from thesis_kit.synthesis import Synthesis
@@ -88,6 +88,13 @@ def plugged(world: RealWorld) -> tuple[Synthesis, dict]:
     return world.plugged(steps=s.steps, lr=s.lr, copies=s.copies, color=s.color, **s.change), {}
 
 
+def surest_plugged(world: RealWorld) -> tuple[Synthesis, dict]:
+    """Plug-In Inversion, of several drawings of a class the one that the network is surest of."""
+    s = world.settings
+    drawn = world.plugged(steps=s.steps, lr=s.lr, copies=s.copies, color=s.color, rounds=s.draws)
+    return surest(world.subject, drawn, s.classes), {}
+
+
 def bare(world: RealWorld) -> tuple[Synthesis, dict]:
     """Cross-entropy without penalties."""
     return world.penalized(steps=world.settings.steps, **world.settings.change), {}
@@ -97,6 +104,13 @@ def in_frequencies(world: RealWorld) -> tuple[Synthesis, dict]:
     """The method's augmentations on a canvas of frequencies."""
     s = world.settings
     return world.in_frequencies(steps=s.steps, lr=s.lr, copies=s.copies, grows=s.grows, color=s.color), {}
+
+
+def surest_in_frequencies(world: RealWorld) -> tuple[Synthesis, dict]:
+    """The same, of several drawings of a class the one that the network is surest of."""
+    s = world.settings
+    knobs = {"steps": s.steps, "lr": s.lr, "copies": s.copies, "grows": True, "color": s.color}
+    return surest(world.subject, world.in_frequencies(rounds=s.draws, **knobs), s.classes), {}
 
 
 def tuned(world: RealWorld) -> tuple[Synthesis, dict]:
@@ -168,6 +182,10 @@ def arms(s: Real) -> tuple[Arm, ...]:
         own = {"steps": steps, "lr": lr, "copies": copies, "color": color, "change": change or {}}
         return arm(name, title, plugged, **own, **more)
 
+    def show(name: str, title: str, how: Callable, steps: int, lr: float) -> Arm:
+        own = {"steps": steps, "lr": lr, "copies": s.copies, "color": 1.0, "draws": s.draws}
+        return arm(name, title, how, stages=True, **own, **known)
+
     def part(name: str, title: str) -> Arm:
         how = combinations()[name]
         change = {"zoom": how["zoom"], "center": how["center"]}
@@ -186,9 +204,9 @@ def arms(s: Real) -> tuple[Arm, ...]:
     long, published = ({"steps": steps, "lr": lr} for steps, lr in (s.long, s.published))
     known = {"classes": s.shown, "pictured": tuple(range(len(s.shown)))}
     return (
-        plug("shown", "known classes by Plug-In Inversion", **long, **known, stages=True),
+        show("shown", "known classes by Plug-In Inversion", surest_plugged, *s.long),
         arm("shown-ce", "known classes by cross-entropy alone", bare, steps=total, change={"jitter": 0}, **known),
-        fourier("shown-fourier", "known classes on a Fourier canvas", grows=True, stages=True, **known),
+        show("shown-fourier", "known classes on a Fourier canvas", surest_in_frequencies, s.steps, s.fourier_lr),
         plug("pii", "Plug-In Inversion", pictured=every),
         arm("ce", "cross-entropy alone", bare, steps=total, change={"jitter": 0}),
         arm("ce+jitter", "cross-entropy with jitter", bare, steps=total, change={}),

@@ -70,12 +70,15 @@ class RealWorld(world.World):
         s = self.settings
         return f"imagenet/{s.size}px/{len(s.classes)} classes × 1 from {s.classes[0]}/seed {self.seed}"
 
-    def plugged(self, *, steps: int, lr: float, copies: int, color: float = 1.0, **change: Any) -> Synthesis:
-        """Plug-In Inversion; without ColorShift copies are alike, and one stands for all."""
+    def plugged(
+        self, *, steps: int, lr: float, copies: int, color: float = 1.0, rounds: int = 1, **change: Any
+    ) -> Synthesis:
+        """Plug-In Inversion of all classes, perhaps several rounds; without ColorShift copies are alike, and one stands
+        for all."""
         s = self.settings
         knobs = {"size": s.size, "steps": steps, "lr": lr, "copies": copies if color else 1, "batch": s.batch, **change}
         seed = mix_seed(self.seed, DRAWING)
-        return plug_in_inversion(self.subject, s.classes, color=color, seed=seed, progress=False, **knobs)
+        return plug_in_inversion(self.subject, s.classes * rounds, color=color, seed=seed, progress=False, **knobs)
 
     def penalized(self, *, steps: int, **knobs: float) -> Synthesis:
         """Cross-entropy and perhaps penalties at full size."""
@@ -89,14 +92,17 @@ class RealWorld(world.World):
         s, same = self.settings, {"progress": False, "batch": self.settings.batch}
         return invert_with_penalties(self.subject, classes, size=s.size, steps=steps, seed=seed, **same, **knobs)
 
-    def in_frequencies(self, *, steps: int, lr: float, copies: int, grows: bool, color: float = 1.0) -> Synthesis:
+    def in_frequencies(
+        self, *, steps: int, lr: float, copies: int, grows: bool, color: float = 1.0, rounds: int = 1
+    ) -> Synthesis:
         """The augmentations of Plug-In Inversion on a canvas of frequencies and decorrelated colors, at full size or in
         the method's seven stages."""
         s = self.settings
         colors = [ColorShift(color, color)] if color else []
         seen = [Jitter.for_size(s.size), Ensemble(copies if color else 1), *colors]
+        stages = growing(s.size, steps) if grows else Stage(s.size, steps)
         return synthesize(
-            self.subject, cross_entropy(s.classes), stages=growing(s.size, steps) if grows else Stage(s.size, steps),
+            self.subject, cross_entropy(s.classes * rounds), stages=stages,
             parametrization=Fourier(), augmentations=seen, optimizer=Adam(lr, (0.9, 0.999), "constant"),
             seed=mix_seed(self.seed, DRAWING), batch=s.batch, progress=False,
         )  # fmt: skip

@@ -115,8 +115,8 @@ class Real:
 
     ``networks`` are EfficientNet-Lite's under the names of the chapter's arms; ``weights`` the SHA-256 of each.
     ``classes`` are every 62nd, a rule that looks at none of them; ``shown`` are ones that everyone knows by sight,
-    drawn for the chapter's pictures and judged in no claim. ``trial_classes`` lie between, for penalties to be tuned
-    on. All settings were chosen on the first three of ``shown``.
+    drawn for the chapter's pictures, ``draws`` times each, and judged in no claim. ``trial_classes`` lie between, for
+    penalties to be tuned on. All settings were chosen on the first three of ``shown``.
 
     A cell is one drawing of every class. An inversion has seven stages of ``steps`` steps of ``copies`` copies with the
     rate ``lr``; ``long`` and ``published`` have more and shorter ones. Fourier canvases take ``fourier_lr``. A pass has
@@ -136,6 +136,7 @@ class Real:
     large: int = 224
     classes: tuple[int, ...] = tuple(range(0, 931, 62))
     shown: tuple[int, ...] = (340, 985, 980, 1, 951, 292)
+    draws: int = 4
     trial_classes: tuple[int, ...] = (31, 279, 527, 775)
     steps: int = 40
     copies: int = 4
