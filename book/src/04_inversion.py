@@ -2,10 +2,6 @@
 # # Plug-In Inversion
 #
 # **The question of this chapter: what does a class look like to *any* network?**
-#
-# The first half of this book asked what a network does when somebody works against it. This half asks what it has learned. The
-# most direct way is to ask the network to draw: show me a *zebra*. A classifier cannot draw, but it can judge, and its
-# judgment has a gradient. Start from noise, and let the gradient change the pixels until the network is sure.
 
 # %% [setup]
 
@@ -28,20 +24,26 @@ from thesis_kit.show.verdicts import claims_table
 imagenet = results.load_result("inversion.real")
 NAMED = zoo.entry("efficientnet-lite0").class_names
 KNOWN = {number: NAMED[number] for number in imagenet.settings("shown-fourier@lite0")["classes"]}
+DRAWS = imagenet.settings("shown-fourier@lite0")["draws"]
 real_figures.known_grid(
-    imagenet, {"shown-ce@lite0": "the bare gradient", "shown@lite0": "Plug-In Inversion",
-           "shown-fourier@lite0": "the same, drawn in frequencies"},
+    imagenet, {"shown-fourier@lite0": "Plug-In Inversion, drawn in frequencies", "shown@lite0": "Plug-In Inversion, in pixels",
+           "shown-ce@lite0": "the bare gradient"},
     KNOWN, label="Figure 4.1",
     caption="Six classes of ImageNet as one real network, EfficientNet-Lite0, draws them from noise, 128 × 128 pixels. No photograph "
-    "was used but those that the network once learned from.",
+    f"was used but those that the network once learned from. The upper two rows are the surest of {DRAWS} drawings of each class, chosen by "
+    "the network that drew them; the settings were chosen on the first three classes.",
 )
 
 # %% [markdown]
+# The first half of this book asked what a network does when somebody works against it. This half asks what it has learned. The
+# most direct way is to ask the network to draw: show me a *zebra*. A classifier cannot draw, but it can judge, and its
+# judgment has a gradient. Start from noise, and let the gradient change the pixels until the network is sure.
+#
 # The rows have the same network, the same classes, the same loss; what differs is what happens to the image *before the network
-# looks*, and how it is stored. Done plainly, the gradient gives noise that the network is sure of. The usual remedy was penalties on
-# what looks wrong, with weights tuned for each network. The thesis does without: *Plug-In Inversion* leaves the loss alone and
-# changes what the network sees and how the image grows {cite:p}`ghiasi2022pii,ghiasi2022thesis`. The same settings are meant to fit
-# any network, with or without convolutions. The canvas of the last row is ours: in place of pixels, the same method moves
+# looks*, and how it is stored. Done plainly, as in the last row, the gradient gives noise that the network is sure of. The usual remedy
+# was penalties on what looks wrong, with weights tuned for each network. The thesis does without: *Plug-In Inversion* leaves the loss
+# alone and changes what the network sees and how the image grows {cite:p}`ghiasi2022pii,ghiasi2022thesis`. The same settings are meant
+# to fit any network, with or without convolutions. The canvas of the first row is ours: in place of pixels, the same method moves
 # frequencies and decorrelated colors {cite:p}`olah2017`, which leaves it no pixel noise to draw with. Not every drawing comes out:
 # stripes and a cone are there at once, a lemon is not.
 #

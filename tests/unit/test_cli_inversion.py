@@ -72,6 +72,24 @@ def test_every_class_gets_as_many_images_as_asked_for(tmp_path):
         assert image.size == (4 * 16 + 5 * 2, 16 + 2 * 2)  # four in a row, two pixels around each
 
 
+def test_of_several_drawings_the_surest_is_kept(tmp_path):
+    sheet, network, classes = tmp_path / "sheet.png", zoo.load(MEMBER), [0, 2]
+    call("--model", MEMBER, "--classes", "0,2", "--draws", 3, *LEAST, "--sheet", sheet)
+    record = written(sheet)
+    call("--model", MEMBER, "--classes", "0,2,0,2,0,2", *LEAST, "--sheet", tmp_path / "all.png")
+    every = [image["loss"] for image in written(tmp_path / "all.png")["images"]]
+    made = inversion.plug_in_inversion(
+        network, classes * 3, size=16, quality="sketch", steps=2, copies=2, lr=0.05, channels=3
+    )
+    kept = inversion.surest(network, made, classes)
+    assert [image["loss"] for image in record["images"]] == pytest.approx(kept.losses[-1].tolist(), rel=1e-4)
+    assert {image["loss"] for image in record["images"]} <= set(every)
+    assert record["settings"]["draws"] == 3
+    assert record["settings"]["classes"] == classes
+    with pytest.raises(ValueError, match="--draws is for classes"):
+        call("--clip", "clip-scenes64", "--prompt", "a star", "--draws", 2, "--sheet", sheet)
+
+
 def test_a_member_is_inverted_at_its_own_size_unless_told(tmp_path, monkeypatch):
     asked = []
 

@@ -18,7 +18,6 @@ from thesis_kit.cli.stopping import kept
 from thesis_kit.cli.subjects import Arch, NamedModel, NClasses, Pretrained, Seed, Weights, named, real
 from thesis_kit.files import only_writer, renewal, write_together
 
-_DRAWS = {"sketch": 4}  # by quality
 _A_PASS = 64  # images that the model is asked about together, at the end
 
 Model = Annotated[
@@ -43,9 +42,8 @@ def invert(
     size: Annotated[int | None, typer.Option(help="Side of the images; the model's own if left out.")] = None,
     each: Annotated[int, typer.Option(min=1, help="Images of every class or prompt.")] = 1,
     draws: Annotated[
-        int | None,
-        typer.Option(min=1, help="Drawings of which the surest one is kept; for classes 4 in a sketch, else 1."),
-    ] = None,
+        int, typer.Option(min=1, help="Of so many drawings of a class, keep the one that the model is surest of.")
+    ] = 1,
     quality: Annotated[str, typer.Option(help="sketch: a look, ours; published: the paper's, for a GPU.")] = "sketch",
     steps: Annotated[int | None, typer.Option(min=1, help="Steps in each of the stages.")] = None,
     copies: Annotated[int | None, typer.Option(min=1, help="Copies of an image in every step.")] = None,
@@ -67,7 +65,7 @@ def invert(
         raise ValueError(f"{resume} is a file that the images go to: keep the state in another with --resume")
     of_classes = {"--classes": classes, "--model": model, "--weights": weights, "--arch": arch,
                   "--n-classes": n_classes, "--pretrained": pretrained, "--color": color is not None,
-                  "--draws": draws is not None}  # fmt: skip
+                  "--draws": draws > 1}  # fmt: skip
     of_prompts = prompts.check_words(clip, prompt, of_classes)
     if not of_prompts and (classes is None or tag is not None):
         raise ValueError(
@@ -108,7 +106,7 @@ def _is_random(record: dict[str, Any], weights: Path | None, clip: str | None) -
 
 def _draw(
     chosen: NamedModel, classes: str, *, size: int | None, each: int, quality: str, tv: float | None, color: float,
-    seed: int, precision: str, resume: Path | None, draws: int | None, **own: Any,
+    seed: int, precision: str, resume: Path | None, draws: int, **own: Any,
 ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
     """Pictures of classes, and what is written beside them."""
     import torch
@@ -125,7 +123,6 @@ def _draw(
     settings_of = choose(quality, inversion.QUALITIES, "quality of an inversion")
     usual = {**settings_of, "lr": settings_of["optimizer"].lr}
     knobs |= {name: usual[name] if value is None else value for name, value in own.items()}
-    draws = draws or _DRAWS.get(quality, 1)
     drawn = inversion.plug_in_inversion(
         network, wanted * draws, channels=channels, precision=precision, checkpoint=resume, **knobs
     )

@@ -99,8 +99,9 @@ def grid(cells: Iterable[str], tracks: str, *, widest: int, alt: str, kind: str 
 
 
 def rows_of_pictures(
-    rows: Mapping[str, Sequence[str]], columns: Sequence[str], *, alt: str, cell: int = 130, below: Sequence[str] = ()
-) -> str:
+    rows: Mapping[str, Sequence[str]], columns: Sequence[str], *, alt: str, cell: int = 130, below: Sequence[str] = (),
+    fold: int | None = None,
+) -> str:  # fmt: skip
     """HTML of tiles in rows of a name each, under the columns' names and over the words in ``below``.
 
     On a phone a row's name stands above its tiles, which so get the whole width.
@@ -108,18 +109,29 @@ def rows_of_pictures(
     Args:
         rows: name of a row → its tiles. Where no row has a name there is no column of names.
         columns: a name a column, or none at all. cell: pixels a tile is wide at most.
+        fold: tiles beside each other on a phone, where each then stands over its column's name; all unless given.
     """
     width = len(next(iter(rows.values())))
     named = any(rows)
     corner = ['<div class="tk-corner"></div>'] * named
     cells = [*corner, *(words(name, end=True) for name in columns)] if any(columns) else []
+    if fold:
+        cells = [f'<div class="tk-head">{cell}</div>' for cell in cells]
+        rows = {name: [_over(one, column) for one, column in zip(tiles, columns, strict=True)]
+                for name, tiles in rows.items()}  # fmt: skip
     for name, tiles in rows.items():
         look = "align-self:center;white-space:pre-line;overflow-wrap:anywhere"
         cells += [f'<div class="tk-name" style="{look}">{html.escape(name)}</div>'] * named + list(tiles)
     cells += [*corner, *(words(text) for text in below)] if below else []
     tracks = "fit-content(6.5em) " * named + f"repeat({width},minmax(0,1fr))"
     widest = (cell + 5) * width + 95 * named
-    return grid(cells, tracks, widest=widest, alt=alt, kind=" tk-named" * named, look=f"--tk-n:{width};")
+    kind = " tk-named" * named + " tk-folds" * bool(fold)
+    return grid(cells, tracks, widest=widest, alt=alt, kind=kind, look=f"--tk-n:{fold or width};")
+
+
+def _over(shown: str, name: str) -> str:
+    """A tile over its name, which only a phone shows."""
+    return f'<div>{shown}<div class="tk-under" style="display:none;text-align:center">{html.escape(name)}</div></div>'
 
 
 def bars(shares: Mapping[str, float], *, alt: str, color: str = "blue") -> str:

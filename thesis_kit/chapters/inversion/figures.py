@@ -240,12 +240,13 @@ def _figure(shown: str, *, label: str, caption: str) -> Shown:
 
 
 def picture_grid(
-    rows: Mapping[str, Sequence[Tensor] | Tensor], columns: Sequence[str], *, label: str, caption: str, alt: str
-) -> Shown:
+    rows: Mapping[str, Sequence[Tensor] | Tensor], columns: Sequence[str], *, label: str, caption: str, alt: str,
+    fold: int | None = None,
+) -> Shown:  # fmt: skip
     """Images (c, h, w) in rows of a name each, under the columns' names; values outside [0, 1] are shown as its ends.
 
     It shows one class over networks, several classes over methods, or the combinations of augmentations. Where no row
-    has a name there is no column of names.
+    has a name there is no column of names. On a phone ``fold`` tiles stand beside each other.
 
     Raises:
         ValueError: a row has another number of images than there are columns; there is no row.
@@ -258,7 +259,7 @@ def picture_grid(
         name: [_tile(image, f"{column}: {name}".strip(": ")) for image, column in zip(images, columns, strict=True)]
         for name, images in rows.items()
     }
-    return _figure(rows_of_pictures(tiles, columns, alt=alt), label=label, caption=caption)
+    return _figure(rows_of_pictures(tiles, columns, alt=alt, fold=fold), label=label, caption=caption)
 
 
 def recorded_grid(

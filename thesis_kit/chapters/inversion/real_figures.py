@@ -43,11 +43,13 @@ def drawings(recorded: Result, arm: str) -> dict[int, Tensor]:
 def known_grid(
     recorded: Result, arms: Mapping[str, str], names: Mapping[int, str], *, label: str, caption: str
 ) -> Shown:  # fmt: skip
-    """The same classes by several methods: a row an arm, a column a class of ``names`` (logit → name)."""
+    """The same classes by several methods: a row an arm, a column a class of ``names`` (logit → name); of six or more,
+    three beside each other on a phone."""
     arms = finished(recorded, arms)
     rows = {called: [drawings(recorded, arm)[number] for number in names] for arm, called in arms.items()}
     alt = f"Drawings of {', '.join(names.values())}, a row each: {'; '.join(arms.values())}."
-    return picture_grid(rows, list(names.values()), label=label, caption=caption, alt=alt)
+    fold = 3 if len(names) >= 6 else None
+    return picture_grid(rows, list(names.values()), label=label, caption=caption, alt=alt, fold=fold)
 
 
 def kept_stages(recorded: Result, arm: str, name: str, *, label: str, caption: str) -> Slider:
