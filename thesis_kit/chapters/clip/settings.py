@@ -8,12 +8,12 @@ from types import MappingProxyType
 FIVE, THREE = (0, 1, 2, 3, 4), (0, 1, 2)
 TAUGHT = MappingProxyType({  # a member of the zoo and how it was taught, by the name that arms have for it
     "labels": ("twin-scenes64", "taught the class by labels"),
-    "class-captions": ("clip-scenes64-class", "taught the class by captions"),
-    "captions": ("clip-scenes64", "taught by full captions"),
+    "class-captions": ("clip-scenes64-class", "taught the class alone by captions"),
+    "captions": ("clip-scenes64", "taught by captions of scenes"),
     "attributes": ("twin-scenes64-attributes", "taught every attribute that captions name, by labels"),
-    "exchanged": ("clip-scenes64-exchanged", "taught by full captions and false ones near by"),
-    "biased": ("clip-scenes64-biased", "taught by full captions of scenes whose color follows the class"),
-    "named-captions": ("clip-scenes64-named", "taught by full captions of scenes with words"),
+    "exchanged": ("clip-scenes64-exchanged", "taught by captions and false ones near by"),
+    "biased": ("clip-scenes64-biased", "taught by captions of scenes whose color follows the class"),
+    "named-captions": ("clip-scenes64-named", "taught by captions of scenes with words"),
     "named-labels": ("twin-scenes64-named", "taught the class by labels on scenes with words"),
 })  # fmt: skip
 
