@@ -45,7 +45,7 @@ real_figures.known_grid(
 # alone and changes what the network sees and how the image grows {cite:p}`ghiasi2022pii,ghiasi2022thesis`. The same settings are meant
 # to fit any network, with or without convolutions. The canvas of the first row is ours: in place of pixels, the same method moves
 # frequencies and decorrelated colors {cite:p}`olah2017`, which leaves it no pixel noise to draw with. Not every drawing comes out:
-# stripes and a cone are there at once, a lemon is not.
+# stripes, petals and a cone are there at once, a lemon is not.
 #
 # **The answer in three sentences.** On a network of ImageNet, moving, recoloring and growing the image bring out what a class
 # looks like, where the bare gradient shows noise. In the small world of scenes, where all parts could be measured, moving
