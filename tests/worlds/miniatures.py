@@ -143,11 +143,11 @@ def tiny_recognizer(name, seed, *_):
 
 def tiny_twin(name, seed, device="cpu"):
     """A twin with random weights, of the recipe's teacher."""
-    tower = {"img_size": 40, "patch_size": 8, "embed_dim": 12, "depth": 3, "num_heads": 2}
+    tower = {"size": 40, "channels": [4, 8, 12], "width": 12, "depth": 3, "heads": 2}
     if RECIPES[name].kind == "image-text pair":
-        return build_clip(seed=seed, image_options=tower, width=48, depth=1).eval()
+        return build_clip(seed=seed, tower="stem_vit", image_options=tower, width=48, depth=1).eval()
     outputs = len(class_names_of(RECIPES[name]))
-    return build("vit_tiny_patch16_224", n_classes=outputs, seed=seed, own_head=True, **tower).eval()
+    return build("stem_vit", n_classes=outputs, seed=seed, own_head=True, **tower).eval()
 
 
 def _with(module, name, value, make):

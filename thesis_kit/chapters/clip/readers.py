@@ -18,7 +18,7 @@ from thesis_kit.data.scenes import Scenes
 from thesis_kit.data.scenes.vocabulary import COLORS, SHAPES
 
 _STEPS = 5  # of each of red, green and blue
-_SQUARE = 8  # pixels, as wide as the tower's patches
+_SQUARE = 8  # pixels
 
 
 class ColorHistogram(nn.Module):
