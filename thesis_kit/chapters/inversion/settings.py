@@ -119,9 +119,9 @@ class Real:
     penalties to be tuned on. All settings were chosen on the first three of ``shown``.
 
     A cell is one drawing of every class. An inversion has seven stages of ``steps`` steps of ``copies`` copies with the
-    rate ``lr``; ``long`` and ``published`` have more and shorter ones. Fourier canvases take ``fourier_lr``. A pass has
-    ``batch`` images, which on one core is faster than more. Judges also see each drawing blurred by ``blur`` of its
-    side and with its pixels brought to ``mean`` and ``deviation``.
+    rate ``lr``; ``long`` and ``published`` have more and shorter ones, the last for the classes that are ``pictured``.
+    Fourier canvases take ``fourier_lr``. A pass has ``batch`` images, which on one core is faster than more. Judges
+    also see each drawing blurred by ``blur`` of its side and with its pixels brought to ``mean`` and ``deviation``.
 
     Arms have a drawing of a class for each of ``seeds``, and what only stands beside others as many as ``few_seeds``
     says. One core takes about 7 s for a drawing by 40 steps a stage, 4 s by cross-entropy alone, 16 s at as many passes
