@@ -221,3 +221,14 @@ def test_what_may_be_passed_as_a_generator():
 def test_streams_for_other_images():
     with pytest.raises(ValueError, match="holds streams for 5 images, but 6 were given"):
         image_random(streams(5), torch.zeros(6, 1, 2, 2))
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (40_000,), (16,), ()])
+@pytest.mark.parametrize("draw", ["normal", "uniform", "signs"])
+def test_numbers_made_together_are_those_of_each_image_alone(shape, draw):
+    """A CPU makes them a few images at a time: 12,288 numbers an image are two of them, 40,000 one."""
+    ids = torch.tensor([7, 0, 3, 12, 5])
+    together = getattr(ImageRandom(4, ids), draw)(*shape)
+    alone = [getattr(ImageRandom(4, ids[i : i + 1]), draw)(*shape)[0] for i in range(len(ids))]
+    assert torch.equal(together, torch.stack(alone))
+    assert getattr(ImageRandom(4, ids[:0]), draw)(*shape).shape == (0, *shape)
