@@ -75,6 +75,9 @@ real_figures.known_grid(
 # thesis-kit invert --model efficientnet-lite0 --classes zebra,daisy,volcano
 # ```
 #
+# What a drawing shows hangs on the noise that it began with. With `--draws 4` the command draws each class four times and keeps the one
+# that the network is surest of after a slight blur, as Figure 4.1 does.
+#
 # Move the slider from the left. Each image is shown as large as it then was.
 
 # %% tags=["hide-input"]
