@@ -389,12 +389,13 @@ table(rows, ("attack", "forged", "variation", "norm", "similarity", "read", "rea
 # class the two networks from above still name.) The penalties do what they are there for, and they cost radius. Without them
 # certificates are larger, and hundreds of times the total variation leaves little to recognize. The ordinary attack of the same
 # norm is stronger still: nearly all of its certificates are the largest that the budget allows. That could hardly come out
-# otherwise, for it may add any shadow of that norm, and everything else too. What it adds does not look like a shadow. But do not
-# take the last two columns for what a person sees. The two networks hardly ever name the class of its images, and yet these are
-# nearly as similar to the natural ones as Shadow's are, and in Figure 2.5 their shapes can be made out: an attack aimed at a
-# wrong class carries over to other networks of the same scenes. So *read* counts what fools networks, not what can be read. The
-# same caution is due to Shadow's own number; beside it belongs what people answer in a blind test. Shadow, then, is not the
-# strongest attack on a smoothed classifier; it is the one whose images bear being looked at.
+# otherwise, for it may add any shadow of that norm, and everything else too. What it adds does not look like a shadow.
+#
+# But do not take the last two columns for what a person sees. The two networks seldom name the class of the ordinary attack's
+# images, and yet these are nearly as similar to the natural ones as Shadow's are, and in Figure 2.5 their shapes can be made out:
+# an attack aimed at a wrong class carries over to other networks of the same scenes. So *read* counts what fools networks, not
+# what can be read. The same caution is due to Shadow's own number; beside it belongs what people answer in a blind test. Shadow,
+# then, is not the strongest attack on a smoothed classifier; it is the one whose images bear being looked at.
 #
 # Then the noise. The attack averages the loss over many fixed draws. What do fewer do, with the same number of steps, or with the same
 # number of passes?
