@@ -36,7 +36,7 @@ V1 = scenes.DISTRIBUTIONS["scenes.v1"]
 # ## The vocabulary
 #
 # A scene is composed from named parts. Every shape is a *signed distance function* $d(x, y)$, negative inside and positive
-# outside; how much of a pixel the shape covers follows from its distance to the outline, measured in pixels $h$:
+# outside; how much of a pixel the shape covers follows from its distance to the outline, in units of a pixel's width $h$:
 #
 # $$ \text{coverage} = \min\big(1, \max\big(0, \tfrac{1}{2} - d / h\big)\big) . $$
 #
@@ -155,9 +155,14 @@ figures.sheet(
 # %% [markdown]
 # ## The frozen distributions
 #
-# Results and weights rest on distributions by name. A name is frozen: its scenes never change, and a better one gets a new
-# name. Scene number $i$ of a stream is a function of the distribution, a seed and $i$ alone, in any batch and on any
-# device, so a test set needs no file and training sees fresh images at every step.
+# Results and weights rest on distributions by name. A name is frozen: its scenes never change, and a better one gets a new name.
+# Scene number $i$ of a stream is a function of the distribution, a seed and $i$ alone, in any batch and on any device, so a test
+# set needs no file and training sees fresh images at every step.
+#
+# In the table, a *size* is a share of the image's width, a *turn* the largest rotation in degrees, and *noise* the largest
+# standard deviation of the pixels' noise. Two pairs divide a vocabulary between them: `-a` and `-b` the shapes, `-outdoors` and
+# `-indoors` textures and backgrounds. *Layouts* are the shares of scenes with one object, with two in a relation, and with a
+# group of two or three alike; *words* is the share of scenes over which the name of a class, drawn by lot, is written.
 
 # %% tags=["hide-input"]
 figures.distributions_table(scenes.DISTRIBUTIONS)
@@ -171,7 +176,8 @@ figures.sheet(
 )
 
 # %% [markdown]
-# Drawing is fast enough to be part of training: thousands of images a second on two cores.
+# Drawing is fast enough to be part of training, and the same call gives the same images. A hash is taken over the knobs and the
+# first 256 rows of attributes, so a distribution that changed under its name would be noticed:
 
 # %% tags=["nbval-check-output"]
 part = V1.part(256, size=32, seed=0)

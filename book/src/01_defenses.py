@@ -191,8 +191,9 @@ from thesis_kit.chapters.defenses.settings import DEFENSES
 figures.settings_card(P, DEFENSES["record"], splits, natural)
 
 # %% [markdown]
-# One seed, one learning rate: enough to see the effect, not enough to believe a number. (The brackets in the tables are 95%
-# intervals, but for the choice of the test images alone.) The next section is for that.
+# One seed, one learning rate: enough to see the effect, not enough to believe a number. (The intervals in these tables cover
+# the choice of the test images alone, not the luck of training.) The next section has ten seeds, and several learning rates
+# for each method.
 #
 # ## What ten seeds say
 #
@@ -206,10 +207,10 @@ recorded = results.load_result("defenses.digits")
 Markdown(f"*{recorded.provenance()}.*")
 
 # %% [markdown]
-# The line above says whether the code that measures is still the same, for a change of code could change the numbers. After
-# a change at least one run of every method is made again with the new code. If these runs "gave the same outcomes bit by bit",
-# each of their test images came out as before under every attack: as far as they can tell, no number here has changed. (An
-# *arena*, in the command, is the small world that a claim is measured in: here the digits.)
+# A change of code could change the numbers. So the line above says whether runs were made again with later code, at least one
+# of every method. If they were *reproduced bit by bit*, each of their test images came out as before under every attack: as
+# far as they can tell, no number here has changed. (An *arena*, in the command, is the small world that a claim is measured
+# in: here the digits.)
 
 # %% tags=["hide-input"]
 figures.cost_figure(
@@ -220,12 +221,12 @@ figures.cost_figure(
 )
 
 # %% [markdown]
-# Read the figure from left to right. At one pass an update stand ordinary training, which is not robust, and Free, which
-# is: this is the thesis's point, and it is a large effect. At two passes stand the single-step methods that came after
-# it; of these N-FGSM is above Free. (The plus is for later.) At eight stands PGD-7, a few points above Free: at as many
-# updates, for an eighth of the passes, Free does not match it. The likely reason is that Free sees an eighth of the
-# minibatches, each eight times. So we gave it twice the updates, the plus: this costs as much as N-FGSM and a quarter of PGD-7
-# (R is the accuracy under PGD-20):
+# Read the figure from left to right. At one pass an update stand ordinary training, which is not robust, and Free, which is:
+# this is the thesis's point, and it is a large effect. At two passes stand the single-step methods that came after it; of
+# these N-FGSM is above Free. (The plus is for later.) At eight stands PGD-7, a few points above Free: at as many updates, for
+# an eighth of the passes, Free does not match it. The likely reason is that Free sees an eighth of the minibatches, each
+# eight times. So we gave it twice the updates; that is the plus. It costs as much as N-FGSM and a quarter of PGD-7. (R,
+# below, is the accuracy under PGD-20.)
 
 # %% tags=["hide-input"]
 SHOWN = {"free-8": "Free, m = 8", "free-8 twice": "the same, twice the updates", "n-fgsm": "N-FGSM", "pgd-7": "PGD-7"}
@@ -263,10 +264,10 @@ passes = f"{recorded.mean('passes', 'natural').value:,.0f}"
 table(rows, ("from seed to seed", "least", "most", "mean"), caption=f"{len(robust)} seeds, {passes} passes of training each")
 
 # %% [markdown]
-# These four do nearly the same sums, so most of the spread is noise of the machine: what else ran on it at that moment. The
-# claims below list a ratio of these times, Free over ordinary training. That it is a little below one on the digits is no gain
-# to count on. A part is real: the clock also runs while a minibatch is fetched, and Free fetches one for $m$ updates. For digits
-# this is a small part. In the second half of the chapter each minibatch is drawn anew, and it counts for more.
+# These four do nearly the same arithmetic, so most of the spread is noise of the machine: what else ran on it at that moment.
+# The claims below list a ratio of these times, Free over ordinary training. It is below one, but that is no gain to count on.
+# A part is real: the clock also runs while a minibatch is fetched, and Free fetches one for $m$ updates. For digits this is a
+# small part. In the second half of the chapter each minibatch is drawn anew, and it counts for more.
 #
 # ### What the replays do
 #
@@ -399,9 +400,10 @@ print(f"N-FGSM on enlarged digits: no better than chance on clean images in {sum
 # %% [markdown]
 # ## Robustness from another task
 #
-# The thesis's second answer to the cost of robustness is to *inherit* it {cite:p}`shafahi2020transfer`. Somebody has trained a
-# robust network on one task, the source. Keep its *features* $z(x)$, the numbers that reach its last layer, throw that layer
-# away, and fit a new one, a linear *head* $w$, to clean images of the new task, the target:
+# The thesis's second answer to the cost of robustness is to *inherit* it {cite:p}`shafahi2020transfer`. Somebody has trained
+# a robust network on one task, the source. Keep its *features* $z(x)$, the numbers that reach its last layer (so far $z$
+# stood for logits; here, as in the paper, it stands for features). Throw that layer away, and fit a new one, a linear *head*
+# $w$, to clean images of the new task, the target:
 #
 # $$ \min_w \; \mathbb{E}_{(x, y)} \; L\big(w\, z(x),\, y\big) . $$
 #
@@ -469,7 +471,8 @@ transfer_figures.inherited_figure(
 # On natural features hardly any image of the target stays right under attack. On robust features two thirds do, at the same
 # clean accuracy, and the head cost no adversarial example at all: this is the thesis's point, and here too it is a large
 # effect. Where the looks change and the shapes do not, robustness is inherited as well, but clean accuracy pays for it (the
-# first line below). And not everything is inherited: on its own task the source stands better, and so does its cheaper sister.
+# first line below). And not everything is inherited: on its own task the source keeps more under attack, and so does the
+# source that Free trained for an eighth of the passes (the second table).
 
 # %% tags=["hide-input"]
 display(differences(inherited, {
@@ -489,8 +492,8 @@ transfer_figures.accuracy_table(
 # %% [markdown]
 # The first three lines of the table repeat the comparison of the last section in another world: at equal numbers of updates
 # Free is far more robust than ordinary training and does not match PGD-7, which spends eight times the passes. Here it is
-# farther behind. No method had trials, one learning rate served all, and with an eighth of the minibatches Free saw an eighth
-# of the pictures; which of these it was, this run cannot say.
+# farther behind. Two things differ from the digits: one learning rate served all methods, without trials, and as every
+# minibatch is new, Free saw only an eighth of the pictures. Which of the two it was, this run cannot say.
 #
 # ### Where robustness sits
 #
@@ -544,11 +547,11 @@ ROUTES = {"robust-head": "head on frozen features", "lwf": "distilled, λ chosen
 transfer_figures.accuracy_table(inherited, ROUTES)
 
 # %% [markdown]
-# Distilled features are about as robust as frozen ones, and the network reads the target better; fine-tuning without the
-# pull gives away a good part of the robustness, though not all of it in these few updates. (Our rule also asks that
-# distillation lose no more than two points of robustness. No loss is seen, and the interval of four seeds leaves
-# room for little more than one.) The pull can be too strong: at the largest $\lambda$ the features do not come to rest, for the gradient of
-# an $\ell_1$ distance does not fade as they come near.
+# Distilled features are about as robust as frozen ones, and the network reads the target better; fine-tuning without the pull
+# towards the source ($\lambda = 0$) gives away a good part of the robustness, though not all of it in these few updates. (Our
+# rule also asks that distillation lose no more than two points of robustness. No loss is seen, and the interval of four seeds
+# leaves room for little more than one.) The pull can be too strong: at the largest $\lambda$ the features do not come to
+# rest, for the gradient of an $\ell_1$ distance does not fade as they come near.
 #
 # ### Few images
 #
@@ -567,9 +570,10 @@ transfer_figures.low_data_figure(
 # %% [markdown]
 # With five images a class there is next to nothing to train on from scratch, while a clean head on robust features already
 # reads most of the target, and about half of it under attack. With 25 the order is the same; with 100, training from scratch
-# has become the more robust of the two. Training against attacks *from the robust source* is another matter: at five images
-# a class it is about as robust as the head and reads fewer clean images, and from 25 on nothing is more robust. So
-# inheritance alone is for few images and little time; who has more of both starts from it and goes on.
+# has become the more robust of the two, though it still reads fewer clean images. Training against attacks *from the robust
+# source* is another matter: at five images a class it is about as robust as the head and reads fewer clean images, and from
+# 25 on nothing is more robust. So inheritance alone is for few images and little time; who has more of both starts from it
+# and goes on.
 #
 # ## What the thesis claims, and what we measured
 #

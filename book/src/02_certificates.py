@@ -154,12 +154,12 @@ print(certificates.budget)
 # \end{aligned}
 # ```
 #
-# $L$ pulls the noisy copies towards a wrong class $t$, on average over draws of noise, because the vote is counted over noise. $\mathrm{TV}$,
-# the sum of squared differences of neighboring pixels, keeps $\delta$ smooth, as a shadow is. $C$, the squared length of
-# the channels' mean sizes, keeps it faint. $D$, the difference between the channels, keeps it gray; in the released runs, and here, there
-# is a single gray channel and $D$ is zero. The descent is the plainest there is: a fixed batch of noise, a fixed step
-# along the gradient, clipping to the pixel range once at the end. Every wrong class is tried, and the one with the largest
-# certificate is kept.
+# $L$ pulls the noisy copies towards a wrong class $t$, on average over draws of noise, because the vote is counted over noise.
+# $\mathrm{TV}$, the sum of squared differences of neighboring pixels, keeps $\delta$ smooth, as a shadow is. $C$, the sum of the
+# squares of the channels' mean absolute changes, keeps it faint. $D$, the difference between the channels, keeps it gray; in the
+# released runs, and here, there is a single gray channel and $D$ is zero. The descent is the plainest there is: a fixed batch of
+# noise, a fixed step along the gradient, clipping to the pixel range once at the end. Every wrong class is tried, and the one
+# with the largest certificate is kept.
 #
 # Take some images that are certified with the right label, and forge. (The published attack makes 300 steps with 400 draws
 # of noise. What runs here takes fewer; what they are worth is measured below.)
@@ -193,8 +193,8 @@ figures.triptych(
 )
 
 # %% [markdown]
-# Both attacks get wrong labels with certificates: far outside the ball a certificate protects nobody. They differ in what a person
-# sees. One image looks tampered with, the other badly lit; in both the shape is still there.
+# Both attacks get wrong labels with certificates: far outside the ball a certificate protects nobody. They differ in what a
+# person sees. The image of the ordinary attack looks tampered with, that of Shadow badly lit; in both the shape is still there.
 #
 # ### A blind test
 #
@@ -284,8 +284,9 @@ figures.accuracy_curves(
 )
 
 # %% [markdown]
-# The curves cross, as they should: each $\sigma$ is best over some range of radii. And they end abruptly on the right. Not because the
-# images end there, but because the samples do:
+# Each $\sigma$ is best over some range of radii. But look at where the curves cross: a smaller $\sigma$ is level with the next
+# one or above it until its curve breaks off. The curves of the three smaller $\sigma$ break off not because the images end there,
+# but because the samples do:
 
 # %% tags=["hide-input"]
 figures.budget_figure(
@@ -357,10 +358,11 @@ for sigma in P.sigmas:
 table(rows, ("reading network", "natural", "Shadow"))
 
 # %% [markdown]
-# Both read all natural images. On Shadow images the first reads only about half, and the second reads all of them. So the class is there; what the first
-# network lacks is practice with shadows. That is worth remembering when a network stands in for a person: it measures what the network
-# was trained to ignore. (In the blind test above you can compare it with yourself.) Our rule asks that the class be read at least four
-# fifths as often as in natural images. By the network trained on clean images that is refuted, by the other one it is met.
+# Both read all natural images. Of the Shadow images the second still reads all; the first reads far fewer, and fewest at the
+# smallest $\sigma$. So the class is there; what the first network lacks is practice with shadows. That is worth remembering when
+# a network stands in for a person: it measures what the network was trained to ignore. (In the blind test above you can compare
+# it with yourself.) Our rule asks that the class be read at least four fifths as often as in natural images. By the network
+# trained on clean images that is refuted, by the other one it is met.
 #
 # ### What makes the attack work
 #
@@ -383,15 +385,17 @@ for arm, name in ARMS.items():
 table(rows, ("attack", "forged", "variation", "norm", "similarity", "read", "read (light)"))
 
 # %% [markdown]
-# (Total variation, norm and structural similarity to the natural image are means; *read* is the share whose class the two networks from above
-# still name.) The penalties do what they are there for, and they cost radius. Without them certificates are larger, and hundreds of times
-# the total variation leaves little to recognize. The ordinary attack of the same norm is stronger still: nearly all of its certificates are the largest
-# that the budget allows. That could hardly come out otherwise, for it may add any shadow of that norm, and everything else too. What it
-# adds does not look like a shadow. But do not take the last two columns for what a person sees. The two networks hardly ever name the
-# class of its images, and yet these are nearly as similar to the natural ones as Shadow's are, and in Figure 2.5 their shapes can be made out: an attack
-# aimed at a wrong class carries over to other networks of the same scenes. So *read* counts what fools networks, not what can be
-# read. The same caution is due to Shadow's own number; beside it belongs what people answer in a blind test. Shadow, then, is not the
-# strongest attack on a smoothed classifier; it is the one whose images bear being looked at.
+# (Norm and structural similarity to the natural image are means, total variation a geometric mean; *read* is the share whose
+# class the two networks from above still name.) The penalties do what they are there for, and they cost radius. Without them
+# certificates are larger, and hundreds of times the total variation leaves little to recognize. The ordinary attack of the same
+# norm is stronger still: nearly all of its certificates are the largest that the budget allows. That could hardly come out
+# otherwise, for it may add any shadow of that norm, and everything else too. What it adds does not look like a shadow.
+#
+# But do not take the last two columns for what a person sees. The two networks seldom name the class of the ordinary attack's
+# images, and yet these are nearly as similar to the natural ones as Shadow's are, and in Figure 2.5 their shapes can be made out:
+# an attack aimed at a wrong class carries over to other networks of the same scenes. So *read* counts what fools networks, not
+# what can be read. The same caution is due to Shadow's own number; beside it belongs what people answer in a blind test. Shadow,
+# then, is not the strongest attack on a smoothed classifier; it is the one whose images bear being looked at.
 #
 # Then the noise. The attack averages the loss over many fixed draws. What do fewer do, with the same number of steps, or with the same
 # number of passes?
@@ -418,9 +422,9 @@ differences(recorded, {"1 draw, new at every step": "radius(one-renewed) - radiu
             caption="mean radius gained over 64 fixed draws")
 
 # %% [markdown]
-# So it is freshness that makes a forged image certified, not averaging: what matters is that no draw can be learned by heart. For whoever
-# forges it makes the attack cheap, and the published one needs 400 draws in every step. (We looked at this after the outcomes were
-# known, so it stands in the claims below as a row of its own.)
+# So it is freshness that makes a forged image certified, not averaging: what matters is that no draw can be learned by heart. It
+# also makes forging cheap: the published attack takes 400 draws in every step. (We looked at this after the outcomes were known,
+# so it stands in the claims below as a row of its own.)
 #
 # ### Intervals
 #
@@ -456,9 +460,9 @@ by_seed = {
 table(by_seed, ("network", "natural verified (%), by seed", "forged (%), by seed"))
 
 # %% [markdown]
-# (Percent, a column a seed.) Training for so large a box goes well or badly, and with it everything that is measured on the network. In one seed the
-# forger has an easy time with a network that verifies little, in another nature and forger are close. Three seeds cannot settle it, so
-# the verdict for this part is *inconclusive*.
+# (Every cell lists the three seeds, in the same order.) Training for so large a box goes well or badly, and with it everything
+# that is measured on the network. In one seed the forger has an easy time with a network that verifies little, in another nature
+# and forger are close. Three seeds cannot settle it, so the verdict for this part is *inconclusive*.
 #
 # ## What the thesis claims, and what we measured
 #
@@ -493,10 +497,11 @@ for line in claims_table("certificates").verdict_lines():
 # ## If somebody hands you a certificate
 #
 # 1. **Ask for the budget.** A radius comes with $\sigma$, $n$ and $\alpha$, or it is not a number. Compare under one budget only.
-# 2. **Read it as stability, not as truth.** "Certified" means that small changes do not matter. How often certified answers are *wrong*
-#    is a different number: ask for it.
-# 3. **Do not use the radius as a measure of trust.** Forged certificates were smaller than honest ones on average at most of the $\sigma$ here, but
-#    not of another kind; and an ordinary attack of the same norm got the largest radius that there is.
+# 2. **Read it as stability, not as truth.** "Certified" means that small changes do not matter. How often certified answers are
+#    *wrong* is a different number: ask for it.
+# 3. **Do not use the radius as a measure of trust.** Forged certificates were smaller than honest ones on average at most of the
+#    $\sigma$ here, but not of another kind; and an ordinary attack of the same norm nearly always got the largest radius that the
+#    samples could pay for.
 # 4. **Ask what changes are to be expected.** If light, weather or angle are among them, an $\ell_p$ ball says nothing about them.
 #
 # ## Exercises

@@ -149,8 +149,8 @@ table({name: f"{evaluation.robust_accuracy(networks[name], test, weak).robust_ac
        for name in ("squeezing", "noise")}, caption="right under the weak attack")
 
 # %% [markdown]
-# The noise alone comes within a few points of both together. And squeezing alone? It looks better than ordinary training by far.
-# Remember that number.
+# The noise alone comes within several points of both together. And squeezing alone? It looks better than ordinary training by
+# far. Remember that number.
 #
 # ## The same networks under better attacks
 #
@@ -174,16 +174,22 @@ figures.attacks_figure(
 )
 
 # %% [markdown]
-# The robustness of squeezing alone was in the attack. The others keep most of theirs, and the order is: noise, with or
-# without squeezing, far above ordinary training; adversarial training far above noise. Here is the diagnosis of squeezing alone in full:
+# In this network the robustness of squeezing alone was in the attack: in the worst case it has no lead over ordinary training.
+# (Over ten seeds, below, about half of its lead is left.) The others keep most of theirs, and the order is: noise, with or
+# without squeezing, far above ordinary training; adversarial training far above noise.
+#
+# Here is the diagnosis of squeezing alone in full. *PGD-10 × 3* is ten steps from three starts. *DLR* is a ratio of differences
+# of logits, as in [the first chapter](01_defenses.ipynb); *transfer* tries examples made on the network of ordinary training;
+# *random points* searches the ball blindly.
 
 # %%
 masking_tables(reports["squeezing"])
 
 # %% [markdown]
 # Look at how long the list of attacks had to be. PGD with a hundred steps still leaves several times as many images as the worst
-# case; more starts help, another loss helps, and a search that asks for no gradient at all does better than most that follow one. How to
-# run this on a network of your own, and how to read it, is [a page of its own](82_honest_robustness.ipynb).
+# case; more starts help, the margin as a loss helps and DLR does not, and a search that asks for no gradient at all does better
+# than most that follow one. How to run this on a network of your own, and how to read it, is on
+# [a page of its own](82_honest_robustness.ipynb).
 #
 # ## What the surface looks like
 #
@@ -204,10 +210,11 @@ figures.surfaces_figure(
 )
 
 # %% [markdown]
-# Ordinary training has the border close by, straight up. After noise or attacks it is farther away. But now compare squeezing alone with
-# ordinary training: by these pictures it has gained, and in the worst case it has not. Nor could you rank noise and PGD-7 by
-# them. A plane through an image shows one direction that the gradient knows and one that nobody chose; whoever wants to fool the network
-# chooses among all. Pictures like these can show that gradients are broken. That they look smooth proves nothing.
+# Ordinary training has the border close by, straight up. After noise or attacks it is farther away. But now compare squeezing
+# alone with ordinary training: by these pictures it has gained, and in the worst case it has not. Nor do they tell squeezing with
+# noise from PGD-7: about as much of the plane is misread, and in the worst case the two lie far apart. A plane through an image
+# shows one direction that the gradient knows and one that nobody chose; whoever wants to fool the network chooses among all.
+# Pictures like these can show that gradients are broken. That they look smooth proves nothing.
 #
 # ## What ten seeds say
 #
@@ -227,8 +234,12 @@ figures.sweep_figure(
 )
 
 # %% [markdown]
-# Noise of σ = 0.2 to 0.3 helps; a mild penalty adds little, a strong one does harm. Now let the attack grow. Move the slider from
-# the left: each position adds an attack, and an image counts only if it has survived all up to there.
+# Noise of σ = 0.2 to 0.3 helps; a mild penalty adds little, a strong one does harm.
+#
+# Two more penalties join here, both with noise. *Clean logit pairing* {cite:p}`kannan2018pairing` draws the logits of random
+# pairs of images together. *Similarity*, a penalty of our own, draws the logits of all images of a minibatch towards their mean.
+# Now let the attack grow. Move the slider from the left: each position adds an attack, and an image counts only if it has
+# survived all up to there.
 
 # %% tags=["hide-input"]
 RUNGS = {
@@ -263,8 +274,7 @@ figures.gains_figure(
 
 # %% [markdown]
 # Against the weak attack each penalty alone gains much, and in the worst case a good part of that is gone. Added to noise, most
-# penalties move the worst case by little on digits. One is an exception, and not one of the thesis: *clean logit pairing*
-# {cite:p}`kannan2018pairing`, which draws the logits of random pairs of images together.
+# penalties move the worst case by little on digits. One is an exception, and not one of the thesis: logit pairing.
 
 # %% tags=["hide-input"]
 display(differences(recorded, {"squeezing alone": "weak(lsq) - worst(lsq) - (weak(natural) - worst(natural))"},
@@ -274,9 +284,9 @@ differences(recorded, {arm.removesuffix("+noise"): f"worst({arm}) - worst(noise)
             caption="gained over noise in the worst case")
 
 # %% [markdown]
-# Pairing gains in the worst case as much as against the weak attack; of the other three (*ls* is smoothing, *lsq* squeezing) none can
-# be told from noise. It was looked at with three others and after the fact, but the interval is far enough from zero to bear that.
-# For the rest the thesis is right that noise is needed, and the reason is plain: it is the noise that defends.
+# Pairing gains in the worst case as much as against the weak attack; of the other three (*ls* is smoothing, *lsq* squeezing) none
+# can be told from noise. Pairing was looked at with three others and after the fact, but the interval is far enough from zero to
+# bear that. For the rest the thesis is right that noise is needed, and the reason is plain: it is the noise that defends.
 #
 # ### Tangents
 #
@@ -295,11 +305,12 @@ figures.tangent_figure(
 figures.gap_table(recorded, ["natural", "noise", "ls+noise", "lsq+noise", "pgd-7"])
 
 # %% [markdown]
-# (Medians over all test images of all seeds: logit gap, gradient gap, their ratio, and the distance found.) This is the chapter in one table. Both penalties do what they were made for: logits and
-# slopes shrink, the slopes more, and the tangent moves the border away, to where adversarial training has it. But on digits the border
-# did not move. Found by an attack, it is where noise alone had put it. (That slopes shrink with the logits is no finding, it is what
-# squeezing is; the ratio of the two is.) A penalty can flatten the margin *at* an image, which is all that
-# {eq}`eq-ratio` looks at, and a little farther away it falls more steeply instead.
+# (Medians over all test images of all seeds: logit gap, gradient gap, their ratio, and the distance found.) This is the chapter
+# in one table. Both penalties do what they were made for: logits and slopes shrink, the slopes more, and the tangent moves the
+# border away, with squeezing to about where adversarial training has it. But on digits the border did not move. Found by an
+# attack, it is where noise alone had put it. (That slopes shrink with the logits is no finding, it is what squeezing is; the
+# ratio of the two is.) A penalty can flatten the margin *at* an image, which is all that {eq}`eq-ratio` looks at, and a little
+# farther away it falls more steeply instead.
 #
 # ### Scale
 #

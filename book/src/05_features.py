@@ -87,10 +87,10 @@ print(recording.sites(vit))
 # x^* \;=\; \arg\max_x \sum_k \Big( \sum_p A_{p}[i]\big(a_k(x)\big) \Big) - \lambda\, TV\big(a_k(x)\big) ,
 # ```
 #
-# where the $a_k$ move, recolor and blur over with noise what the network sees, anew in every step. The paper's constants and
-# those of its released code differ, and both are here by name (`method="paper"`, `"code"`); for the explorer a faster one
-# draws frequencies in place of pixels {cite:p}`olah2017`. It is one call for any network of timm, torchvision or open_clip,
-# taken as it is: `features.triples(model, images, layer, units)`.
+# where the $a_k$ move what the network sees, recolor it and add noise to it, anew in every step, and $TV$, the total variation,
+# puts a price on roughness. The paper's constants and those of its released code differ, and both are here by name
+# (`method="paper"`, `"code"`); for the explorer a faster one draws frequencies in place of pixels {cite:p}`olah2017`. It is one
+# call for any network of timm, torchvision or open_clip, taken as it is: `features.triples(model, images, layer, units)`.
 #
 # Go back to Figure 5.1 and start at its left. (Where this page runs as a notebook, fields below the figure ask about any unit of
 # any layer.) The first blocks answer to tones, edges and textures, and their strongest
@@ -126,7 +126,8 @@ table(rows, ("median unit of the last block", *scored))
 # read a score of units without the score of random weights beside it.**
 #
 # A yardstick that does see learning asks an independent network how much a unit's 20 strongest images have in common: the mean
-# cosine of their features, called *monosemanticity* {cite:p}`pach2025`, here after the tint's own share was taken off.
+# cosine of their features, called *monosemanticity* {cite:p}`pach2025`. Here the mean of each tint is subtracted first, so that
+# seeing the tint alone is worth nothing.
 
 # %% tags=["hide-input"]
 figures.scores_figure(
@@ -138,8 +139,8 @@ figures.scores_figure(
 # %% [markdown]
 # Two things can be read off. The wide hidden units do pull away from queries, keys and values, but in the last blocks alone:
 # there the thesis's choice of layer is borne out, as far as one network can. And the dotted line runs *with* them: a random
-# mixture of hidden units is about as selective as a unit. What is special about the axes is not what they answer to but how
-# seldom:
+# mixture of hidden units is about as selective as a unit. What is special about units, which are the axes of the layer, is not
+# what they answer to but how seldom:
 
 # %% tags=["hide-input"]
 figures.scores_figure(
@@ -169,11 +170,12 @@ figures.token_film(
 )
 
 # %% [markdown]
-# So much for one scene. Over many, and with three more questions. What if the class token is kept *apart* from the patches up
-# to some block? The thesis does this for a ViT-B/16 on ImageNet and finds 78.6% instead of 84.2% correct with the class token
-# isolated in all blocks but the last: hardly needed. What if patches are *dropped* after some block, so that the class token
-# goes on alone? And, our own: what if the class token is not taken away but held at its *mean* over all scenes, so that it
-# says nothing but is still there to be looked at?
+# So much for one scene. Over many, and with three more questions. What if the class token is kept *apart* from the patches up to
+# some block? The thesis does this for a ViT-B/16 on ImageNet and finds 78.6% instead of 84.2% correct with the class token
+# isolated in all blocks but the last: hardly needed. What if patches are *dropped* after some block, so that the class token goes
+# on alone? And, our own: what if the class token is not taken away but held at its *mean* over all scenes, so that it says
+# nothing but is still there to be looked at? (Accuracies in this section are *corrected for guessing*: 0% is what guessing gets,
+# 100% is every scene right, and a little below 0% is bad luck.)
 
 # %%
 few = slice(0, 120)
@@ -308,7 +310,7 @@ table(rows, ("", "ViT-B/16, ImageNet (thesis)", "our ViT, scenes"))
 #
 # ## What the thesis claims, and what we measured
 #
-# The rules are fixed, with thresholds, and what records them is in place. What they speak of is a *kind* of network, so they
+# The rules are fixed, with thresholds, and the code that measures them is in place. They speak of a *kind* of network, so they
 # wait for five or six of each kind, trained independently; the networks above chose the thresholds and may not judge.
 
 # %% tags=["hide-input"]
@@ -356,10 +358,10 @@ print("learned codes are more alike than units:", coded["codes, learned"]["alike
 #
 # ## The chapter's answer, in three sentences
 #
-# A ViT looks at tones and textures first and at shapes in its last blocks, and there its wide units are the ones to look at,
+# Our ViT looks at tones and textures first and at shapes in its last blocks, and there its wide units are the ones to look at,
 # though hardly because they are units. Until late its patches do the work, and the class token serves them more by being there
-# than by what it says. And of most that can be said about units, one learns only from a network without training whether it
-# was worth saying.
+# than by what it says. And of most that can be said about units, one learns only from a network without training whether it was
+# worth saying.
 #
 # ## Exercises
 #

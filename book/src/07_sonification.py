@@ -35,10 +35,10 @@ figures.sonic_map(
 
 # %% [markdown]
 # The network is a small one after Jasper {cite:p}`li2019jasper`, the recognizer that the thesis listened to
-# {cite:p}`ghiasi2021sonification,ghiasi2022thesis`. The article says four things, and shows them by ear. Shallow units answer to simple
-# sounds and *phones*, the sounds that words are made of; deep ones to words and parts of words. Shallow layers keep how somebody
-# speaks, such as the pitch; deep layers drop it and keep what is said. How its sounds were made was not published, and it gives no
-# numbers. **So the ways to make sounds here are ours, and the numbers are.**
+# {cite:p}`ghiasi2021sonification,ghiasi2022thesis`. The article says four things, and shows them by ear. Shallow units answer to
+# simple sounds and *phones*, the sounds that words are made of; deep ones to words and parts of words. Shallow layers keep how
+# somebody speaks, such as the pitch; deep layers drop it and keep what is said. How its sounds were made was not published, and
+# it gives no numbers. **So both the ways to make sounds and the numbers are ours.**
 #
 # :::{admonition} What you will hear, and how long it takes
 # :class: tip
@@ -96,9 +96,10 @@ rows = [(unit, f"{before:.1f}", f"{after:.1f}") for unit, before, after in zip(m
 table(rows, ("unit", "its mean in faint noise", "in the sound made for it"))
 
 # %% [markdown]
-# Go back to the map with this in mind. In the first layers the made sounds are hisses, hums and buzzes: the spectrum of a phone, held. In
-# block 3 they begin to have syllables, and what the recognizer writes for them begins to resemble the words that excite
-# the unit, though nothing in the objective knows of words. Units with random weights stay with a hum. By the letter:
+# Go back to the map with this in mind. In the first layers the made sounds are hisses, hums and buzzes: the spectrum of a phone,
+# held. In block 3 they begin to have syllables. From block 2 on, what the recognizer writes for some of them begins to resemble
+# words that excite the unit, though nothing in the objective knows of words. Units with random weights stay with a hum. By the
+# letter:
 
 # %%
 letters = live.letters_by_layer(mapped)
@@ -135,10 +136,13 @@ rows = [(NAMES.get(one.layer, "the clips"), *(f"{distance:.2f}" for distance in 
 table(rows, ("sounds from", "distance, low", "distance, high", "it writes, low", "it writes, high", "Whisper, low", "Whisper, high"))
 
 # %% [markdown]
-# From the spectrum comes the word in its voice, hoarse but with its melody. Deeper, the sounds lose their pitch: what is measured there is
-# chance, for there is hardly a tone left to measure. The network itself goes on writing the word, for by its own states little has
-# changed. Whisper still hears it in sounds from the first layers, and takes most of those from deeper ones for other words. People fare no better: such sounds from
-# deep layers are hard or impossible to understand {cite:p}`feather2023metamers`. What is the same to a layer need not be the same to anybody else.
+# From the spectrum comes the word in its voice, hoarse but with its melody. Deeper, the sounds lose their pitch: what is measured
+# there is chance, for there is hardly a tone left to measure. The network itself goes on writing the word, for by its own states
+# little has changed. Whisper still hears it in sounds from the first layers, and takes most of those from deeper ones for other
+# words. People fare no better: such sounds from deep layers are hard or impossible to understand {cite:p}`feather2023metamers`.
+# What is the same to a layer need not be the same to anybody else. (This is one word. Of many words, another recognizer still
+# names about half in sounds from the small networks' last layer, and hardly any in those from Whisper's: *reconstruct*, in the
+# ledger at the end.)
 #
 # ## Turn up the pitch
 #
@@ -236,10 +240,9 @@ figures.travel_figure(
 )
 
 # %% [markdown]
-# You hear the first word in both, with some hiss. Whisper takes the attacked one for a third word: the change disturbs it too, and does not
-# make it write what was asked for. In the spectrum the attack and noise of its power are about as
-# large. The layers drop more and more of the noise and next to nothing of the attack, which was made so. What a layer drops cannot be used to
-# fool what comes after it; what it keeps can.
+# You hear the first word in both, with some hiss. Whisper does not write what was asked for: the change was made for one network.
+# In the spectrum the attack and noise of its power are about as large. The layers drop more and more of the noise and next to
+# nothing of the attack, which was made so. What a layer drops cannot be used to fool what comes after it; what it keeps can.
 #
 # ## What the thesis claims, and what we measured
 #
@@ -256,10 +259,11 @@ for line in claims_table("sonification").verdict_lines():
 # %% [markdown]
 # ## Since the thesis
 #
-# **Probes.** Canonical correlations show that what wav2vec 2.0 keeps changes from layer to layer {cite:p}`pasad2021layer`, and over
-# eleven models that phones and words peak in layers that the training objective decides {cite:p}`pasad2022comparative`. Networks that
-# are trained *without* transcripts need not drop the speaker at all, and Whisper, fine-tuned to tell speakers apart, does so best from its deep layers
-# {cite:p}`stuhlmann2025speaker`: it is the task that drops the voice.
+# **Probes.** Canonical correlations show that what wav2vec 2.0 keeps changes from layer to layer {cite:p}`pasad2021layer`, and
+# over eleven models that phones and words peak in layers that the training objective decides {cite:p}`pasad2022comparative`.
+# Networks that are trained *without* transcripts need not drop the speaker at all, and Whisper, fine-tuned to tell speakers
+# apart, does so best from its deep layers {cite:p}`stuhlmann2025speaker`. Both point to the task as what drops the voice; our own
+# rule leaves that open (*speaker-net*).
 #
 # **Listening to layers.** A synthesizer trained on each layer of a recognizer lets one hear that the speaker and the noise fade
 # {cite:p}`li2020layer`. It came before the thesis, and needs training where Figure 7.3 needs none.
@@ -276,9 +280,9 @@ for line in claims_table("sonification").verdict_lines():
 #
 # ## The chapter's answer, in three sentences
 #
-# The first layers of a recognizer hear hisses, hums and phones, in somebody's voice and at its pitch. The last ones know
-# the word and hardly who says it, though sounds made for their units are words to nobody else. And it is learning that does this: the same layers
-# with random weights let most of it pass.
+# The first layers of a recognizer hear hisses, hums and phones, in somebody's voice and at its pitch. The last ones know the word
+# and hardly who says it, though what is that word to them is often another to a second recognizer. And it is learning that does
+# this: the same layers with random weights let most of it pass.
 #
 # ## Exercises
 #

@@ -52,8 +52,8 @@ attacks_table(evaluation.robust_accuracy(model, target.test, attack))
 # %% [markdown]
 # ## Is it the features?
 #
-# The control is a head made in the same way, its penalty chosen anew, on a network trained in the ordinary way. It may well be better on clean images; under attack
-# nothing of it is left.
+# The control is a head made in the same way, its penalty chosen anew, on a network trained in the ordinary way. It may well be
+# better on clean images; under attack it keeps next to nothing.
 
 # %%
 natural = tk.zoo.load("resnet-scenes-a-natural", device=session.device)

@@ -36,9 +36,11 @@ report = evaluation.masking_report(model, test, eps=0.15, twin=twin)
 masking_tables(report)
 
 # %% [markdown]
-# At the top stand the attacks, each tried on all images, with 95% intervals and what it cost. Then what was looked for, whether it was
-# found, and the numbers behind it. Then one attack on the same network with its logits multiplied by a number: no answer of the
-# network changes, so whatever changes in this line is the attack's doing. Last the conclusion.
+# At the top stand the attacks, each tried on all images, with 95% intervals and what it cost. *PGD-10 × 5* is ten steps from five
+# starts. All see the logits divided by their usual spread, which changes no answer, so that their size fools no attack. Then
+# comes what was looked for, whether it was found, and the numbers behind it. Last stands the conclusion, with what a weak attack
+# would have said on the logits as they are. `print(report)` adds one line: an attack on cross-entropy with the logits multiplied
+# by a number. No answer of the network changes there, so whatever changes in that line is the attack's doing.
 #
 # The number to quote is the worst case. Quote it with $\varepsilon$, with the attacks and with the number of images.
 #
@@ -54,14 +56,14 @@ masking_tables(report)
 # | gradient leads nowhere | a random step does as much as a step along the gradient | look for noise or rounding in the model |
 # | loss matters | cross-entropy hides what the margin shows | do not judge by cross-entropy |
 # | more effort helps | weak attacks flatter; not masking by itself | report the strong one |
-# | random answers | the model draws random numbers | judged by its mean answer |
+# | random answers | the model draws random numbers | nothing: it was judged by its mean answer |
 # | constant answers | all images get the same logits | nothing to attack; look for a fault |
 #
 # The thresholds are ours; they stand with their reasons in `thesis_kit/evaluation/findings.py`.
 #
 # ## A model that hides
 #
-# Rounding pixels to nine levels looks like a defense: PGD finds nothing. It has no slope.
+# Rounding pixels to nine levels looks like a defense: PGD finds next to nothing, for rounding has no slope.
 
 # %%
 import textwrap

@@ -65,7 +65,7 @@ figures.picture_grid(
 #
 # | your model | what to write |
 # |---|---|
-# | a convolutional network with global pooling | `tk.Classifier(network, mean=[…], std=[…])`; it meets a quarter of the side first |
+# | a convolutional network with global pooling | `tk.Classifier(network, mean=[…], std=[…])`; the first stage shows it images of a quarter of the side |
 # | a ViT; one that flattens its maps or pools in fixed windows | the same with `size=…`, which enlarges the images of early stages |
 # | for gray images | `mean` and `std` with one number each, and `plug_in_inversion(…, channels=1)` |
 # | known to timm | `tk.build("resnet50.a1_in1k", pretrained=True)` has all of this inside |
@@ -82,8 +82,8 @@ figures.picture_grid(
 # was trained adversarially. $V$ is the share of drawings that they name rightly. For ImageNet, `tk.build(name, pretrained=True)` is one;
 # for classes of your own, train two: `tk.train(other, data, updates=…)` and the same with `tk.training.PGD(eps)`.
 #
-# **Look at the frequencies.** In noise, much of the energy is in high frequencies. Have real images beside it, of the same size and not
-# enlarged.
+# **Look at the frequencies.** In noise, much of the energy is in high frequencies. Compare the drawings with real images of the
+# same size that were not enlarged.
 #
 # **Ask a network that has learned nothing.** The same architecture with fresh weights, and the same call. What its drawings show comes
 # from the method and not from training.

