@@ -50,7 +50,7 @@ shapes = scenes.compose(
 )
 figures.sheet(
     scenes.render(shapes, 96).images, vocabulary.SHAPES, columns=8, label="Figure 0.1",
-    caption="The sixteen shapes. Each row of four shares a theme: celestial, card, sign, garden. Nothing in the pixels "
+    caption="The sixteen shapes. Every four in a row share a theme: celestial, card, sign, garden. Nothing in the pixels "
     "holds a theme together; only language does.",
     alt="Sixteen shapes with their names: " + ", ".join(vocabulary.SHAPES) + ".",
 )

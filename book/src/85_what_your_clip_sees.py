@@ -26,6 +26,7 @@ import torch
 
 from thesis_kit import language, recording
 from thesis_kit.chapters.clip import figures
+from thesis_kit.data.scenes.vocabulary import COLORS
 from thesis_kit.show.tables import table
 
 clip = tk.zoo.load("clip-scenes64", device=session.device)
@@ -75,9 +76,9 @@ table(rows, ("told", "nearest of the three", "cosine", "of the control's picture
 
 # %% tags=["nbval-check-output"]
 scenes = tk.data.scenes.DISTRIBUTIONS["scenes.v1-pairs"].draw(200, size, seed=5, device=session.device)
-named = language.zero_shot(clip, ["a red shape", "a green shape", "a blue shape"])
-with torch.no_grad():
-    print(named(scenes.images[:4]).argmax(dim=1).shape)
+named = language.zero_shot(clip, [f"a {color} shape" for color in COLORS])
+right = tk.evaluation.correct(named, (scenes.images, scenes.table.color[:, 0]))
+print(f"the color of the main object: {right.double().mean():.0%} of {len(right)} scenes are named rightly, guessing names {1 / len(COLORS):.0%}")
 
 # %% [markdown]
 # ## Name its units
@@ -96,10 +97,10 @@ order = torch.randperm(len(activations), generator=torch.Generator().manual_seed
 _, by_chance = language.name_by_text(clip, activations[order], scenes.images, words, k=20)
 units = range(0, 384, 64)  # evenly spaced, none picked
 rows = [(f"{site} {unit}", words[int(names[unit])], f"{scores[unit].max():.2f}", f"{by_chance[unit].max():.2f}") for unit in units]
-table(rows, ("unit", "named", "score", "score when images are exchanged"))
+table(rows, ("unit", "named", "score", "score with images exchanged"))
 
 # %% [markdown]
-# A name is worth something where its score is well above the last column, which is not so in every row here. Every unit gets a
+# A name is worth something where its score is well above the last column, which need not be so in every row. Every unit gets a
 # name, whether it answers to anything or not.
 #
 # ## References
