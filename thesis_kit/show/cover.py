@@ -34,6 +34,7 @@ PAGES = {
     "certificates": "02_certificates",
     "regularization": "03_regularization",
     "inversion": "04_inversion",
+    "clip": "06_clip",
     "sonification": "07_sonification",
 }
 PICTURES = {
@@ -195,6 +196,21 @@ def _inversion(scenes: Result) -> str:
     )
 
 
+def _clip(scenes: Result) -> str:
+    def units(on: str) -> str:
+        return _percent(scenes, "selective", f"units@{on}")
+
+    def color(on: str) -> str:
+        return _percent(scenes, "probe_color", f"probe@{on}")
+
+    return (
+        "One network, two teachers. Told sentences, it comes to have units for colors, numbers and places: "
+        f"{units('captions')} of its late units select one within a class. Told labels, it loses those that random "
+        f"weights have: {units('labels')} do, and {units('random')} do untrained. A linear probe reads the color of "
+        f"{color('captions')} of scenes after sentences and of {color('labels')} after labels, corrected for guessing."
+    )
+
+
 def _sonification(real: Result) -> str:
     def of(name: str) -> float:
         return real.mean(name, "probe@trained").value
@@ -213,5 +229,6 @@ FINDINGS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "certificates": (("certificates.scenes",), _certificates),
     "regularization": (("regularization.digits",), _regularization),
     "inversion": (("inversion.scenes",), _inversion),
+    "clip": (("clip.scenes",), _clip),
     "sonification": (("sonification.real",), _sonification),
 }

@@ -240,14 +240,15 @@ _BY_TEACHER = {  # what differs with the kind of teacher: the kind of network an
 _CAPTIONS, _FALSE_TOO = "varied captions", "varied captions with exchanged ones"
 
 
-def _twin(title: str, teacher: str, data: str = "scenes.v1-pairs", *, seeds: int = 3, shipped: bool = False) -> Recipe:
+def _twin(title: str, teacher: str, data: str = "scenes.v1-pairs", *, shipped: bool = False, **own: int) -> Recipe:
     kind = _BY_TEACHER[teacher if teacher in _BY_TEACHER else "captions"]
     options = {"size": 64, "teacher": teacher, "n_validation": 1, "n_test": 1000}
-    return Recipe(title=title, data=data, data_options=options, seeds=seeds, shipped=shipped, **kind, **_TAUGHT)
+    settings = {**kind, **_TAUGHT, "seeds": 3, **own}
+    return Recipe(title=title, data=data, data_options=options, shipped=shipped, **settings)
 
 
 _TWINS = {
-    "clip-scenes64": _twin("A small CLIP, taught by captions of scenes.", _CAPTIONS, seeds=5, shipped=True),
+    "clip-scenes64": _twin("A small CLIP, taught by captions of scenes.", _CAPTIONS, shipped=True),
     "clip-scenes64-class": _twin("A small CLIP, taught by captions that name the class alone.", "class captions"),
     "clip-scenes64-exchanged": _twin(
         "A small CLIP, taught by captions of scenes and false ones with objects exchanged.", _FALSE_TOO
@@ -260,7 +261,11 @@ _TWINS = {
         "A small CLIP, taught by captions of scenes with words on them.", _CAPTIONS, "scenes.v1-pairs-named"
     ),
     "twin-scenes64": _twin(
-        "The CLIP's image tower, taught the class of the same scenes by labels.", "classes", seeds=5, shipped=True
+        "The CLIP's image tower, taught the class of the same scenes by labels.", "classes", shipped=True
+    ),
+    "twin-scenes64-early": _twin(
+        "The CLIP's image tower, taught the class by labels with half as many updates, a control.", "classes",
+        updates=_TAUGHT["updates"] // 2, seeds=1,
     ),
     "twin-scenes64-attributes": _twin(
         "The CLIP's image tower, taught by labels every attribute that captions name.", "attributes"

@@ -3,7 +3,8 @@
 Arms, as question@teacher: ``probe`` (what can be read from features), ``units`` (what units answer to), ``order`` (does
 a pair read the order of words), ``names`` (units named by text and by measurement), ``prompts`` (pictures of prompts,
 read by another network), ``bias`` (the color of pictures of a prompt that names none), ``robust`` (attacks at a radius
-where the label-trained twin keeps two fifths) and ``words`` (false words on pictures). ``@random`` learned nothing.
+where the label-trained twin keeps two fifths) and ``words`` (false words on pictures). ``@random`` learned nothing;
+``@early-labels`` was taught by labels for half as long, to be less good at the class.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from thesis_kit.ledger.arm import Arm, Experiment, pick
 from thesis_kit.ledger.thumbnails import pack_picture
 from thesis_kit.zookeeping.recipes import RECIPES
 
-RANDOM, TWIN, _READER = "random", "labels", "attributes"
+RANDOM, TWIN, EARLY, _READER = "random", "labels", "early-labels", "attributes"
 _AIM = 0.4  # of clean-and-robust scenes that the label-trained twin is to keep where attacks are compared
 _ALWAYS = ("data", "size", "images")
 
@@ -180,8 +181,8 @@ def arms(s: Language) -> tuple[Arm, ...]:
     return (
         *(arm("order", on, "order of words", order) for on in ("captions", "exchanged")),
         *(arm("words", on, "false words", words) for on in ("named-captions", "named-labels")),
-        *(arm("probe", on, "probes", probe, "fitted", "penalty") for on in (*four, RANDOM)),
-        *(arm("units", on, "units", units, *named) for on in (*four, RANDOM)),
+        *(arm("probe", on, "probes", probe, "fitted", "penalty") for on in (*four, EARLY, RANDOM)),
+        *(arm("units", on, "units", units, *named) for on in (*four, EARLY, RANDOM)),
         arm("names", "captions", "names by text", names, "least", "strongest"),
         *(arm("robust", on, "attacks", robust, "radii", "attacked") for on in ("labels", "captions")),
         *(arm("bias", on, "neutral prompts", bias, *drawn, "each", seeds=s.seeds["biased"])

@@ -8,6 +8,7 @@ from types import MappingProxyType
 THREE = (0, 1, 2)
 TAUGHT = MappingProxyType({  # a member of the zoo and how it was taught, by the name that arms have for it
     "labels": ("twin-scenes64", "taught the class by labels"),
+    "early-labels": ("twin-scenes64-early", "taught the class by labels, half as long"),
     "class-captions": ("clip-scenes64-class", "taught the class alone by captions"),
     "captions": ("clip-scenes64", "taught by captions of scenes"),
     "attributes": ("twin-scenes64-attributes", "taught every attribute that captions name, by labels"),
@@ -54,6 +55,7 @@ class Language:
         default_factory=lambda: MappingProxyType(
             {
                 "labels": THREE,
+                "early-labels": (0,),
                 "class-captions": THREE,
                 "captions": THREE,
                 "attributes": THREE,
