@@ -328,7 +328,9 @@ recorded = results.load_result("clip.scenes")
 ASKED = {"units": ("selective", "themes"), "probe": ("probe_shape", "probe_color", "probe_count", "probe_background")}
 rows = [
     (called, *(" · ".join(f"{value:.0%}" for value in recorded.scalars(what, f"{how}@{arm}").values()) for how, several in ASKED.items() for what in several))
-    for called, arm in {"taught by labels": "labels", "taught by captions": "captions", "random weights": "random"}.items()
+    for called, arm in {
+        "taught by labels": "labels", "by labels, half as long": "early-labels", "taught by captions": "captions", "random weights": "random",
+    }.items()
 ]
 table(rows, ("each of three twins", "select a concept", "stand for a theme", "shape", "color", "count", "background"),
       caption="units, and what a linear probe reads, corrected for guessing; on 2,000 scenes that no twin was trained on")

@@ -102,6 +102,7 @@ CHEAP = {
     ),
     # The rate that four trials chose, and Square with fewer queries than it needed to find nothing.
     "defenses.digits": Cheap("natural", settings={"learning_rates": (0.12,), "queries": 200}),
+    "clip.scenes": Cheap("order@captions"),  # through the zoo, both towers and the captions of scenes
     "defenses.scenes": Cheap(
         "transferred@5",
         instead={(TransferWorld, "source_network"): source},
