@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 
-from thesis_kit import attacks, features, zoo
+from thesis_kit import attacks, zoo
 from thesis_kit.chapters.clip import figures, readers, twin_measures
 from thesis_kit.data.scenes import captions
 from thesis_kit.data.scenes.pairs import LANGUAGE, directed
@@ -140,35 +140,31 @@ figures.units_explorer(
     "with the mouse, a finger, or the arrow keys.",
 )
 
-# %%
-agree = twin_measures.names_agree(clip, acts["taught by captions"], scenes, P)
-untrained = features.random_twin(clip.image, seed=0)
-nothing = {"random weights": untrained}
-shares = {
-    called: twin_measures.unit_shares(a, scenes, P)
-    for called, a in {**acts, "random weights": twin_measures.late_units(untrained, scenes.images)}.items()
-}
-asked = {"selective": "select a concept within a class", "themes": "stand for a theme", "count": "AUROC for “many” (best 5%)"}
-rows = [
-    (called, *(f"{found[key]:.0%}" if key != "count" else f"{found[key]:.2f}" for key in asked)) for called, found in shares.items()
-]
-table(rows, ("units of one network", *asked.values()))
+# %% tags=["hide-input"]
+recorded = results.load_result("clip.scenes")
+TWINS = {"taught by labels": "labels", "by labels, half as long": "early-labels", "taught by captions": "captions", "random weights": "random"}
+figures.twins_table(
+    recorded, "units", {"selective": "select a concept within a class", "themes": "stand for a theme", "count": "AUROC for “many” (best 5%)"}, TWINS,
+    caption="shares of the hidden units of the last two blocks, a number a twin; asked about 2,000 scenes that no twin was trained on",
+)
 
 # %% [markdown]
-# A unit *selects a concept within a class* if, among scenes of one class in which objects cover about as much, it tells those with the concept
-# from those without (AUROC of .8 or more, and above what shuffled concepts reach): a color, a relation, a background, "more than one". It
+# Here are numbers of three pairs, not of the one above. A unit *selects a concept within a class* if, among scenes of one class in which objects cover about as much, it tells
+# those with the concept from those without (AUROC of .8 or more, and above what shuffled concepts reach): a color, a relation, a background, "more than one". It
 # *stands for a theme* if the weakest of the theme's four shapes excites it more than the best of all others. The last column asks
 # whether several objects excite it more than one, of the same shape and total area.
 #
-# The first column is the thesis's observation with a control beside it. Units of the twin that was told sentences select such concepts many
-# times as often as those of the twin that was told labels, and far more often than random ones. The label twin has *fewer* than random
-# weights have: to be good at shapes it has learned to overlook the rest. Themes are another matter. Random weights have more units for themes than either twin, so that
-# one would have found them, without this control, in a network that has learned nothing.
+# The first column is the thesis's observation with controls beside it. Units of twins that were told sentences select such concepts several
+# times as often as those of twins that were told labels, or nothing. Themes come out otherwise: by this measure no twin has a unit for one, though captions name themes now and then.
+#
+# The twins are not equally good at the class, as the rules want them: a probe reads it better from what labels taught (next section). The second row is therefore a
+# label twin that was trained half as long.
 
 # %%
 print(
-    f"by measurement {agree['named']:.0%} of the caption twin's units have a name; text gives the same one to {agree['agree']:.0%} of "
-    f"these, and to {1 - agree['differ_shuffled']:.0%} when activations are exchanged among images"
+    f"by measurement {recorded.mean('named', 'names@captions').value:.0%} of the caption twins' units have a name; text gives the same one to "
+    f"{recorded.mean('agree', 'names@captions').value:.0%} of these, and to {1 - recorded.mean('differ_shuffled', 'names@captions').value:.0%} "
+    "when activations are exchanged among images"
 )
 
 # %% [markdown]
@@ -181,16 +177,15 @@ print(
 # object's shape be read off the features that the head is given? A label says only the class, and nothing rewards a network for keeping
 # the rest. A caption names it.
 
-# %%
-probes = {
-    called: twin_measures.probes(tower, fitted, scenes, P.penalty) for called, tower in {**towers, **nothing}.items()
-}
-kinds = ("shape", *twin_measures.PROBED)
-rows = [(called, *(f"{found[kind]:.0%}" for kind in kinds)) for called, found in probes.items()]
-table(rows, ("read by a linear probe", *kinds))
+# %% tags=["hide-input"]
+PROBED = {"probe_shape": "shape", "probe_color": "color", "probe_count": "count", "probe_background": "background", "probe_other_shape": "other shape",
+          "probe_theme": "theme"}
+figures.twins_table(
+    recorded, "probe", PROBED, TWINS, caption="what a linear probe reads, corrected for guessing (0% is chance, 100% perfect); a number a twin, on 2,000 scenes"
+)
 
 # %% [markdown]
-# All numbers are corrected for guessing: 0% is chance and 100% is perfect. Captions made the network keep the color and more of the number; labels made it keep
+# Captions made the network keep the color and more of the number; labels made it keep
 # the shape, the theme, which follows from the shape, and more of the other object's shape. The last row is the control without which such numbers mean little: random weights keep
 # some color, number and background of every image. Measured by it, labels made the network *lose* color, and both teachers lost the background, the one
 # although three of four full captions name it.
@@ -324,18 +319,6 @@ figures.attacks_figure(
 # above, which began with other weights and saw other scenes. Rows that ask for other teachers wait for them.
 
 # %% tags=["hide-input"]
-recorded = results.load_result("clip.scenes")
-ASKED = {"units": ("selective", "themes"), "probe": ("probe_shape", "probe_color", "probe_count", "probe_background")}
-rows = [
-    (called, *(" · ".join(f"{value:.0%}" for value in recorded.scalars(what, f"{how}@{arm}").values()) for how, several in ASKED.items() for what in several))
-    for called, arm in {
-        "taught by labels": "labels", "by labels, half as long": "early-labels", "taught by captions": "captions", "random weights": "random",
-    }.items()
-]
-table(rows, ("each of three twins", "select a concept", "stand for a theme", "shape", "color", "count", "background"),
-      caption="units, and what a linear probe reads, corrected for guessing; on 2,000 scenes that no twin was trained on")
-
-# %% tags=["hide-input"]
 claims_table("clip")
 
 # %% tags=["nbval-check-output", "hide-cell"]
@@ -356,7 +339,7 @@ for line in claims_table("clip").verdict_lines():
 # ## The chapter's answer, in three sentences
 #
 # Told sentences, a network keeps what sentences name, color above all; told labels, it keeps the shape and loses the rest. Units that answer to color, number and place come with
-# captions and go with labels, while units for themes need no teacher at all, as random weights show. A pair can be asked for a picture of any sentence: others read the color
+# captions, several times as many as with labels; a unit for a theme no twin has. A pair can be asked for a picture of any sentence: others read the color
 # in it, often the shape, and what it cannot draw is a fair sign of what it does not know.
 #
 # ## Exercises

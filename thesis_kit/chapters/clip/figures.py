@@ -9,10 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from thesis_kit.ledger.results import Result
 from thesis_kit.show.figures import COLORS, Shown, canvas, card, present, style
 from thesis_kit.show.pictures import grid, image_uri, montage, pixels, rows_of_pictures, tile
 from thesis_kit.show.players import Slider, slider
 from thesis_kit.show.shown import require_words
+from thesis_kit.show.tables import table
 
 _SMALL = 44  # pixels of a scene in a strip
 _LOOKS = (("blue", "o"), ("vermilion", "s"), ("gray", "x"))
@@ -59,6 +61,27 @@ def _units(images: Tensor, acts: Mapping, units: Sequence[int], said: Mapping, s
 
 def _small(images: Tensor) -> Tensor:
     return F.interpolate(images.float(), (_SMALL, _SMALL), mode="bilinear", antialias=True)
+
+
+def twins_table(
+    recorded: Result, question: str, columns: Mapping[str, str], twins: Mapping[str, str], *, caption: str
+) -> Shown:
+    """A recorded number of every twin, the mean and in brackets each: a row a teacher, a column a measure.
+
+    Args:
+        question: of the arms, as in ``question@teacher``. columns: measure → what it is called; names that speak of an
+            AUROC are shown with two decimals, others as percentages. twins: what a teacher is called → its name.
+    """
+
+    def cell(teacher: str, measure: str) -> str:
+        values = list(recorded.scalars(measure, f"{question}@{teacher}").values())
+        percent = "AUROC" not in columns[measure]
+        shown = [f"{100 * value:.0f}" if percent else f"{value:.2f}" for value in (sum(values) / len(values), *values)]
+        unit = "%" * percent
+        return f"{shown[0]}{unit}" + f" ({', '.join(shown[1:])})" * (len(values) > 1)
+
+    rows = [(called, *(cell(teacher, measure) for measure in columns)) for called, teacher in twins.items()]
+    return table(rows, ("mean (each twin)", *columns.values()), caption=caption)
 
 
 def prompt_explorer(
