@@ -158,7 +158,7 @@ figures.twins_table(
 # times as often as those of twins that were told labels, or nothing. Themes come out otherwise: by this measure no twin has a unit for one, though captions name themes now and then.
 #
 # The twins are not equally good at the class, as the rules want them: a probe reads it better from what labels taught (next section). The second row is therefore a
-# label twin that was trained half as long.
+# label twin that was trained half as long. It reads the class hardly better than the pairs, and its units select no more than those of its elders: that is not what the difference is due to.
 
 # %%
 print(

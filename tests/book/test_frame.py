@@ -34,7 +34,9 @@ def test_a_finding_has_the_recorded_numbers():
     gained = 100 * (squeezed.mean("worst", "lsq").value - squeezed.mean("worst", "natural").value)
     assert f"against a strong ensemble {gained:.0f} are left" in third.finding
     assert [card.number for card in (first, third, *rest)] == [1, 3, 4, 5, 6, 7]
-    assert [card.finding for card in rest[1:3]] == [None, None]
+    assert rest[1].finding is None
+    selective = load_result("clip.scenes").mean("selective", "units@captions").value
+    assert f"{100 * selective:.0f}% of its late units" in rest[2].finding
     words = 100 * load_result("sonification.real").mean("content_last", "probe@trained").value
     assert f"and {words:.0f}%" in rest[3].finding
 
