@@ -4,7 +4,7 @@
 # **The question of this chapter: what changes when the teacher is language?**
 #
 # [The chapter before](05_features.ipynb) looked into a network that was taught by labels: one word an image, and nothing else. Here
-# are two twins of its kind. They have the same layers, started from the same weights and saw the same images in the same order. One was
+# are two Vision Transformers that are twins. They have the same layers, started from the same weights and saw the same images in the same order. One was
 # told labels, the other *sentences*: "a red star left of a blue ring". That one can be told a sentence and asked for a picture.
 
 # %% [setup]
@@ -57,7 +57,7 @@ places = [prompts.index(f"a {color} {shapes[0]}") for color in colors]
 figures.prompts_figure(
     {"": [drawn.images[place] for place in places]}, [f"“{prompts[place]}”" for place in places], label="Figure 6.1",
     caption="Four sentences as the network taught by captions draws them, from noise and with nothing stretched; below each, what two networks "
-    "that took no part read in it. The color is there, and points that a star might have.",
+    "that took no part read in it. Color comes with three of them, and points that a star might have with all.",
     alt=f"Four pictures of a blob in the middle of noise: {', '.join(colors)}.", below=[f"read as: {told[place]}" for place in places],
 )
 
