@@ -149,6 +149,12 @@ def log_odds(
         batch_size: images that the model is asked about together.
 
     Source: ours.
+
+    Examples:
+        >>> resnet = tk.zoo.load("resnet-scenes-a-natural")
+        >>> made = tk.inversion.plug_in_inversion(resnet, [0, 3], size=16, steps=1, copies=2)
+        >>> tk.inversion.log_odds(resnet, made.images, [0, 3]).shape
+        torch.Size([2])
     """
     check_images(images)
     if len(classes) != len(images):

@@ -214,7 +214,7 @@ def test_interrupted_at_any_time_it_says_what_is_kept_and_no_more(name, tmp_path
     chance, work = random.Random(seed), partial(called, COMMANDS[name].words, tmp_path)
     prepared(name, tmp_path)
     while stopped < max(1, KILLS // 3):
-        before, child = left_in(tmp_path), Child(work)
+        before, child = left_in(tmp_path), Child(work, lets=True)
         time.sleep(chance.uniform(0, longest))
         child.kill(signal.SIGINT)
         ended = child.end()

@@ -169,13 +169,16 @@ class Ended:
 
 
 class Child:
-    """A forked process at some work; its folder of words lies beside the folder that it works in."""
+    """A forked process at some work; its folder of words lies beside the folder that it works in.
 
-    def __init__(self, work: Callable[[], str]):
+    An interruption waits until the work has begun, or, where the work ``lets`` it in, until it does.
+    """
+
+    def __init__(self, work: Callable[[], str], lets: bool = False):
         read, write = os.pipe()
         self._words = read
         self.began = time.monotonic()
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # an interruption waits until the work has begun
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         self.pid = os.fork()
         if self.pid:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -185,7 +188,7 @@ class Child:
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             os.close(read)
-            code, said = _ended(work)
+            code, said = _ended(work, lets)
             os.write(write, said.encode()[:60_000])
         finally:
             os._exit(code)
@@ -206,9 +209,10 @@ class Child:
         return Ended({0: "done", 130: "stopped", 3: "failed"}.get(os.WEXITSTATUS(status), "crashed"), said)
 
 
-def _ended(work: Callable[[], str]) -> tuple[int, str]:
+def _ended(work: Callable[[], str], lets: bool) -> tuple[int, str]:
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        if not lets:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         said = work()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # too late: what comes now interrupts the telling, not the work
         return 0, said

@@ -48,7 +48,7 @@ def test_the_images_are_on_the_sheet_and_what_they_are_is_beside_it(tmp_path):
     assert record["model"] == MEMBER
     assert record["settings"] == {
         "size": 16, "quality": "sketch", "steps": 2, "copies": 2, "lr": 0.1, "color": 1.0, "tv": 0.0, "seed": 3,
-        "classes": wanted, "precision": "float32", "pretrained": False,
+        "classes": wanted, "draws": 1, "precision": "float32", "pretrained": False,
     }  # fmt: skip
     for i, (image, number) in enumerate(zip(record["images"], wanted, strict=True)):
         assert (image["class"], image["name"]) == (number, names[number])
