@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+_INSTEAD = (ImportError, SystemError, RuntimeError)  # errors that Ctrl-C may turn into
 _LONGEST = 600  # characters of a sentence; libraries may list every tensor of a network
 
 
@@ -20,7 +21,7 @@ def kept(message: str | Callable[[], str]) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyboardInterrupt, ImportError, SystemError) as error:
+    except (KeyboardInterrupt, *_INSTEAD) as error:
         interruption = _interruption(error)
         if interruption is None:
             raise
@@ -28,11 +29,12 @@ def kept(message: str | Callable[[], str]) -> Iterator[None]:
 
 
 def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The Ctrl-C behind an error, also where an extension module that was being loaded made another of it."""
+    """The Ctrl-C behind an error, also where what it met made another of it: an extension module that was being loaded,
+    or a pool of processes whose thread was about to start."""
     if error is None or isinstance(error, KeyboardInterrupt):
         return error
     inner = error.__cause__ or error.__context__
-    return _interruption(inner) if isinstance(error, ImportError | SystemError) else None
+    return _interruption(inner) if isinstance(error, _INSTEAD) else None
 
 
 def _said(interruption: KeyboardInterrupt) -> str:
