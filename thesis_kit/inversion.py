@@ -173,8 +173,8 @@ def log_odds(
 def surest(model: Model, drawn: Synthesis, classes: Sequence[int], *, blur: float = BLUR) -> Synthesis:
     """Of several drawings of each class, the one that the model is surest of after a blur (see ``log_odds``).
 
-    What a drawing shows hangs on the noise it began with: of eight zebras some three are plain. No other network is
-    asked, so this chooses as anybody could who has the model alone.
+    What a drawing shows hangs on the noise it began with. No other network is asked, so this chooses as anybody could
+    who has the model alone.
 
     Args:
         model: what was inverted. drawn: rounds of drawings of all ``classes`` in their order.
