@@ -206,8 +206,8 @@ def _clip(scenes: Result) -> str:
     return (
         "One network, two teachers. Told sentences, it comes to have units for colors, numbers and places: "
         f"{units('captions')} of its late units select one within a class. Told labels, {units('labels')} do, and "
-        f"untrained {units('random')}. A linear probe reads the color with {color('captions')} accuracy after sentences "
-        f"and {color('labels')} after labels, corrected for guessing."
+        f"untrained {units('random')}. A linear probe reads the color with {color('captions')} accuracy after "
+        f"sentences and {color('labels')} after labels, corrected for guessing."
     )
 
 
