@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from thesis_kit.models import zoo
@@ -13,8 +15,15 @@ from tools.build_notebooks import ROOT
 
 pytestmark = pytest.mark.book
 BUDGET = 25_000_000  # bytes of weights that the package may carry
+REPOSITORY = 45_000_000  # bytes of weights in git
 LEAST = 500  # images, or words heard
 MEMBERS = [about for about in map(zoo.entry, zoo.names()) if about.package is None]
+COHORTS = [
+    pytest.param(one, id=one.file)
+    for about in MEMBERS
+    for one in (about, *(zoo.entry(about.name, seed=int(seed)) for seed in about.siblings))
+    if not one.shipped and zoo.is_here(one)
+]
 SHIPPED = [pytest.param(about, id=about.name) for about in MEMBERS if about.shipped]
 
 
@@ -28,6 +37,20 @@ def test_the_weights_fit_the_budget():
     assert sum(file.stat().st_size for file in files) <= BUDGET
     assert {file.name for file in files} == {about.file for about in MEMBERS if about.shipped}
     assert all(about.bytes == (zoo.FOLDER / about.file).stat().st_size for about in MEMBERS if about.shipped)
+
+
+def test_the_repository_fits_its_budget():
+    kept = subprocess.run(
+        ["git", "ls-files", "*.safetensors"], cwd=zoo.FOLDER, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert sum((zoo.FOLDER / file).stat().st_size for file in kept) <= REPOSITORY
+    entered = {about.file for about in MEMBERS} | {one.file for about in MEMBERS for one in about.siblings.values()}
+    assert set(kept) <= entered, "weights without an entry"
+
+
+@pytest.mark.parametrize("about", COHORTS)
+def test_a_cohort_s_network_is_the_one_entered(about):
+    assert zoo.stored_weights(about)  # its SHA-256 fits
 
 
 @pytest.mark.parametrize("about", [pytest.param(about, id=about.name) for about in MEMBERS])

@@ -18,7 +18,7 @@ from thesis_kit.files import DamagedFile, digest, parse_json, settle
 from thesis_kit.models.vocabularies import VOCABULARIES
 
 FOLDER = Path(__file__).resolve().parent / "weights"
-LOCAL = "local"  # subfolder of weights that everyone makes for herself: neither committed nor shipped
+COHORTS = "cohorts"  # subfolder of weights that the wheel leaves out: of other seeds, and of members not shipped
 SCHEMA = 2
 _UNSAID = {"package", "siblings"}  # where a member has none
 
@@ -142,7 +142,7 @@ class Entry:
     @property
     def shipped(self) -> bool:
         """Whether its weights come with thesis_kit itself; others are made, or brought by a package."""
-        return self.package is None and not self.file.startswith(f"{LOCAL}/")
+        return self.package is None and not self.file.startswith(f"{COHORTS}/")
 
 
 def names(*, folder: str | os.PathLike | None = None) -> list[str]:

@@ -24,7 +24,7 @@ from thesis_kit.models.reading import READERS
 from thesis_kit.models.stored import UnfitWeights, put
 
 FOLDER = entries.FOLDER
-LOCAL = entries.LOCAL
+COHORTS = entries.COHORTS
 
 __all__ = ["Entry", "MissingWeights", "Package", "Score", "Sibling", "UnfitWeights", "entry", "load", "names"]
 

@@ -150,8 +150,8 @@ def data_hashes_of(recipe: Recipe) -> dict[str, str]:
 
 def file_of(name: str, recipe: Recipe) -> str:
     """Where the weights of a recipe go, seen from the folder of entries."""
-    local = "" if recipe.shipped else f"{zoo.LOCAL}/"
-    return f"{local}{name}{f'.seed{recipe.seed}' if is_sibling(name, recipe) else ''}.safetensors"
+    home = "" if recipe.shipped else f"{zoo.COHORTS}/"
+    return f"{home}{name}{f'.seed{recipe.seed}' if is_sibling(name, recipe) else ''}.safetensors"
 
 
 def is_sibling(name: str, recipe: Recipe) -> bool:

@@ -37,7 +37,7 @@ def test_a_cohort_is_one_entry_with_a_network_a_seed(cohort):
     for seed in (2, 1):
         made = make(NAME, seed=seed, folder=cohort, progress=told.append)
         assert told[-1].startswith(f"{NAME}, seed {seed}: ")
-        assert (made.file, made.recipe["seed"]) == (f"local/{NAME}.seed{seed}.safetensors", seed)
+        assert (made.file, made.recipe["seed"]) == (f"cohorts/{NAME}.seed{seed}.safetensors", seed)
     about = zoo.entry(NAME, folder=cohort)
     assert zoo.names(folder=cohort) == [NAME]
     assert list(about.siblings) == ["1", "2"]
@@ -47,7 +47,7 @@ def test_a_cohort_is_one_entry_with_a_network_a_seed(cohort):
         found = measure(NAME, seed=seed, folder=cohort, only=["clean"])["clean"]
         assert found == zoo.entry(NAME, seed=seed, folder=cohort).scores["clean"]
     kept = zoo.load(NAME, seed=1, folder=cohort).state_dict()
-    stored = safetensors.torch.load_file(cohort / "local" / f"{NAME}.seed1.safetensors")
+    stored = safetensors.torch.load_file(cohort / "cohorts" / f"{NAME}.seed1.safetensors")
     assert all(torch.equal(kept[key], tensor.float()) for key, tensor in stored.items())
     said = []
     assert audit(NAME, n=100, folder=cohort, progress=said.append) == []

@@ -202,7 +202,7 @@ def test_weights_that_overflow_their_storage_are_refused():
 def test_a_member_that_is_not_shipped_lies_apart_and_may_be_absent(tmp_path, recipes):
     recipes[NAME] = replace(TINY, shipped=False, updates=4)
     about = make(NAME, folder=tmp_path)
-    assert (about.file, about.shipped) == (f"local/{NAME}.safetensors", False)
+    assert (about.file, about.shipped) == (f"cohorts/{NAME}.safetensors", False)
     assert problems(NAME, folder=tmp_path) == []
     zoo.load(NAME, folder=tmp_path)
     (tmp_path / about.file).unlink()
