@@ -417,6 +417,7 @@ from thesis_kit.chapters.defenses import transfer_arms as transfer
 from thesis_kit.chapters.defenses.networks import source_network
 from thesis_kit.show import scene_pictures as scene_figures
 from thesis_kit.chapters.defenses import transfer_figures
+from thesis_kit.chapters.defenses.settings import TRANSFER
 
 T = session.chapter("transfer")
 tasks = {task: session.splits("transfer", task=task) for task in ("source", "target")}
@@ -451,6 +452,9 @@ print("robust features keep at least 20 points more under attack:", gap > 0.2)
 # %% tags=["hide-input"]
 inherited = results.load_result("defenses.scenes")
 Markdown(f"*{inherited.provenance()}.*")
+
+# %% tags=["hide-input"]
+transfer_figures.settings_card(TRANSFER["record"], target.train, source_network(session, "natural"))
 
 # %% tags=["hide-input"]
 transfer_figures.inherited_figure(
@@ -504,8 +508,8 @@ transfer_figures.accuracy_table(
 # %% tags=["hide-input"]
 transfer_figures.depth_figure(
     inherited, transfer.DEPTHS, label="Figure 1.10",
-    caption="Accuracy on the source task after the last k of seven blocks were drawn anew and trained on clean images, "
-    "recorded; means over seeds with 95% intervals.",
+    caption="Accuracy on the source task after the last k of the seven blocks of a small residual network were drawn anew and trained on "
+    "clean images, recorded; means over seeds with 95% intervals.",
 )
 
 # %% [markdown]

@@ -205,7 +205,7 @@ figures.surfaces_figure(
     },
     images=len(shown), eps=P.eps, label="Figure 3.3",
     caption="The margin around four test images, in a square of ± 2ε: blue is answered rightly, red wrongly, the black line is the border "
-    "and the dot the image. Up is the direction of the gradient at the dot, sideways a random one. Each picture has a color scale "
+    "and the dot the image. Up is the sign of the gradient at the dot, sideways a random one. Each picture has a color scale "
     "of its own.",
 )
 
@@ -279,12 +279,12 @@ figures.gains_figure(
 # %% tags=["hide-input"]
 display(differences(recorded, {"squeezing alone": "weak(lsq) - worst(lsq) - (weak(natural) - worst(natural))"},
                     caption="what the ensemble takes beyond what the weak attack took, over ordinary training"))
-differences(recorded, {arm.removesuffix("+noise"): f"worst({arm}) - worst(noise)"
+differences(recorded, {figures.NAMES[arm]: f"worst({arm}) - worst(noise)"
                        for arm in ("pairing+noise", "lsq+noise", "ls+noise", "similarity+noise")},
             caption="gained over noise in the worst case")
 
 # %% [markdown]
-# Pairing gains in the worst case as much as against the weak attack; of the other three (*ls* is smoothing, *lsq* squeezing) none
+# Pairing gains in the worst case as much as against the weak attack; of the other three none
 # can be told from noise. Pairing was looked at with three others and after the fact, but the interval is far enough from zero to
 # bear that. For the rest the thesis is right that noise is needed, and the reason is plain: it is the noise that defends.
 #
@@ -305,7 +305,7 @@ figures.tangent_figure(
 figures.gap_table(recorded, ["natural", "noise", "ls+noise", "lsq+noise", "pgd-7"])
 
 # %% [markdown]
-# (Medians over all test images of all seeds: logit gap, gradient gap, their ratio, and the distance found.) This is the chapter
+# (Medians over all test images of all seeds: logit gap, gradient gap, their ratio, and the distance found, both in units of ε.) This is the chapter
 # in one table. Both penalties do what they were made for: logits and slopes shrink, the slopes more, and the tangent moves the
 # border away, with squeezing to about where adversarial training has it. But on digits the border did not move. Found by an
 # attack, it is where noise alone had put it. (That slopes shrink with the logits is no finding, it is what squeezing is; the

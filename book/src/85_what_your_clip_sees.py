@@ -39,7 +39,7 @@ print(drawn.images.shape)
 
 # %% tags=["hide-input"]
 figures.prompts_figure(
-    {"": list(drawn.images)}, prompts, label="Figure 1", caption="Three sentences as the pair draws them; nothing is stretched.",
+    {"": list(drawn.images)}, prompts, label="Figure 1", caption="Three sentences as the pair draws them, with no contrast stretched afterwards.",
     alt="Three pictures, drawn for a red disk, a green disk and three white stars.",
 )
 

@@ -122,6 +122,14 @@ def test_the_figures_draw_what_is_recorded(result, records):
         assert line.startswith(name)
 
 
+def test_the_settings_are_those_that_were_recorded():
+    part = Part(torch.rand(3, 3, 32, 32), torch.tensor([0, 1, 2]))
+    told = figures.settings_card(TRANSFER["record"], part, torch.nn.Linear(4, 5)).text
+    for words in ("8/255, in the maximum norm", "3 × 32 × 32", "3 of the target", "7 blocks", "25 weights", "PGD-20"):
+        assert words in told
+    assert "1,500 updates" in told, "the source's"
+
+
 def test_a_strength_that_diverged_has_no_point(result):
     cells = {arm: {seed: copy.deepcopy(result.cells[arm][0]) for seed in (0, 1)} for arm in result.cells}
     first, second = (cell["trials"][0] for cell in cells["lwf"].values())

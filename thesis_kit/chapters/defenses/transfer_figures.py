@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from torch import nn
 
-from thesis_kit.chapters.defenses.transfer_arms import ROUTES
+from thesis_kit.chapters.defenses.settings import Transfer
+from thesis_kit.chapters.defenses.transfer_arms import N_BLOCKS, ROUTES
+from thesis_kit.data import Part
 from thesis_kit.ledger.results import Result
-from thesis_kit.show.figures import COLORS, Shown, canvas, present, style
+from thesis_kit.show.figures import COLORS, Shown, canvas, folded, present, style
 from thesis_kit.show.tables import table
 
 _SERIES = {
@@ -25,6 +28,32 @@ def _means(recorded: Result, measure: str, arms: Sequence[str]) -> tuple[list[fl
     found = [recorded.mean(measure, arm) for arm in arms]
     sides = [[100 * (f.value - f.low) for f in found], [100 * (f.high - f.value) for f in found]]
     return [100 * f.value for f in found], sides
+
+
+def settings_card(settings: Transfer, part: Part, network: nn.Module) -> Shown:
+    """The settings of the transfer experiments, folded.
+
+    Args:
+        settings: the recorded ones. part: images of the target task. network: a source network.
+    """
+    s, (channels, height, width) = settings, part.x.shape[1:]
+    few = ", ".join(f"{updates:,} at {lr:g}" for updates, lr in s.few_trials)
+    return folded(
+        "The settings: radius, network, optimizer, attacks",
+        {
+            "Radius ε": f"{255 * s.eps:g}/255, in the maximum norm. An image is {channels} × {height} × {width}",
+            "Images": f"a stream without end for the source, {len(part):,} of the target to train on, "
+            f"{s.target.data_options['n_validation']:,} to choose with, {s.target.data_options['n_test']:,} to test on",
+            "Network": f"a small residual network of {N_BLOCKS} blocks (the first convolution, then two at each of "
+            f"three widths), {sum(one.numel() for one in network.parameters()):,} weights",
+            "Source": f"{s.source_updates:,} updates of SGD, minibatches of {s.batch_size}, peak rate {s.source_lr:g}",
+            "Head": f"penalty chosen on validation images of {', '.join(f'{one:g}' for one in s.penalties)}",
+            "Blocks drawn anew": f"{s.depth_updates:,} updates, peak rate {s.depth_lr:g}",
+            "Distillation": f"{s.distill_updates:,} updates, peak rate {s.distill_lr:g}",
+            "Free training on few images": f"8 replays; trials of updates and rate: {few}",
+            "Attack": "PGD-20 of the first half, at this radius",
+        },
+    )
 
 
 def inherited_figure(recorded: Result, arms: Mapping[str, str], *, label: str, caption: str) -> Shown:
@@ -90,7 +119,7 @@ def distillation_figure(recorded: Result, *, label: str, caption: str) -> Shown:
         axis.set_xlabel("strength λ of distillation (dotted: without, λ = 0)")
         axis.set_ylabel("validation accuracy (%)"), axis.set_ylim(0, 102)
         axis.legend(loc="lower left")
-    places = {**points["lwf"], **points["fine-tuned"]}
+    places = {**points["fine-tuned"], **points["lwf"]}  # λ = 0 first
     said = "; ".join(f"λ = {s:g}: clean {x:.0f}%, robust {y:.0f}%" for s, (x, y) in places.items())
     alt = f"Clean and robust accuracy as distillation grows stronger. {said}."
     return present(figure, label=label, caption=caption, alt=alt)

@@ -211,7 +211,8 @@ def scales_figure(recorded: Result, arms: Sequence[str], *, label: str, caption:
 def gap_table(recorded: Result, arms: Sequence[str]) -> Shown:
     """Medians over all test images, a row an arm: logit gap, gradient gap, their ratio, and what an attack found.
 
-    Where the attack had not crossed the border at the largest radius tried, that is "beyond".
+    The last two are distances, in units of the ε that the arms were recorded with. Where the attack had not crossed the
+    border at the largest radius tried, that is "beyond".
     """
     rows = []
     for arm in arms:
@@ -220,6 +221,7 @@ def gap_table(recorded: Result, arms: Sequence[str]) -> Shown:
             for name in ("logit_gap", "log_gradient_gap", "margin", "distance")
         }
         logit, slope, tangent, found = (float(np.median(column)) for column in columns.values())
-        border = f"{found:.3f}" if found < 1 else "beyond"  # recorded as 1, for no pixel can move further
-        rows.append((NAMES[arm], f"{logit:.2f}", f"{np.exp(slope):.1f}", f"{tangent:.3f}", border))
+        eps = next(iter(recorded.cells[arm].values()))["settings"]["eps"]
+        border = f"{found / eps:.2f} ε" if found < 1 else "beyond"  # recorded as 1, for no pixel can move further
+        rows.append((NAMES[arm], f"{logit:.2f}", f"{np.exp(slope):.1f}", f"{tangent / eps:.2f} ε", border))
     return table(rows, ("training", "gap", "slope", "tangent", "found"))
