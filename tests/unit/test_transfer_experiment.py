@@ -123,7 +123,7 @@ def test_the_figures_draw_what_is_recorded(result, records):
 
 
 def test_the_settings_are_those_that_were_recorded():
-    part = Part(torch.rand(3, 3, 32, 32), torch.tensor([0, 1, 2]))
+    part = Part(torch.rand(3, 3, 32, 32), torch.tensor([0, 1, 2]), torch.arange(3))
     told = figures.settings_card(TRANSFER["record"], part, torch.nn.Linear(4, 5)).text
     for words in ("8/255, in the maximum norm", "3 × 32 × 32", "3 of the target", "7 blocks", "25 weights", "PGD-20"):
         assert words in told
@@ -137,7 +137,7 @@ def test_a_strength_that_diverged_has_no_point(result):
     twice = Result(NAME, cells)
     shown = figures.distillation_figure(twice, label="Figure 1.8", caption="A caption.")
     assert "λ = 0.1: clean 60%, robust 30%; λ = 10: clean" in shown.html
-    assert "; λ = 0: clean" in shown.html
+    assert "stronger. λ = 0: clean" in shown.html
     second.update(N=-1.0, R=-1.0)
     shown = figures.distillation_figure(twice, label="Figure 1.8", caption="A caption.")
     assert "λ = 0.1" not in shown.html
