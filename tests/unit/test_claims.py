@@ -29,6 +29,7 @@ from thesis_kit.ledger.statistics import (
     Interval,
     Verdict,
     newcombe,
+    student_interval,
 )
 from thesis_kit.show.claim_rows import rows
 
@@ -584,6 +585,18 @@ def test_what_is_reported_is_not_judged(world):
     assert found.reported["ratio"] == "0.125"
     assert found.reported["difference"].startswith("+4")
     assert found.reported["missing"] == "not recorded"
+
+
+def test_a_reported_number_has_its_interval_over_seeds(world):
+    cells = world.cells({"free-8": {"R": 0.7}, "natural": {"R": 0.3}}, scalars={"free-8": {"passes": 2.0}})
+    for seed, cell in enumerate(cells["free-8"].values()):
+        cell["scalars"]["passes"] = [1.0, 2.0, 6.0][seed % 3]
+    values = [cell["scalars"]["passes"] for cell in cells["free-8"].values()]
+    low, high = student_interval(values)
+    rule = ["R(free-8) - R(natural) >= 20 points"]
+    found = judge_claim(claim_with(rule=rule, report={"passes": "passes(free-8)"}), of(cells))
+    said = f"{np.mean(values):.3g}, 95% interval {low:.3g} to {high:.3g}"
+    assert found.reported["passes"] == said.replace("-", "−")
 
 
 def test_nothing_is_judged_before_every_seed_is_in(world):

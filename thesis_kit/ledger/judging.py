@@ -145,18 +145,20 @@ def measure_contrast(contrast: Contrast, result: Result) -> ContrastFinding:
     scale = 100 if contrast.points else 1
     if contrast.paired:
         interval = _paired(contrast.expression, result, scale)
+    elif contrast.kind == "shares":
+        interval = statistics.shares_interval(*_per_seed(contrast.expression, result))
     else:
-        table = _per_seed(contrast.expression, result)  # terms × seeds
-        if contrast.kind == "shares":
-            interval = statistics.shares_interval(*table)
-        else:
-            numbers = contrast.expression(*map(np.asarray, table))
-            interval = statistics.scalars_interval(numbers, _units(contrast.expression, result))
-            interval = _made_again(contrast.expression, result, interval)
+        interval = _over_seeds(contrast.expression, result)
     levels = {term: scale * float(np.mean(list(result.scalars(*term).values()))) for term in terms}
     asked = {"within": contrast.within, "directed": contrast.directed}
     verdict, reason = statistics.judge(interval, contrast.threshold, **asked)
     return ContrastFinding(contrast, interval, levels, verdict, reason)
+
+
+def _over_seeds(expression: Expression, result: Result) -> Interval:
+    """A number a seed, over the seeds that all arms of the expression share."""
+    numbers = expression(*map(np.asarray, _per_seed(expression, result)))  # terms × seeds → seeds
+    return _made_again(expression, result, statistics.scalars_interval(numbers, _units(expression, result)))
 
 
 def _made_again(expression: Expression, result: Result, interval: Interval) -> Interval:
@@ -265,7 +267,7 @@ def _report(item: Reported, result: Result) -> str:
     try:
         if item.points:
             return _in_points(_paired(item.expression, result, 100))
-        return f"{_mean(item.expression, result):.3g}"
+        return _to_three_digits(_over_seeds(item.expression, result))
     except DamagedFile as error:
         return str(error)
     except (NotRecorded, ValueError):
@@ -280,6 +282,12 @@ def _in_points(interval: Interval) -> str:
 
 def _as_it_is(interval: Interval) -> str:
     return f"{interval.value:+.2f}, 95% interval {interval.low:.2f} to {interval.high:.2f}".replace("-", "−")
+
+
+def _to_three_digits(interval: Interval) -> str:
+    """The number with its interval, unless seeds do not tell: there is one, or all came to the same."""
+    ends = f", 95% interval {interval.low:.3g} to {interval.high:.3g}" * bool(0 < interval.half_width < np.inf)
+    return f"{interval.value:.3g}{ends}".replace("-", "−")
 
 
 def _whole(findings: tuple[ContrastFinding, ...]) -> Verdict:

@@ -147,7 +147,7 @@ _COMPARED = {
 }
 # ViTs that are quicker to train, to have several: each update sees a quarter of the images. All of them judge, for
 # chapter 5's rules were chosen on others.
-_BRIEF = {"batch_size": 32, "updates": 6000, "lr": 0.001, "seeds": 5}
+_BRIEF = {"batch_size": 32, "updates": 6000, "lr": 0.001, "seeds": 3}
 _VISION = {
     f"{name}-scenes64{suffix}": Recipe(
         title=f"{kind} that names the shape in a scene, {said}.",

@@ -161,8 +161,8 @@ def arms(s: Features) -> tuple[Arm, ...]:
         *(arm("frequency", on, "low-passed pictures", detail, "cutoffs") for on in PLAIN),
         *(arm("leak", on, "pictures with a hole", leak) for on in PLAIN),
         *(arm("masks", on, "backgrounds", background, "correlated") for on in ("vit-correlated", "resnet-correlated")),
-        *(arm("tokens", on, "tokens", tokens) for on in ("vit", "vit-plain")),
-        *(arm("units", on, "units", units, *judged) for on in ("vit", "vit-plain", RANDOM)),
+        arm("tokens", "vit", "tokens", tokens),
+        *(arm("units", on, "units", units, *judged) for on in ("vit", RANDOM)),
         arm("optima", "vit", "optima", optima, *made),
     )
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from thesis_kit.chapters.tasks import Task
 
-BRIEF, SIX, THREE = (0, 1, 2, 3, 4), (1, 2, 3, 4, 5, 6), (1, 2, 3)
+BRIEF, SIX, THREE = (0, 1, 2), (1, 2, 3, 4, 5, 6), (1, 2, 3)
 
 
 def _scenes(name: str = "scenes.v1") -> Task:
