@@ -18,7 +18,8 @@ def _scenes(name: str = "scenes.v1") -> Task:
 class Features:
     """Chapter 5. ``members`` are kinds of network under the names of the chapter's arms, each with as many
     independently trained ones as ``seeds`` says. Networks that chose the rules do not judge: those of seed 0 of the
-    recipes that ship them. ``encoder`` judges how alike images are.
+    recipes that ship them. One of these stands beside the others, for it was trained longer. ``encoder`` judges how
+    alike images are.
 
     Units are scored on ``images`` scenes, by the ``strongest`` of each. Optima are made of ``units_each`` units a site
     by ``method``, in ``steps`` steps of ``copies`` copies; each is set against ``opponents`` strong and weak images.
@@ -32,6 +33,7 @@ class Features:
         default_factory=lambda: MappingProxyType(
             {
                 "vit": "vit-scenes64-brief",
+                "vit-longer": "vit-scenes64",
                 "vit-plain": "vit-scenes64-brief-plain",
                 "resnet-plain": "resnet-scenes64-plain",
                 "convnext-plain": "convnext-scenes64-plain",
@@ -45,6 +47,7 @@ class Features:
         default_factory=lambda: MappingProxyType(
             {
                 "vit": BRIEF,
+                "vit-longer": (0,),
                 "vit-plain": BRIEF,
                 "resnet-plain": SIX,
                 "convnext-plain": THREE,
