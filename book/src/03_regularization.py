@@ -305,7 +305,7 @@ figures.tangent_figure(
 figures.gap_table(recorded, ["natural", "noise", "ls+noise", "lsq+noise", "pgd-7"])
 
 # %% [markdown]
-# (Medians over all test images of all seeds: logit gap, gradient gap, their ratio, and the distance found, both in units of ε.) This is the chapter
+# (Medians over all test images of all seeds: logit gap, gradient gap, and, in units of ε, their ratio and the distance found.) This is the chapter
 # in one table. Both penalties do what they were made for: logits and slopes shrink, the slopes more, and the tangent moves the
 # border away, with squeezing to about where adversarial training has it. But on digits the border did not move. Found by an
 # attack, it is where noise alone had put it. (That slopes shrink with the logits is no finding, it is what squeezing is; the

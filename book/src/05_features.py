@@ -53,7 +53,7 @@ figures.explorer(
 # patches, turn each into a list of numbers, a *token*, and let the tokens look at one another, block after block. One more
 # token, the *class token*, belongs to no patch; from it the answer is read at the end. Its findings, told with pictures that
 # were picked by hand: the wide layer inside each block holds units that one can name; units stay *local*, like rough
-# segmentations, in every block but the last; and the class token is hardly needed before.
+# segmentations, in every block but the last; and before the last block the class token is hardly needed.
 #
 # Pictures picked by hand show what there is, not how often. Our [scenes](00_scenes.ipynb) come with exact masks and known
 # attributes, so the same questions can be asked of *every* unit, beside two controls: random directions in place of units, and
@@ -67,8 +67,9 @@ figures.explorer(
 # - a hole that tells what was cut out;
 # - four networks looking at ever blurrier pictures.
 #
-# Reading takes about 20 minutes, running it two to four on two CPU cores. **Pictures are of one network of each kind.** They show what an
-# effect looks like; whether it is so for such ViTs in general is said by the tables, which were recorded with several.
+# Reading takes about 20 minutes, running it two to four on two CPU cores. **Pictures, and tables that are not marked
+# *recorded*, are of one network of each kind.** They show what an effect looks like. Tables marked *recorded* ask three ViTs, trained anew,
+# whether it is so for them too.
 # :::
 #
 # ## Three views of a unit
@@ -151,8 +152,9 @@ figures.scores_figure(
 )
 
 # %% [markdown]
-# All this is one network's. The same was recorded for several, trained anew from other starts on other scenes, and none of them had a part in
-# choosing what to ask:
+# All this is one network's. The same was recorded for three, trained anew and for less time. None of them chose what to ask; one begins with
+# the weights that the network above began with, the other two with their own.
+
 
 # %% tags=["hide-input"]
 SITES = {
@@ -161,10 +163,15 @@ SITES = {
     "hidden units, trained longer": ("hidden", "vit-longer"),
 }
 SCORES = {"monosemanticity": "how alike", "log_kurtosis": "how seldom", "purity": "one shape", "best_auroc": "best concept"}
-OVER = f"mean over {len(cohort.cells['units@vit'])} networks, in brackets its 95% interval"
+
+
+def over(arm):
+    return f"recorded: mean over {len(cohort.cells[arm])} networks, in brackets the 95% interval over networks; *trained longer* is one"
+
+
 figures.cohort_table(
     cohort, {called: [(f"{score}_{kind}_last", f"units@{on}") for score in SCORES] for called, (kind, on) in SITES.items()},
-    ("last third of blocks", *SCORES.values()), caption=f"recorded: {OVER}, over all units; {cohort.settings('units@vit')['images']:,} scenes",
+    ("last third of blocks", *SCORES.values()), caption=f"{over('units@vit')}; all units, {cohort.settings('units@vit')['images']:,} scenes",
 )
 
 # %%
@@ -173,7 +180,7 @@ Markdown(f"*{cohort.provenance()}.*")
 # %% [markdown]
 # (*How alike* is the score of Figure 5.2 and *how seldom* that of Figure 5.3; *one shape* is the share of a unit's 20 strongest scenes that
 # have the commonest shape among them; *best concept* is the score of the warning above. These networks were trained for less time than the
-# one of the pictures, so as to have several, and read fewer scenes; its own numbers stand below theirs.)
+# one of the pictures, for there had to be several. They name fewer scenes rightly. That one's own numbers stand in the last row.)
 #
 # ## What the class token knows
 #
@@ -229,7 +236,7 @@ ASKED = {
 figures.cohort_table(
     cohort, {called: [(measure, "tokens@vit"), (measure, "tokens@vit-longer"), theirs] for called, (measure, theirs) in ASKED.items()},
     ("right", "our ViTs", "trained longer", "ViT-B/16, ImageNet (thesis)"), percent=True,
-    caption=f"recorded: {OVER}; ours are corrected for guessing",
+    caption=f"{over('tokens@vit')}; ours are corrected for guessing",
 )
 
 # %% [markdown]
@@ -242,7 +249,8 @@ figures.cohort_table(
 # The class is gathered late, as the thesis finds: after half of the blocks a class token that goes on alone knows next to nothing. And the last
 # block makes single patches easier to read, but far from all of them.
 #
-# What differs: the thesis's ViT has twelve blocks and 576 patches, ours six and 64, and it was trained on photographs.
+# What differs: the thesis's ViT has twelve blocks and 576 patches and was trained on photographs. Ours have six blocks and 64 patches, and were
+# trained on scenes. Its accuracies are not corrected for guessing.
 #
 # ## A hole tells what was cut out
 #
@@ -287,8 +295,10 @@ table(rows, ("right", *titles.values()), caption="one network each, 120 scenes: 
 # %% [markdown]
 # The exact hole *is* the shape: every network names what is not there, nearly as well as if it were. Draw the scene without
 # its object, and all of them guess. A box leaks much less than a silhouette; so the paper's coarse boxes were, in this
-# respect, the better choice. (In the thesis the ViT keeps 31.6% of its top-5 accuracy with the box cut out and a ResNet-50 18.7%; it shows
-# the ViTs 384 pixels and the ResNets 224, and counts images from training.) Whether ViTs use backgrounds more can only be asked where backgrounds tell something, of networks
+# respect, the better choice.
+#
+# In the thesis the ViT keeps 31.6% of its top-5 accuracy with the box cut out, and a ResNet-50 18.7%. But the ViTs saw 384 pixels and the ResNets
+# 224, and the images had been trained on. Whether ViTs use backgrounds more can only be asked where backgrounds tell something, of networks
 # trained on such scenes (`scenes.v1-correlated`): the ledger waits for them.
 #
 # ## Fine detail
@@ -319,8 +329,8 @@ table(rows, ("network", "mean over all cut-offs"), caption="one network each, 12
 #
 # ## What the thesis claims, and what we measured
 #
-# The rules speak of a *kind* of network, so networks trained anew judge them; the one of the pictures above chose the thresholds and may
-# not. Rules that compare ViTs with ResNets, or ask four architectures, still wait for their networks.
+# The rules speak of a *kind* of network, so networks trained anew judge them. Those of the pictures above chose the thresholds and may not
+# judge. Rules that compare ViTs with ResNets, or ask four architectures, still wait for theirs.
 
 # %% tags=["hide-input"]
 claims_table("features")
@@ -367,8 +377,8 @@ print("learned codes are more alike than units:", coded["codes, learned"]["alike
 #
 # ## The chapter's answer, in three sentences
 #
-# Our ViT looks at tones and textures first and at shapes in its last blocks, and there its wide units are the ones to look at,
-# though hardly because they are units. Until late its patches do the work, and the class token serves them more by being there
+# Our ViTs look at tones and textures first and at shapes in their last blocks, and there the wide units are the ones to look at,
+# though hardly because they are units. Until late the patches do the work, and the class token serves them more by being there
 # than by what it says. And of most that can be said about units, one learns only from a network without training whether it was
 # worth saying.
 #

@@ -201,11 +201,11 @@ def _features(scenes: Result) -> str:
         return _percent(scenes, measure, "tokens@vit")
 
     return (
-        "In its last blocks the wide units answer to shapes. How alike are the scenes that excite a unit most? "
-        f"For these {alike('hidden')}, for queries {alike('q')}, for a random direction among them "
-        f"{alike('hidden_rotated')}, for units that never learned {alike('hidden', 'random')}. Without its class token "
-        f"until the last block it gets {right('isolated')} right in place of {right('natural')}, and {right('held')} "
-        "with one that says nothing, corrected for guessing."
+        "How alike are the scenes that excite a ViT's late wide units most? For such units "
+        f"{alike('hidden')}, for random directions of their layer {alike('hidden_rotated')}, for queries "
+        f"{alike('q')}, for units that never learned {alike('hidden', 'random')}. With its class token kept apart "
+        f"until the last block a ViT gets {right('isolated')} right in place of {right('natural')}, and "
+        f"{right('held')} with one that says nothing, corrected for guessing."
     )
 
 

@@ -164,7 +164,8 @@ def cohort_text(member: Entry) -> str:
         f"seed {seed} ({', '.join(f'{name} {percent(score.value)}' for name, score in one.scores.items())})"
         for seed, one in member.siblings.items()
     ]
-    said = f"{len(told) + 1} networks of this recipe; {member.name} is that of seed 0, the others do not come along"
+    left = "the others" if member.shipped else "all of them"
+    said = f"{len(told) + 1} networks of this recipe; {member.name} is that of seed 0, the wheel leaves out {left}"
     return f"{said}: {', '.join(told)}"
 
 

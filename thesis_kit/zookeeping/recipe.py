@@ -1,7 +1,7 @@
 """A recipe: every setting that decides a member's weights, and where its robustness is measured.
 
 It is data. ``zookeeping/making.py`` carries it out and writes its settings into the entry beside the scores, so that a
-recipe changed after training is noticed. Members that are not ``shipped`` are made by whoever wants them.
+recipe changed after training is noticed. Weights that are not ``shipped`` are left out of the wheel.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Recipe:
         shipped: whether the weights come with the package.
         kind: of network, a name of ``models.kinds.KINDS``.
         seeds: how many networks of this recipe make up its cohort, from seed 0 on; the member itself is that of seed 0,
-            the others are made by whoever wants them.
+            the wheel leaves out the others.
 
     Raises:
         ValueError: a setting that cannot be meant.

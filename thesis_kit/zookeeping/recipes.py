@@ -110,7 +110,7 @@ _REGULARIZED = {
 # The second half of the book: networks that name all sixteen shapes at 64 px, to be inverted and looked into. Those
 # that are compared see one stream and one curriculum, from large plain objects to the scenes that count, and have no
 # teacher. How many updates an architecture gets was chosen on validation images, so that all read about equally well.
-# Seed 0 of those that ship chose chapter 5's rules, which others judge by.
+# Seed 0 of the recipes that ship chose chapter 5's rules; other networks are judged by them.
 
 _SCENES_64 = {
     "data": "scenes.v1",
@@ -145,8 +145,8 @@ _COMPARED = {
         },
     ),
 }
-# ViTs that are quicker to train, to have several: each update sees a quarter of the images. All of them judge, for
-# chapter 5's rules were chosen on others.
+# ViTs that are quicker to train, to have several: each update sees a quarter of the images. They read fewer scenes than
+# the others, so what compares them with others asks how much of its accuracy a network keeps.
 _BRIEF = {"batch_size": 32, "updates": 6000, "lr": 0.001, "seeds": 3}
 _VISION = {
     f"{name}-scenes64{suffix}": Recipe(

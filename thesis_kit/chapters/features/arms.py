@@ -146,7 +146,7 @@ def detail(world: World) -> dict[str, Any]:
 def arms(s: Features) -> tuple[Arm, ...]:
     """All arms, the cheap ones first."""
 
-    def arm(question: str, on: str, title: str, how: Callable, *names: str, seeds: tuple[int, ...] = ()) -> Arm:
+    def arm(question: str, on: str, title: str, how: Callable, *names: str) -> Arm:
         kind = "vit" if on == RANDOM else on
         settings = pick(s, *_ALWAYS, *names, member=s.members[kind], untrained=on == RANDOM)
         networks = (s.encoder,) if "encoder" in names else ()
@@ -154,7 +154,7 @@ def arms(s: Features) -> tuple[Arm, ...]:
         called = "the ViT's architecture with random weights" if on == RANDOM else NAMES[on]
         return Arm(
             f"{question}@{on}", f"{title}, {called}", World, partial(recorded, how=how), settings,
-            seeds or s.seeds[kind], (s.task.data,), networks, cohorts, units=("network", "image"),
+            s.seeds[kind], (s.task.data,), networks, cohorts, units=("network", "image"),
         )  # fmt: skip
 
     judged = ("encoder", "strongest")

@@ -131,7 +131,8 @@ def cohort_table(
 
 def _with_ends(found: Interval, percent: bool) -> str:
     scale, digits = (100, 0) if percent else (1, 2)
-    value, low, high = (f"{scale * number:.{digits}f}" for number in (found.value, found.low, found.high))
+    high = min(1.0, found.high) if percent else found.high  # Student's knows no largest share
+    value, low, high = (f"{scale * number:.{digits}f}" for number in (found.value, found.low, high))
     known = f" ({low} to {high})" if found.seeds > 1 else " (one network)"
     return f"{value}{'%' * percent}{known}".replace("-", "−")
 
