@@ -243,6 +243,17 @@ def test_verify_measures_what_is_asked_for(tiny, tmp_path, words, runs):
     assert f"  {runs} recorded run" in call("verify", *words, folder=tmp_path).output
 
 
+def test_an_arm_is_verified_where_it_is_recorded(fails):
+    places = cli_claims._recorded_experiments(None, "real", None)  # of several chapters
+    assert len(places) > 1
+    ((experiment, cells),) = cli_claims._cells_to_verify(places, None, ["pii@lite0"], seed=3, everything=False)
+    assert (experiment.id, [(arm.name, seed) for arm, seed in cells]) == ("inversion.real", [("pii@lite0", 3)])
+    code, said = fails("claims", "verify", "--arena", "real", "--arm", "pii@lite")
+    assert (code, said.startswith("unknown recorded arm 'pii@lite': did you mean pii@lite")) == (2, True)
+    code, said = fails("claims", "verify", "--arm", "pii@lite0", "--seed", "9")
+    assert (code, said.startswith("no such run is recorded in inversion.real")) == (2, True)
+
+
 def test_verify_ends_with_exit_code_1_where_anything_lies_outside(tiny, tmp_path, monkeypatch):
     call("run", "free-robust", folder=tmp_path)
     before = contents(tmp_path)

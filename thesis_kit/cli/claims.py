@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -15,7 +15,7 @@ from thesis_kit.cli.pages import BOOK, Check, Write, out, publish
 from thesis_kit.cli.stopping import kept
 
 if TYPE_CHECKING:
-    from thesis_kit.ledger.arm import Experiment
+    from thesis_kit.ledger.arm import Arm, Experiment
     from thesis_kit.ledger.claims import Claim
     from thesis_kit.ledger.judging import Judged
     from thesis_kit.ledger.results import Result
@@ -205,14 +205,11 @@ def verify(
     note, found = package or folder is not None, []
     noted = _notes(folder)
     with kept(lambda: f"{'what agreed so far is noted, and ' * noted()}no recording was changed"):
-        from thesis_kit.ledger.reproducing import choose_cells, reproduce
-        from thesis_kit.ledger.results import load_result
+        from thesis_kit.ledger.reproducing import reproduce
 
-        for experiment, arms in _recorded_experiments(claim_id, arena, folder):
+        places = _recorded_experiments(claim_id, arena, folder)
+        for experiment, cells in _cells_to_verify(places, folder, arm, seed=seed, everything=everything):
             _headed(experiment.id)
-            result = load_result(experiment.id, folder)
-            chosen = arm or (arms and [name for name in arms if name in result.cells])
-            cells = choose_cells(experiment, result, arms=chosen, seed=seed, everything=everything)
             found += reproduce(experiment, cells, jobs=jobs, progress=_indented, folder=folder, note=note)
     same, agree = sum(one.exactly for one in found), sum(one.agrees for one in found)
     _indented(f"{len(found)} measured again: {same} the same bit by bit, {agree - same} where their seeds lie")
@@ -253,6 +250,34 @@ def _recorded_experiments(
     found = [(find(chapter, where), None) for chapter, where in names if arena in (None, where)]
     if not found:
         raise NotRecorded("nothing is recorded there yet: measure with `thesis-kit claims run`")
+    return found
+
+
+def _cells_to_verify(
+    places: list[tuple[Experiment, list[str] | None]], folder: Path | None, named: list[str] | None, **which: Any
+) -> list[tuple[Experiment, list[tuple[Arm, int]]]]:
+    """What is to be measured again in every place that has it: all that was asked for is there before anything runs."""
+    from thesis_kit.checks import choose
+    from thesis_kit.ledger.reproducing import choose_cells
+    from thesis_kit.ledger.results import NotRecorded, load_result
+
+    results = [load_result(experiment.id, folder) for experiment, _ in places]
+    there = [
+        [name for name in experiment.names if result.cells.get(name)]
+        for (experiment, _), result in zip(places, results, strict=True)
+    ]
+    for name in named or ():
+        choose(name, dict.fromkeys(one for names in there for one in names), "recorded arm")
+    found, missed = [], NotRecorded("no such run is recorded: choose another claim, or leave it out")
+    for (experiment, arms), result, names in zip(places, results, there, strict=True):
+        chosen = [name for name in named or arms or names if name in names]
+        try:
+            if chosen:
+                found.append((experiment, choose_cells(experiment, result, arms=chosen, **which)))
+        except NotRecorded as error:  # none of that seed here
+            missed = error
+    if not found:
+        raise missed
     return found
 
 
