@@ -3,8 +3,7 @@
 Arms, as question@network: ``units`` (scores of all units by site), ``tokens`` (what class tokens and patches do),
 ``optima`` (whether optima look like what excites their units), ``leak`` and ``masks`` (pictures with a hole, without
 their object, before another background) and ``frequency`` (low-passed pictures). ``units@random`` is the ViT's
-architecture with weights that learned nothing, and ``…@vit-longer`` the ViT of the chapter's pictures, a control that
-judges nothing.
+architecture with weights that learned nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +21,9 @@ from thesis_kit.chapters.features.world import World, plainly
 from thesis_kit.features import scores
 from thesis_kit.ledger.arm import Arm, Experiment, pick
 
-RANDOM, LONGER = "random", "vit-longer"
+RANDOM = "random"
 NAMES = {
     "vit": "ViT",
-    "vit-longer": "ViT trained longer, which chose the thresholds",
     "vit-plain": "ViT trained without augmentation",
     "resnet-plain": "ResNet trained without augmentation",
     "convnext-plain": "ConvNeXt trained without augmentation",
@@ -163,8 +161,8 @@ def arms(s: Features) -> tuple[Arm, ...]:
         *(arm("frequency", on, "low-passed pictures", detail, "cutoffs") for on in PLAIN),
         *(arm("leak", on, "pictures with a hole", leak) for on in PLAIN),
         *(arm("masks", on, "backgrounds", background, "correlated") for on in ("vit-correlated", "resnet-correlated")),
-        *(arm("units", on, "units", units, *judged) for on in ("vit", LONGER, RANDOM)),
-        *(arm("tokens", on, "tokens", tokens) for on in ("vit", LONGER)),
+        arm("tokens", "vit", "tokens", tokens),
+        *(arm("units", on, "units", units, *judged) for on in ("vit", RANDOM)),
         arm("optima", "vit", "optima", optima, *made),
     )
 

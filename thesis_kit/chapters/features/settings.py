@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from thesis_kit.chapters.tasks import Task
 
-BRIEF, SIX, THREE = (0, 1, 2), (1, 2, 3, 4, 5, 6), (1, 2, 3)
+FIVE, SIX, THREE = (1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 6), (1, 2, 3)
 
 
 def _scenes(name: str = "scenes.v1") -> Task:
@@ -17,9 +17,8 @@ def _scenes(name: str = "scenes.v1") -> Task:
 @dataclass(frozen=True)
 class Features:
     """Chapter 5. ``members`` are kinds of network under the names of the chapter's arms, each with as many
-    independently trained ones as ``seeds`` says. Networks that chose the rules do not judge: those of seed 0 of the
-    recipes that ship them. One of these stands beside the others, for it was trained longer. ``encoder`` judges how
-    alike images are.
+    independently trained ones as ``seeds`` says; those of seed 0 chose the rules and so do not judge. ``encoder``
+    judges how alike images are.
 
     Units are scored on ``images`` scenes, by the ``strongest`` of each. Optima are made of ``units_each`` units a site
     by ``method``, in ``steps`` steps of ``copies`` copies; each is set against ``opponents`` strong and weak images.
@@ -32,9 +31,8 @@ class Features:
     members: MappingProxyType = field(
         default_factory=lambda: MappingProxyType(
             {
-                "vit": "vit-scenes64-brief",
-                "vit-longer": "vit-scenes64",
-                "vit-plain": "vit-scenes64-brief-plain",
+                "vit": "vit-scenes64",
+                "vit-plain": "vit-scenes64-plain",
                 "resnet-plain": "resnet-scenes64-plain",
                 "convnext-plain": "convnext-scenes64-plain",
                 "mixer-plain": "mixer-scenes64-plain",
@@ -46,13 +44,12 @@ class Features:
     seeds: MappingProxyType = field(
         default_factory=lambda: MappingProxyType(
             {
-                "vit": BRIEF,
-                "vit-longer": (0,),
-                "vit-plain": BRIEF,
+                "vit": FIVE,
+                "vit-plain": FIVE,
                 "resnet-plain": SIX,
                 "convnext-plain": THREE,
                 "mixer-plain": THREE,
-                "vit-correlated": BRIEF,
+                "vit-correlated": FIVE,
                 "resnet-correlated": SIX,
             }
         )
