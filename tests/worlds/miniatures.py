@@ -125,7 +125,7 @@ TINY_FEATURES = replace(
 _L = CLIP["record"]
 TINY_CLIP = replace(
     _L, size=40, images=48, fitted=320, bins=2, shuffles=2, strongest=4, steps=(1, 1, 1), copies=1, each=1, shapes=3,
-    colors=2, textures=1, radii=(0.01, 0.1), attacked=8, seeds=MappingProxyType(dict.fromkeys(_L.seeds, (0,))),
+    colors=2, textures=1, radii=(0.01, 0.1), attacked=8, tried=6, seeds=MappingProxyType(dict.fromkeys(_L.seeds, (0,))),
 )  # fmt: skip
 _HEARD = {"words": ("one", "two", "seven", "bird"), "voices": ("en-us", "en-us+f2", "en-gb+m1"), "pitches": (30, 70)}
 _HEARD |= {"all_words": _HEARD["words"], "reader_voices": ("en-us", "en-us+f2"), "judge": "tiny-judge", "rebuilt": 4,

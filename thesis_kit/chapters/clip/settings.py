@@ -30,7 +30,7 @@ class Language:
 
     Prompts are inverted in ``steps`` steps of each stage with ``copies`` copies, ``each`` pictures a neutral prompt,
     and all of ``shapes`` × ``colors`` and × ``textures``. Robust accuracy is measured on ``attacked`` scenes at that of
-    ``radii`` at which the label-trained twin of the seed keeps nearest to 40% of as many others.
+    ``radii`` at which the label-trained twin of the seed keeps nearest to 40% of ``tried`` others.
     """
 
     data: str = "scenes.v1-pairs"
@@ -51,6 +51,7 @@ class Language:
     textures: int = 3
     radii: tuple[float, ...] = (0.25 / 255, 0.5 / 255, 1 / 255, 2 / 255, 4 / 255, 8 / 255)
     attacked: int = 500
+    tried: int = 150
     seeds: MappingProxyType = field(
         default_factory=lambda: MappingProxyType(
             {
@@ -70,7 +71,7 @@ class Language:
 
 _SMALL = Language(
     images=400, fitted=500, shuffles=4, steps=(20, 20, 30), copies=2, each=2, shapes=4, colors=4,
-    radii=(0.0, 0.25 / 255, 0.5 / 255, 1 / 255, 2 / 255), attacked=60,
+    radii=(0.0, 0.25 / 255, 0.5 / 255, 1 / 255, 2 / 255), attacked=60, tried=60,
 )  # fmt: skip
 CLIP = MappingProxyType({"small": _SMALL, "record": Language(), "full": Language()})
 TABLES = MappingProxyType({"clip": CLIP})

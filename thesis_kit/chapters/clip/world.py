@@ -58,7 +58,7 @@ class World(Shared):
     @cached_property
     def chosen(self) -> Scenes:
         """Still others, on which a radius is chosen."""
-        return self.drawn(self.settings.attacked, _CHOSEN)
+        return self.drawn(self.settings.tried, _CHOSEN)
 
     def drawn(self, n: int, stream: int) -> Scenes:
         """n scenes of the arm's distribution."""
