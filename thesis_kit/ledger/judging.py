@@ -267,6 +267,9 @@ def _report(item: Reported, result: Result) -> str:
     try:
         if item.points:
             return _in_points(_paired(item.expression, result, 100))
+        if item.expression.is_share:
+            level = result.mean(*item.expression.terms[0])
+            return _to_three_digits(_made_again(item.expression, result, level))
         return _to_three_digits(_over_seeds(item.expression, result))
     except DamagedFile as error:
         return str(error)
