@@ -60,7 +60,8 @@ def test_answers_stand_below_their_pictures():
     pictures = {"whole": torch.rand(3, 8, 8), "hole": torch.rand(3, 8, 8)}
     shown = figures.answers_grid(pictures, {"ViT": ["disk", "ring"]}, alt="Two pictures.", **WORDS)
     assert shown.html.count("<img") == 2
-    assert shown.html.index("ViT: disk") < shown.html.index("ViT: ring")
+    places = [shown.html.index(text) for text in (">whole<", "ViT: disk", ">hole<", "ViT: ring")]
+    assert places == sorted(places), "a picture's name and answers stand with it"
     with pytest.raises(ValueError, match="needs its alt"):
         figures.answers_grid(pictures, {"ViT": ["disk", "ring"]}, alt=" ", **WORDS)
 

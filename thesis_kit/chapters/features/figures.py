@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from thesis_kit.features import Triples
 from thesis_kit.show.figures import COLORS, Shown, canvas, card, present, style
-from thesis_kit.show.pictures import bars, grid, image_uri, montage, pixels, rows_of_pictures, tile
+from thesis_kit.show.pictures import bars, grid, image_uri, montage, pixels, rows_of_pictures, tile, words
 from thesis_kit.show.players import Slider, slider
 from thesis_kit.show.shown import require_words
 from thesis_kit.show.unit_explorer import UnitExplorer
@@ -152,11 +152,16 @@ def token_film(
 def answers_grid(
     pictures: Mapping[str, Tensor], answers: Mapping[str, Sequence[str]], *, label: str, caption: str, alt: str
 ) -> Shown:
-    """Pictures in columns of a name each, with what networks say to each below: network → an answer a picture."""
+    """Pictures under a name each, with what networks say to each below: network → an answer a picture.
+
+    On a phone they stand three beside each other.
+    """
     require_words(alt=alt)
-    tiles = [tile(pixels(image), name) for name, image in pictures.items()]
-    below = ["\n".join(f"{name}: {said[i]}" for name, said in answers.items()) for i in range(len(tiles))]
-    inner = rows_of_pictures({"": tiles}, list(pictures), alt=alt, cell=150, below=below)
+    cells = []
+    for i, (name, image) in enumerate(pictures.items()):
+        below = "\n".join(f"{network}: {said[i]}" for network, said in answers.items())
+        cells.append(f"<div>{words(name)}{tile(pixels(image), name)}{words(below)}</div>")
+    inner = grid(cells, "repeat(auto-fill,minmax(104px,1fr))", widest=155 * len(cells), alt=alt)
     return Shown(card(inner, label=label, caption=caption), f"{label}. {caption}")
 
 
