@@ -143,7 +143,7 @@ real_figures.known_grid(
 
 # %% [markdown]
 # With a tenth of the steps the fold of a towel and the crust of a loaf stand in noise that has hardly changed since it was drawn. With all of
-# them the noise gives way to fur, cloth and bread. In frequencies a tenth is enough.
+# them the noise gives way to fur, cloth and bread; the tench stays hidden. In frequencies a tenth of the steps shows fur and bread, and no cloth.
 #
 # Does a setting carry over to another network? Penalties were tuned on Lite0 and then applied to Lite1, as they were; Plug-In Inversion
 # was not tuned for either. Lite0 and Lite2 read:

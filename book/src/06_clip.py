@@ -279,7 +279,8 @@ print(f"{int(order.sum())} of {len(order)} true captions lie nearer than the sam
 
 # %% [markdown]
 # Somewhat better than guessing, and far from reading. While it trains, a pair seldom needs order: the exchanged sentence of a scene would have to be another scene's in the same
-# minibatch. Sentences with the objects exchanged, put there on purpose, are what `clip-scenes64-exchanged` will be trained with.
+# minibatch. Sentences with the objects exchanged, put there on purpose, are what `clip-scenes64-exchanged` is trained with; it is judged when all
+# of its networks are there.
 #
 # ## Does language make robust?
 #
