@@ -161,7 +161,7 @@ def answers_grid(
     for i, (name, image) in enumerate(pictures.items()):
         below = "\n".join(f"{network}: {said[i]}" for network, said in answers.items())
         cells.append(f"<div>{words(name)}{tile(pixels(image), name)}{words(below)}</div>")
-    inner = grid(cells, "repeat(auto-fill,minmax(104px,1fr))", widest=155 * len(cells), alt=alt)
+    inner = grid(cells, "repeat(auto-fit,minmax(104px,1fr))", widest=155 * len(cells), alt=alt)
     return Shown(card(inner, label=label, caption=caption), f"{label}. {caption}")
 
 
