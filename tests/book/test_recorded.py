@@ -102,6 +102,7 @@ CHEAP = {
     ),
     # The rate that four trials chose, and Square with fewer queries than it needed to find nothing.
     "defenses.digits": Cheap("natural", settings={"learning_rates": (0.12,), "queries": 200}),
+    "features.scenes": Cheap("units@vit"),  # through the zoo's cohorts, all sites, the encoder and gratings
     "clip.scenes": Cheap("order@captions"),  # through the zoo, both towers and the captions of scenes
     "defenses.scenes": Cheap(
         "transferred@5",
@@ -130,7 +131,7 @@ CHEAP = {
         only=("N", "one step", "weak", "R"),
     ),
 }
-UNDER_WAY = ("clip.scenes", "inversion.real")  # recordings of which not all that is planned is there
+UNDER_WAY = ("clip.scenes", "features.scenes", "inversion.real")  # recordings of which not all that is planned is there
 SLOW = {  # those whose cheapest cell takes minutes
     "inversion.real": "a cell takes minutes: `thesis-kit claims verify --arena real --package` measures them again",
 }

@@ -44,7 +44,7 @@ def test_every_measure_that_rules_ask_for_is_recorded(result):
 
 def test_pilots_do_not_judge():
     assert all(0 not in arm.seeds for arm in EXPERIMENTS["scenes"].arms)
-    assert all(len(arm.seeds) >= 5 for arm in EXPERIMENTS["scenes"].arms if "vit" in arm.name)
+    assert all(len(arm.seeds) >= 3 for arm in EXPERIMENTS["scenes"].arms)
     for arm in EXPERIMENTS["scenes"].arms:  # which the cohorts' recipes are for
         assert set(arm.seeds) < set(range(RECIPES[arm.settings.member].seeds))
 
@@ -113,12 +113,10 @@ def test_live_settings_are_smaller_than_recorded_ones():
     assert torch.tensor(record.cutoffs).diff().min() > 0
 
 
-def test_a_share_is_over_the_whole_and_its_interval_wilsons():
+def test_a_share_has_wilsons_interval():
     found = measures.share(0.2, 120, 16)
     low, high = wilson(round((0.2 * 15 / 16 + 1 / 16) * 120), 120)
     assert (found.low, found.high) == (pytest.approx(measures.corrected(low, 16)), measures.corrected(high, 16))
-    half = measures.share(0.2, 120, 16, of=0.5)
-    assert (half.value, half.high) == (0.4, pytest.approx(2 * found.high))
     assert str(measures.share(-0.01, 120, 16)).startswith("0% (0 to ")
 
 

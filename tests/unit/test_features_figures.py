@@ -9,6 +9,8 @@ import torch
 from thesis_kit import recording
 from thesis_kit.chapters.features import figures
 from thesis_kit.features import Triples
+from thesis_kit.ledger.results import Result
+from thesis_kit.ledger.statistics import scalars_interval
 from thesis_kit.show.unit_explorer import UnitExplorer
 
 WORDS = {"label": "Figure 5.1", "caption": "A figure."}
@@ -99,3 +101,25 @@ def test_with_a_kernel_the_explorer_asks_the_network_about_any_unit():
     assert "the image that excites it most" in answer.value
     unit.value = 99
     assert "numbers in [0, 11]" in answer.value
+
+
+class Recorded(Result):
+    """Numbers of networks by measure and arm, as a recording hands them out."""
+
+    def __init__(self, **numbers):
+        object.__setattr__(self, "_numbers", numbers)
+
+    def mean(self, measure: str, arm: str):
+        return scalars_interval(self._numbers[measure], ("network", "image"))
+
+
+def test_numbers_of_a_cohort_have_their_interval_over_networks():
+    recorded = Recorded(alike=[0.4, 0.5, 0.6], below=[-0.2, -0.1], one=[0.25])
+    rows = {"units": [("alike", "units@vit"), "as published"], "tokens": [("below", "units@vit"), ("one", "units@vit")]}
+    shown = figures.cohort_table(recorded, rows, ("", "ours", "theirs"), caption="Two numbers.").html
+    assert "0.50 (0.25 to 0.75)" in shown  # 0.5 ± 4.303 · 0.1 / √3
+    assert "as published" in shown
+    assert "−0.15 (−0.79 to 0.49)" in shown  # −0.15 ± 12.71 · 0.0707 / √2
+    assert "0.25 (one network)" in shown
+    shown = figures.cohort_table(recorded, rows, ("", "ours", "theirs"), caption="Two numbers.", percent=True).html
+    assert "50% (25 to 75)" in shown

@@ -11,10 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thesis_kit.features import Triples
+from thesis_kit.ledger.results import Result
+from thesis_kit.ledger.statistics import Interval
 from thesis_kit.show.figures import COLORS, Shown, canvas, card, present, style
 from thesis_kit.show.pictures import bars, grid, image_uri, montage, pixels, rows_of_pictures, tile, words
 from thesis_kit.show.players import Slider, slider
 from thesis_kit.show.shown import require_words
+from thesis_kit.show.tables import table
 from thesis_kit.show.unit_explorer import UnitExplorer
 from thesis_kit.show.unit_pictures import lit
 
@@ -107,6 +110,31 @@ def scores_figure(
 
 def _from_one(line: Sequence[float]) -> list[int]:
     return list(range(1, len(line) + 1))
+
+
+def cohort_table(
+    recorded: Result, rows: Mapping[str, Sequence[str | tuple[str, str]]], head: Sequence[str], *, caption: str,
+    percent: bool = False,
+) -> Shown:  # fmt: skip
+    """Recorded numbers of several networks: the mean, and in brackets its 95% interval over networks.
+
+    Args:
+        rows: what a row is called → its cells, each a recorded number as (measure, arm), or words as they are.
+        head: of the columns, the first one's included. percent: numbers are shares.
+    """
+
+    def said(cell: str | tuple[str, str]) -> str:
+        return cell if isinstance(cell, str) else _with_ends(recorded.mean(*cell), percent)
+
+    return table([(called, *map(said, cells)) for called, cells in rows.items()], head, caption=caption)
+
+
+def _with_ends(found: Interval, percent: bool) -> str:
+    scale, digits = (100, 0) if percent else (1, 2)
+    high = min(1.0, found.high) if percent else found.high  # Student's knows no largest share
+    value, low, high = (f"{scale * number:.{digits}f}" for number in (found.value, found.low, high))
+    known = f" ({low} to {high})" if found.seeds > 1 else " (one network)"
+    return f"{value}{'%' * percent}{known}".replace("-", "−")
 
 
 def tokens_figure(

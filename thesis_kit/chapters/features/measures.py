@@ -40,15 +40,10 @@ class Share:
         return f"{max(0.0, self.value):.0%} ({100 * self.low:.0f} to {100 * self.high:.0f})"
 
 
-def share(value: float, n: int, classes: int, *, of: float = 1.0) -> Share:
-    """A chance-corrected accuracy on n images, perhaps over another one, with Wilson's interval over images.
-
-    The other is taken as it is. Where several patches of an image were read, n is that of the images, as if an image's
-    patches were right or wrong together, which makes the interval too wide rather than too narrow.
-    """
+def share(value: float, n: int, classes: int) -> Share:
+    """A chance-corrected accuracy on n images, with Wilson's interval over images."""
     right = value * (1 - 1 / classes) + 1 / classes
-    ends = wilson(round(right * n), n)
-    return Share(value / of, *(max(0.0, corrected(end, classes)) / of for end in ends))
+    return Share(value, *(max(0.0, corrected(end, classes)) for end in wilson(round(right * n), n)))
 
 
 def blocks_of(model: Model, kind: str = "hidden") -> list[str]:

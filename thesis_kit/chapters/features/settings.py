@@ -44,7 +44,7 @@ class Features:
     seeds: MappingProxyType = field(
         default_factory=lambda: MappingProxyType(
             {
-                "vit": FIVE,
+                "vit": THREE,
                 "vit-plain": FIVE,
                 "resnet-plain": SIX,
                 "convnext-plain": THREE,
