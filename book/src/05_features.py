@@ -114,7 +114,7 @@ print(recording.sites(vit))
 # %%
 embedded = embeddings(encoder, scenes.images)
 scored = {
-    called: measures.scores_by_block(model, scenes, embedded, strongest=P.strongest)
+    called: measures.scores_by_block(model, measures.pictures_of_scenes(scenes), embedded, strongest=P.strongest)
     for called, model in {"trained": vit, "random weights": untrained}.items()
 }
 rows = [

@@ -611,6 +611,13 @@ def test_nothing_is_judged_before_every_seed_is_in(world):
     assert judge_claim(claim_with(), of(cells)).reason == "natural is not in the recording"
 
 
+def test_why_a_claim_is_not_measured_is_about_its_own_arena(world):
+    cells = world.cells({"free-8": {"R": 0.7}, "natural": {"R": 0.3}})
+    claim = claim_with(not_run="no time", also=["scenes"], rule=["R(free-8) - R(natural) >= 20 points"])
+    assert judge_claim(claim, of(cells)).reason == "no time"
+    assert judge_claim(claim, of(cells), "scenes").verdict is Verdict.HOLDS
+
+
 def test_a_measure_that_was_not_recorded_is_the_reason(world):
     found = judged(world, {"free-8": 0.7, "natural": 0.3}, ["worst(free-8) - worst(natural) >= 20 points"])
     assert found.verdict is Verdict.NOT_RUN

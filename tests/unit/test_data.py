@@ -1,9 +1,11 @@
-"""Digits are frozen and never leak between parts; CIFAR-10 and Imagenette are read from their original formats."""
+"""Digits are frozen and never leak between parts; data sets of others are read from their original formats."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import pickle
+import struct
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -17,7 +19,7 @@ from sklearn.datasets import load_digits
 
 from thesis_kit import data
 from thesis_kit.checks import UnknownName
-from thesis_kit.data import Part, Splits, Stream, digits
+from thesis_kit.data import Part, Splits, Stream, digits, photos
 from thesis_kit.data.digits import NAME, data_hash, test_group
 from thesis_kit.data.photos import DataUnavailable, default_root
 
@@ -199,6 +201,47 @@ def test_the_seed_cuts_cifar10_and_n_test_draws_from_the_test_part(cifar_files, 
     assert ids(one.validation) != ids(other.validation)
     assert ids(one.test) != ids(other.test)
     assert len(ids(one.test)) == 4
+
+
+@pytest.fixture
+def fashion_files(tmp_path, monkeypatch):
+    """A folder as Debian's package makes it, of packed idx files with few images."""
+    numbers, folder = np.random.default_rng(0), tmp_path / "package"
+    folder.mkdir()
+    for part, n in (("train", 20), ("t10k", 6)):
+        pixels, labels = numbers.integers(0, 256, (n, 28, 28), dtype=np.uint8), np.arange(n, dtype=np.uint8) % 10
+        for kind, array in (("images", pixels), ("labels", labels)):
+            header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+            packed = gzip.compress(header + array.tobytes())
+            (folder / f"{part}-{kind}-idx{array.ndim}-ubyte.gz").write_bytes(packed)
+        if part == "train":
+            published = hashlib.sha256(pixels.tobytes() + labels.astype(np.int64).tobytes()).hexdigest()
+        else:
+            judged = pixels
+    monkeypatch.setattr(photos, "_DEBIAN", folder)
+    monkeypatch.setattr(photos, "FASHION_HASH", published)
+    return tmp_path / "cache", judged
+
+
+def test_fashion_mnist_comes_from_debian_s_package(fashion_files, no_network):
+    root, judged = fashion_files
+    splits = data.load("fashion-mnist", 0, root=root)
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [18, 2, 6]
+    np.testing.assert_array_equal((splits.test.x * 255).round().numpy()[:, 0], judged)
+    assert splits.test.y.tolist() == [0, 1, 2, 3, 4, 5]
+    assert torch.equal(data.fashion_mnist(root=root).test.x, splits.test.x)  # unpacked once, read twice
+
+
+def test_another_data_set_under_the_same_name_is_refused(fashion_files, no_network, monkeypatch):
+    monkeypatch.setattr(photos, "FASHION_HASH", "0" * 64)
+    with pytest.raises(DataUnavailable, match="are not the published ones: remove them"):
+        data.fashion_mnist(root=fashion_files[0])
+
+
+def test_without_the_package_fashion_mnist_names_it(tmp_path, no_network, monkeypatch):
+    monkeypatch.setattr(photos, "_DEBIAN", tmp_path / "none")
+    with pytest.raises(DataUnavailable, match="install Debian's package dataset-fashion-mnist, or stay offline"):
+        data.fashion_mnist(root=tmp_path)
 
 
 @pytest.fixture

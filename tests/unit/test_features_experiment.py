@@ -42,11 +42,11 @@ def test_every_measure_that_rules_ask_for_is_recorded(result):
             assert math.isfinite(scalars(result, arm)[measure]), f"{measure}({arm})"
 
 
-def test_pilots_do_not_judge():
-    assert all(0 not in arm.seeds for arm in EXPERIMENTS["scenes"].arms)
-    assert all(len(arm.seeds) >= 3 for arm in EXPERIMENTS["scenes"].arms)
-    for arm in EXPERIMENTS["scenes"].arms:  # which the cohorts' recipes are for
-        assert set(arm.seeds) < set(range(RECIPES[arm.settings.member].seeds))
+@pytest.mark.parametrize(("arena", "pilots"), [("scenes", {0}), ("real", set())])
+def test_pilots_do_not_judge(arena, pilots):
+    for arm in EXPERIMENTS[arena].arms:
+        assert len(arm.seeds) >= 3
+        assert set(arm.seeds) <= set(range(RECIPES[arm.settings.member].seeds)) - pilots  # what the recipe is for
 
 
 def test_each_cell_rests_on_the_weights_of_its_own_network():
@@ -100,6 +100,29 @@ def test_masks_and_frequencies_are_those_of_the_functions(result, scenes):
     assert measures.area({2: 0.5, 4: 1.0}) == 0.75
     assert measures.corrected(1 / 16, 16) == 0
     assert measures.corrected(1, 16) == 1
+
+
+def test_photographs_are_compared_within_their_brightness():
+    tones = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
+    images = (tones / 9).view(10, 1, 1, 1).expand(10, 1, 4, 4)
+    pictures = measures.pictures_of_photographs(images, torch.arange(10) % 3, 4)
+    assert pictures.strata.tolist() == [1, 0, 2, 0, 2, 4, 1, 3, 4, 3]
+    assert pictures.concepts.sum(dim=0).tolist() == [4, 3, 3, 0]
+
+
+def test_the_same_questions_are_asked_of_photographs(miniature):
+    result, model = miniature("features.real"), miniatures.tiny_network("vit-on-clothes")
+    test = miniatures.tiny_clothes().test[:24]
+    found = scalars(result, "tokens@vit")
+    right = (model(test.x).argmax(dim=1) == test.y).double().mean().item()
+    assert found["natural"] == pytest.approx(measures.corrected(right, 10), abs=1e-6)
+    e = embeddings(miniatures.tiny_network("encoder-on-clothes"), test.x)
+    a = measures.pooled(model, test.x, ("q",))["q"][2]
+    strata = measures.pictures_of_photographs(test.x, test.y, 10).strata
+    score = scores.monosemanticity(a, e, 4, strata=strata)
+    found = scalars(result, "units@vit")
+    assert found["monosemanticity_q_last"] == pytest.approx(score[~score.isnan()].mean().item(), abs=1e-4)
+    assert not any("mask" in measure or "octave" in measure for measure in found)
 
 
 def test_thirds_of_depth_are_whole_blocks():

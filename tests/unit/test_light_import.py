@@ -75,6 +75,7 @@ def test_ones_own_model_needs_none_of_the_optional_packages():
 MISSED = [
     ("tk.data.digits()", "sklearn", "data"),
     ("tk.data.cifar10()", "torchvision", "data"),
+    ("tk.data.fashion_mnist()", "torchvision", "data"),
     ("tk.data.imagenette()", "torchvision", "data"),
     ("tk.build('resnet18')", "timm", "timm"),
     ("tk.build('small_mixer')", "timm", "timm"),

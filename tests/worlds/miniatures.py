@@ -28,7 +28,7 @@ from thesis_kit.chapters.defenses import transfer_arms
 from thesis_kit.chapters.defenses.settings import DEFENSES, TRANSFER
 from thesis_kit.chapters.features import arms as features
 from thesis_kit.chapters.features import world as features_world
-from thesis_kit.chapters.features.settings import FEATURES
+from thesis_kit.chapters.features.settings import CLOTHES, FEATURES
 from thesis_kit.chapters.inversion import arms as inversion
 from thesis_kit.chapters.inversion import real_arms, real_world
 from thesis_kit.chapters.inversion.settings import INVERSION, REAL
@@ -39,7 +39,7 @@ from thesis_kit.chapters.sonification import made_sounds
 from thesis_kit.chapters.sonification import world as sonification_world
 from thesis_kit.chapters.sonification.settings import REAL as REAL_SPEECH
 from thesis_kit.chapters.sonification.settings import SONIFICATION
-from thesis_kit.data import digits, load
+from thesis_kit.data import Part, Splits, digits, load
 from thesis_kit.evaluation import class_regions
 from thesis_kit.ledger.arm import Experiment
 from thesis_kit.ledger.cells import unpack
@@ -122,6 +122,12 @@ TINY_FEATURES = replace(
     seeds=MappingProxyType(dict.fromkeys(_F.members, (1,))), opponents=3, cutoffs=(2, 4),
 )  # fmt: skip
 
+_F = CLOTHES["record"]
+TINY_CLOTHES = replace(
+    _F, members=MappingProxyType({name: f"tiny-{name}-on-clothes" for name in _F.members}), images=24, strongest=4,
+    encoder="tiny-encoder-on-clothes", seeds=MappingProxyType(dict.fromkeys(_F.members, (1,))), cutoffs=(2, 4),
+)  # fmt: skip
+
 _L = CLIP["record"]
 TINY_CLIP = replace(
     _L, size=40, images=48, fitted=320, bins=2, shuffles=2, strongest=4, steps=(1, 1, 1), copies=1, each=1, shapes=3,
@@ -169,6 +175,7 @@ def experiments() -> dict[str, Experiment]:
         Experiment("defenses", "digits", defenses.arms(TINY_DEFENSES)),
         Experiment("defenses", "scenes", transfer_arms.arms(TINY_TRANSFER)),
         Experiment("inversion", "real", real_arms.arms(TINY_REAL)),
+        Experiment("features", "real", features.arms_on_clothes(TINY_CLOTHES)),
         Experiment("features", "scenes", features.arms(TINY_FEATURES)),
         Experiment("inversion", "scenes", short),
         Experiment("regularization", "digits", regularization.arms_on_digits(TINY_REGULARIZATION)),
@@ -188,11 +195,20 @@ def few_digits(seed):
 
 
 def tiny_network(name: str, seed: int = 0):
-    """A ViT of 16 pixels with three blocks, or a small CNN, with random weights and the scenes' classes."""
+    """A ViT of 16 pixels with three blocks, or a small CNN, with random weights, for scenes or clothes."""
+    classes, channels = (10, 1) if "clothes" in name else (16, 3)
     if "vit" not in name:
-        return build("small_cnn", n_classes=16, in_channels=3, width=4, seed=seed).eval()
+        return build("small_cnn", n_classes=classes, in_channels=channels, width=4, seed=seed).eval()
     tiny = {"img_size": 16, "patch_size": 4, "embed_dim": 8, "depth": 3, "num_heads": 2}
-    return build("vit_tiny_patch16_224", n_classes=16, seed=seed, **tiny).eval()
+    return build("vit_tiny_patch16_224", n_classes=classes, in_channels=channels, seed=seed, **tiny).eval()
+
+
+def tiny_clothes(*_, **__) -> Splits:
+    """Noise of several brightnesses in place of photographs, three of each class."""
+    random = torch.Generator().manual_seed(0)
+    x = torch.rand(30, 1, 16, 16, generator=random) * torch.rand(30, 1, 1, 1, generator=random)
+    part = Part(x, torch.arange(30) % 10, torch.arange(30))
+    return Splits(part, part, part)
 
 
 def tiny_recipe(name: str, seed: int) -> Recipe:
@@ -233,7 +249,8 @@ def surroundings(name: str, folder: Path) -> Iterator[Experiment]:
             patch.setattr(clip_world, "untaught", tiny_twin)
         if name == "defenses.digits":
             patch.setattr(defenses, "digits", few_digits)
-        if name == "features.scenes":
+        if name.startswith("features."):
+            patch.setattr(shared, "load", tiny_clothes)
             patch.setattr(features_world, "taught", lambda name, seed, device: tiny_network(name))
             patch.setattr(features_world, "untaught", lambda name, seed, device: tiny_network(name, seed))
         if name == "inversion.real":

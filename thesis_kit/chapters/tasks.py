@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from thesis_kit.data.photos import FASHION_CLASSES
 from thesis_kit.data.scenes import DISTRIBUTIONS
 
 
@@ -27,4 +28,6 @@ def class_names(task: Task) -> tuple[str, ...]:
     """What a task's classes are called; numbers where the data set gives no names."""
     if task.data in DISTRIBUTIONS:
         return DISTRIBUTIONS[task.data].classes
+    if task.data == "fashion-mnist":
+        return FASHION_CLASSES
     return tuple(map(str, range(task.n_classes)))

@@ -8,12 +8,13 @@ from thesis_kit.checks import choose
 from thesis_kit.data import scenes
 from thesis_kit.data.digits import digits
 from thesis_kit.data.parts import Splits
-from thesis_kit.data.photos import cifar10, cifar100, imagenette
+from thesis_kit.data.photos import cifar10, cifar100, fashion_mnist, imagenette
 
 SETS = {
     "digits": digits,
     "cifar10": cifar10,
     "cifar100": cifar100,
+    "fashion-mnist": fashion_mnist,
     "imagenette": imagenette,
     **{name: partial(scenes.splits, name=name) for name in scenes.DISTRIBUTIONS},
 }

@@ -1,11 +1,14 @@
-"""Photographs through torchvision, for a GPU and a network connection: CIFAR-10, CIFAR-100 and Imagenette.
+"""Photographs through torchvision: CIFAR-10, CIFAR-100, Fashion-MNIST and Imagenette.
 
-The files are downloaded once into ``root`` and held in memory as pixels in [0, 1]. A tenth of the published training
-part becomes the validation part; the published test part judges.
+The files are downloaded once into ``root`` and held in memory as pixels in [0, 1]; those of Fashion-MNIST are taken
+from Debian's package ``dataset-fashion-mnist`` where it is installed, which needs no network. A tenth of the published
+training part becomes the validation part; the published test part judges.
 """
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,8 +21,14 @@ from thesis_kit.checks import check_count
 from thesis_kit.connection import reachable
 from thesis_kit.data.parts import Part, Splits
 from thesis_kit.extras import needs
+from thesis_kit.files import write_atomic
 
 _VALIDATION_SHARE = 1 / 10
+FASHION_CLASSES = (
+    "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+FASHION_HASH = "1f243a60b4b748a44c48b9a6f6907be2a08bee3e4e226f0e86fbde8e147b745a"  # of training pixels and labels
+_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
 class DataUnavailable(RuntimeError):
@@ -72,6 +81,49 @@ def _cifar(name: str, kind: str, seed: int, root: str | Path | None, n_test: int
     return _splits(*parts, seed=seed, n_test=n_test)
 
 
+def fashion_mnist(seed: int = 0, *, root: str | Path | None = None, n_test: int | None = None) -> Splits:
+    """Return Fashion-MNIST (Xiao et al. 2017): 54,000 training, 6,000 validation, 10,000 test images of 1 × 28 × 28.
+
+    Photographs of ten kinds of clothes, gray on black. Debian's package ``dataset-fashion-mnist`` brings them; without
+    it they are downloaded.
+
+    Args:
+        seed, root, n_test: as for ``cifar10``.
+
+    Raises:
+        DataUnavailable: the files are missing and cannot be downloaded; says how to go on without them.
+
+    Examples:
+        >>> test = tk.data.fashion_mnist(n_test=100).test  # doctest: +SKIP
+        >>> test.x.shape  # doctest: +SKIP
+        torch.Size([100, 1, 28, 28])
+    """
+    folder, make = Path(root or default_root()), needs("torchvision.datasets").FashionMNIST
+    raw = folder / "FashionMNIST" / "raw"
+    _unpack(_DEBIAN, raw)
+
+    def open_split(train: bool):
+        def found(download: bool):
+            return make(folder, train, download=download)
+
+        package = "install Debian's package dataset-fashion-mnist"
+        return _reach("Fashion-MNIST", folder, make.mirrors[0], found, offline=package)
+
+    train, test = open_split(True), open_split(False)
+    if hashlib.sha256(train.data.numpy().tobytes() + train.targets.numpy().tobytes()).hexdigest() != FASHION_HASH:
+        raise DataUnavailable(f"the files in {raw} are not the published ones: remove them, and they are fetched anew")
+    parts = (_pixels(s.data.numpy()[:, None], s.targets.tolist()) for s in (train, test))
+    return _splits(*parts, seed=seed, n_test=n_test)
+
+
+def _unpack(package: Path, folder: Path) -> None:
+    """What a package brings, unpacked to where torchvision looks, unless it lies there."""
+    for file in sorted(package.glob("*-ubyte.gz")):
+        if not (folder / file.stem).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(folder / file.stem, gzip.decompress(file.read_bytes()))
+
+
 def imagenette(seed: int = 0, *, root: str | Path | None = None, size: int = 160, n_test: int | None = None) -> Splits:
     """Return Imagenette (Howard 2019), ten easy ImageNet classes, scaled and center-cropped to ``size`` pixels.
 
@@ -103,8 +155,8 @@ def imagenette(seed: int = 0, *, root: str | Path | None = None, size: int = 160
     return _splits(open_split("train"), open_split("val"), seed=seed, n_test=n_test)
 
 
-def _reach(name: str, folder: Path, url: str, make: Callable):
-    """The data set from disk, else from the network."""
+def _reach(name: str, folder: Path, url: str, make: Callable, *, offline: str = ""):
+    """The data set from disk, else from the network; ``offline`` says how else to come by it."""
     try:
         return make(download=False)
     except (RuntimeError, FileNotFoundError):
@@ -115,7 +167,8 @@ def _reach(name: str, folder: Path, url: str, make: Callable):
         return make(download=True)
     except (OSError, RuntimeError) as error:
         raise DataUnavailable(
-            f"{name} is not in {folder} and could not be downloaded ({error}): connect to the network once, or stay "
+            f"{name} is not in {folder} and could not be downloaded ({error}): connect to the network once, "
+            f"{f'{offline}, ' * bool(offline)}or stay "
             'offline with tk.setup("small"), whose data come with the package'
         ) from error
 

@@ -180,12 +180,15 @@ class Experiment:
 def frozen_hash(name: str) -> str:
     """SHA-256 of a frozen data set."""
     from thesis_kit.data.digits import NAME, data_hash
+    from thesis_kit.data.photos import FASHION_HASH
     from thesis_kit.data.scenes import DISTRIBUTIONS
     from thesis_kit.data.scenes.pairs import LANGUAGE
     from thesis_kit.data.speech import distribution
 
     if name == NAME:
         return data_hash()
+    if name == "fashion-mnist":
+        return FASHION_HASH
     if name in distribution.NAMES:
         return distribution.data_hash(name).here
     return choose(name, {**LANGUAGE, **DISTRIBUTIONS}, "frozen data set").data_hash()

@@ -79,7 +79,7 @@ def judge_claim(
     """Put a claim beside a recorded result and compute its verdict; ``result`` None means there is no recording, and
     ``pinned`` is its rule as it was before it was measured."""
     arena = arena or claim.arena
-    why = _why_not_run(claim, result)
+    why = _why_not_run(claim, result, arena)
     if why is not None:
         return Judged(claim, arena, Verdict.NOT_RUN, why)
     try:
@@ -106,8 +106,8 @@ def judge_chapter(chapter: str, folder: Any = None) -> list[Judged]:
     return judged
 
 
-def _why_not_run(claim: Claim, result: Result | None) -> str | None:
-    if claim.not_run:
+def _why_not_run(claim: Claim, result: Result | None, arena: str) -> str | None:
+    if claim.not_run and arena == claim.arena:
         return claim.not_run
     if result is None:
         return "nothing is recorded yet"

@@ -18,6 +18,7 @@ from thesis_kit.data import speech
 from thesis_kit.data.curriculum import Curriculum
 from thesis_kit.data.digits import data_hash as digits_hash
 from thesis_kit.data.parts import Part, Splits, Stream
+from thesis_kit.data.photos import FASHION_CLASSES, FASHION_HASH
 from thesis_kit.data.scenes.pairs import LANGUAGE
 from thesis_kit.data.scenes.teachers import TEACHERS, taught_splits
 from thesis_kit.files import digest
@@ -44,6 +45,7 @@ class DataSource:
 SOURCES = {
     "digits": DataSource(tuple("0123456789"), digits_hash),
     **{name: DataSource(one.classes, one.data_hash) for name, one in {**LANGUAGE, **data.scenes.DISTRIBUTIONS}.items()},
+    "fashion-mnist": DataSource(FASHION_CLASSES, lambda: FASHION_HASH),
     "speech.v1": DataSource(tuple(speech.TOKENS), lambda: speech.data_hash().here, speech.splits, {"train": 1}),
 }
 

@@ -205,6 +205,33 @@ _VISION = {
     ),
 }
 
+# Chapter 5 on photographs: networks that name clothes, trained on them as they are. All seeds judge.
+
+_CLOTHES = {
+    "data": "fashion-mnist",
+    "method": "natural",
+    "optimizer": "adamw",
+    "lr": 0.002,
+    "weight_decay": 0.05,
+    "eps": (),
+    "seeds": 5,
+    "shipped": False,
+}
+_FASHION = {
+    "vit-fashion": Recipe(
+        title="A small Vision Transformer that names clothes.",
+        architecture=_VIT,
+        options={"img_size": 28, "patch_size": 4, "embed_dim": 64, "depth": 6, "num_heads": 4},
+        updates=3000,
+        **_CLOTHES,
+    ),
+    "resnet-fashion": Recipe(
+        title="A small ResNet that names clothes.",
+        **{**_RESNET, **_CLOTHES},
+        updates=1000,
+    ),
+}
+
 # Chapter 6: one image tower, one stream of scenes, the same start, and different teachers. No augmentation changes
 # colors or sides, for captions name them. Twins of a seed have the same blocks before the first update. Half of the
 # captions name the class alone and half say all, as people's captions do: from full ones alone these networks learn
@@ -296,4 +323,4 @@ _SPEECH = {
     ),
 }
 
-RECIPES = register({**_SOURCES, **_SMOOTHED, **_BOUNDED, **_REGULARIZED, **_VISION, **_TWINS, **_SPEECH})
+RECIPES = register({**_SOURCES, **_SMOOTHED, **_BOUNDED, **_REGULARIZED, **_VISION, **_FASHION, **_TWINS, **_SPEECH})

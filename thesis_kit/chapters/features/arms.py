@@ -3,7 +3,8 @@
 Arms, as question@network: ``units`` (scores of all units by site), ``tokens`` (what class tokens and patches do),
 ``optima`` (whether optima look like what excites their units), ``leak`` and ``masks`` (pictures with a hole, without
 their object, before another background) and ``frequency`` (low-passed pictures). ``units@random`` is the ViT's
-architecture with weights that learned nothing.
+architecture with weights that learned nothing. On photographs of clothes, of which only the class is known, the arms
+have the same names.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import torch
 
 from thesis_kit import evaluation, features, recording
 from thesis_kit.chapters.features import measures
-from thesis_kit.chapters.features.settings import FEATURES, Features
-from thesis_kit.chapters.features.world import World, plainly
+from thesis_kit.chapters.features.settings import CLOTHES, FEATURES, Features
+from thesis_kit.chapters.features.world import Photographs, World, plainly
 from thesis_kit.features import scores
 from thesis_kit.ledger.arm import Arm, Experiment, pick
 
@@ -36,21 +37,21 @@ _ALWAYS = ("task", "images")
 
 
 def recorded(world: World, how: Callable[[World], dict[str, Any]]) -> dict[str, Any]:
-    """The record of a cell: which scenes the network names rightly, and what was measured."""
-    scenes = world.scenes
-    right = evaluation.correct(world.subject, (scenes.images, scenes.labels))
+    """The record of a cell: which pictures the network names rightly, and what was measured."""
+    pictures = world.pictures
+    right = evaluation.correct(world.subject, (pictures.images, pictures.labels))
     found = how(world)
     return {
-        "group": world.group, "n": len(scenes), "outcomes": {"N": right.long().tolist()},
+        "group": world.group, "n": len(pictures), "outcomes": {"N": right.long().tolist()},
         "scalars": plainly(found.pop("scalars")), **found,
     }  # fmt: skip
 
 
 def units(world: World) -> dict[str, Any]:
     """Scores of all units: thirds of depth by kind of site, and blocks as curves."""
-    s, model, scenes = world.settings, world.subject, world.scenes
+    s, pictures = world.settings, world.pictures
     by_block = measures.scores_by_block(
-        model, scenes, world.embedded(scenes.images), strongest=s.strongest, seed=world.seed
+        world.subject, pictures, world.embedded(pictures.images), strongest=s.strongest, seed=world.seed
     )
     numbers: dict[str, float] = {}
     for kind, blocks in by_block.items():
@@ -58,20 +59,26 @@ def units(world: World) -> dict[str, Any]:
             line = [block[what] for block in blocks]
             called = f"{what}_{kind}".replace(" ", "_")
             numbers |= {f"{called}_{way}": measures.third(line, way) for way in ("first", "last")}
-    agrees = measures.mask_by_block(model, scenes)
-    before = agrees[len(agrees) // 2 - 1 : -1]  # blocks L/2 … L − 1, counted from 1
-    prefers = measures.preferred_by_block(model, s.task.data_options["size"])
-    numbers |= {
-        "mask_before": sum(before) / len(before), "mask_last": agrees[-1],
-        "octave_first": measures.third(prefers, "first"), "octave_last": measures.third(prefers, "last"),
-    }  # fmt: skip
     lines = {kind: [block["monosemanticity"] for block in blocks] for kind, blocks in by_block.items()}
     return {"scalars": numbers, "curves": {name: _points(line) for name, line in lines.items()}}
 
 
+def units_and_maps(world: World) -> dict[str, Any]:
+    """Scores of all units, how far their maps follow the object, and which frequencies they prefer."""
+    found = units(world)
+    agrees = measures.mask_by_block(world.subject, world.scenes)
+    before = agrees[len(agrees) // 2 - 1 : -1]  # blocks L/2 … L − 1, counted from 1
+    prefers = measures.preferred_by_block(world.subject, world.settings.task.data_options["size"])
+    found["scalars"] |= {
+        "mask_before": sum(before) / len(before), "mask_last": agrees[-1],
+        "octave_first": measures.third(prefers, "first"), "octave_last": measures.third(prefers, "last"),
+    }  # fmt: skip
+    return found
+
+
 def tokens(world: World) -> dict[str, Any]:
     """What class tokens and patches do, by depth."""
-    curves = measures.token_curves(world.subject, world.scenes.images, world.scenes.labels)
+    curves = measures.token_curves(world.subject, world.pictures.images, world.pictures.labels)
     depth = len(curves["alone"]) - 1
     gains = [b - a for a, b in zip(curves["cosine"], curves["cosine"][1:], strict=False)]
     numbers = {
@@ -135,36 +142,53 @@ def background(world: World) -> dict[str, Any]:
 
 def detail(world: World) -> dict[str, Any]:
     """Accuracy by low-pass, and the area under it."""
-    s, scenes = world.settings, world.scenes
-    curve = measures.low_pass_curve(world.subject, scenes.images, scenes.labels, s.cutoffs, s.task.n_classes)
+    s, pictures = world.settings, world.pictures
+    curve = measures.low_pass_curve(world.subject, pictures.images, pictures.labels, s.cutoffs, s.task.n_classes)
     line = [[float(cutoff), round(value, 6)] for cutoff, value in curve.items()]
     return {"scalars": {"area": measures.area(curve)}, "curves": {"relative": line}}
 
 
+def _arm(s: Features, world: type[World], question: str, on: str, title: str, how: Callable, *names: str) -> Arm:
+    """An arm that asks a question of one kind of network; ``names`` are the settings that decide the answer."""
+    kind = "vit" if on == RANDOM else on
+    settings = pick(s, *_ALWAYS, *names, member=s.members[kind], untrained=on == RANDOM)
+    networks = (s.encoder,) if "encoder" in names else ()
+    cohorts = () if on == RANDOM else (s.members[kind],)
+    called = "the ViT's architecture with random weights" if on == RANDOM else NAMES[on]
+    return Arm(
+        f"{question}@{on}", f"{title}, {called}", world, partial(recorded, how=how), settings,
+        s.seeds[kind], (s.task.data,), networks, cohorts, units=("network", "image"),
+    )  # fmt: skip
+
+
+_JUDGED = ("encoder", "strongest")
+_MADE = ("encoder", "units_each", "method", "steps", "copies", "opponents")
+
+
 def arms(s: Features) -> tuple[Arm, ...]:
-    """All arms, the cheap ones first."""
-
-    def arm(question: str, on: str, title: str, how: Callable, *names: str) -> Arm:
-        kind = "vit" if on == RANDOM else on
-        settings = pick(s, *_ALWAYS, *names, member=s.members[kind], untrained=on == RANDOM)
-        networks = (s.encoder,) if "encoder" in names else ()
-        cohorts = () if on == RANDOM else (s.members[kind],)
-        called = "the ViT's architecture with random weights" if on == RANDOM else NAMES[on]
-        return Arm(
-            f"{question}@{on}", f"{title}, {called}", World, partial(recorded, how=how), settings,
-            s.seeds[kind], (s.task.data,), networks, cohorts, units=("network", "image"),
-        )  # fmt: skip
-
-    judged = ("encoder", "strongest")
-    made = ("encoder", "units_each", "method", "steps", "copies", "opponents")
+    """All arms on scenes, the cheap ones first."""
+    arm = partial(_arm, s, World)
     return (
         *(arm("frequency", on, "low-passed pictures", detail, "cutoffs") for on in PLAIN),
         *(arm("leak", on, "pictures with a hole", leak) for on in PLAIN),
         *(arm("masks", on, "backgrounds", background, "correlated") for on in ("vit-correlated", "resnet-correlated")),
         arm("tokens", "vit", "tokens", tokens),
-        *(arm("units", on, "units", units, *judged) for on in ("vit", RANDOM)),
-        arm("optima", "vit", "optima", optima, *made),
+        *(arm("units", on, "units", units_and_maps, *_JUDGED) for on in ("vit", RANDOM)),
+        arm("optima", "vit", "optima", optima, *_MADE),
     )
 
 
-EXPERIMENTS = {"scenes": Experiment("features", "scenes", arms(FEATURES["record"]))}
+def arms_on_clothes(s: Features) -> tuple[Arm, ...]:
+    """All arms on photographs of clothes, the cheap ones first."""
+    arm = partial(_arm, s, Photographs)
+    return (
+        *(arm("frequency", on, "low-passed pictures", detail, "cutoffs") for on in ("vit-plain", "resnet-plain")),
+        arm("tokens", "vit", "tokens", tokens),
+        *(arm("units", on, "units", units, *_JUDGED) for on in ("vit", RANDOM)),
+    )
+
+
+EXPERIMENTS = {
+    "scenes": Experiment("features", "scenes", arms(FEATURES["record"])),
+    "real": Experiment("features", "real", arms_on_clothes(CLOTHES["record"])),
+}

@@ -46,6 +46,31 @@ def share(value: float, n: int, classes: int) -> Share:
     return Share(value, *(max(0.0, corrected(end, classes)) for end in wilson(round(right * n), n)))
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """Images (n, c, h, w) that units are asked about, and what is known of them: classes (n,), concepts (n, k) bool,
+    and strata (n,), within which alone images are compared, so that what a whole stratum shares counts for nothing."""
+
+    images: Tensor
+    labels: Tensor
+    concepts: Tensor
+    strata: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def pictures_of_scenes(scenes: Scenes) -> Pictures:
+    """Scenes with all that their tables say of the main object, the background and the tint, which makes the strata."""
+    return Pictures(scenes.images, scenes.labels, concepts(scenes), scenes.table.tint)
+
+
+def pictures_of_photographs(images: Tensor, labels: Tensor, classes: int, *, tones: int = 5) -> Pictures:
+    """Photographs of which only the class is known. Strata are equal parts of them by their mean brightness."""
+    rank = images.flatten(1).mean(dim=1).argsort(stable=True).argsort(stable=True)
+    return Pictures(images, labels, torch.nn.functional.one_hot(labels, classes).bool(), rank * tones // len(images))
+
+
 def blocks_of(model: Model, kind: str = "hidden") -> list[str]:
     """Sites of one kind, from the first block to the last."""
     return [site.name for site in recording.sites(model).of_kind(kind)]
@@ -58,15 +83,13 @@ def pooled(model: Model, x: Tensor, kinds: Sequence[str] = KINDS) -> dict[str, l
     return {kind: [found[name] for name in several] for kind, several in names.items()}
 
 
-def unit_scores(a: Tensor, embedded: Tensor, scenes: Scenes, strongest: int) -> dict[str, float]:
-    """Means over the living units of a site: monosemanticity within tints, purity, logarithm of the kurtosis, the best
+def unit_scores(a: Tensor, embedded: Tensor, pictures: Pictures, strongest: int) -> dict[str, float]:
+    """Means over the living units of a site: monosemanticity within strata, purity, logarithm of the kurtosis, the best
     concept's AUROC (median); and how many units are dead."""
-    tint = scenes.table.tint
-    concept = concepts(scenes)
-    _, best = scores.best_concept(a, concept)
+    _, best = scores.best_concept(a, pictures.concepts)
     return {
-        "monosemanticity": _mean(scores.monosemanticity(a, embedded, strongest, strata=tint)),
-        "purity": _mean(scores.purity(a, scenes.labels, strongest)),
+        "monosemanticity": _mean(scores.monosemanticity(a, embedded, strongest, strata=pictures.strata)),
+        "purity": _mean(scores.purity(a, pictures.labels, strongest)),
         "log_kurtosis": _mean(scores.kurtosis(a).log()),
         "best_auroc": best[~best.isnan()].median().item(),
         "dead": scores.dead(a).double().mean().item(),
@@ -87,14 +110,14 @@ def concepts(scenes: Scenes) -> Tensor:
 
 
 def scores_by_block(
-    model: Model, scenes: Scenes, embedded: Tensor, *, strongest: int, kinds: Sequence[str] = KINDS, seed: int = 0
+    model: Model, pictures: Pictures, embedded: Tensor, *, strongest: int, kinds: Sequence[str] = KINDS, seed: int = 0
 ) -> dict[str, list[dict[str, float]]]:
     """``unit_scores`` of every block, by kind of site and by kind under "… rotated"."""
     found: dict[str, list[dict[str, float]]] = {}
-    for kind, blocks in pooled(model, scenes.images, kinds).items():
-        found[kind] = [unit_scores(a, embedded, scenes, strongest) for a in blocks]
+    for kind, blocks in pooled(model, pictures.images, kinds).items():
+        found[kind] = [unit_scores(a, embedded, pictures, strongest) for a in blocks]
         turned = [features.rotated(a, seed + block) for block, a in enumerate(blocks)]
-        found[f"{kind} rotated"] = [unit_scores(a, embedded, scenes, strongest) for a in turned]
+        found[f"{kind} rotated"] = [unit_scores(a, embedded, pictures, strongest) for a in turned]
     return found
 
 

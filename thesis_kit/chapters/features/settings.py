@@ -72,4 +72,12 @@ FEATURES = MappingProxyType(
         "full": Features(),
     }
 )
+_FIVE = (0, 1, 2, 3, 4)  # all of them, for the rules were chosen on networks of scenes
+_CLOTHES = Features(
+    task=Task("fashion-mnist", 10),
+    members=MappingProxyType({"vit": "vit-fashion", "vit-plain": "vit-fashion", "resnet-plain": "resnet-fashion"}),
+    seeds=MappingProxyType({"vit": _FIVE, "vit-plain": _FIVE, "resnet-plain": _FIVE}),
+    encoder="resnet-fashion",
+)
+CLOTHES = MappingProxyType({"record": _CLOTHES})
 TABLES = MappingProxyType({"features": FEATURES})

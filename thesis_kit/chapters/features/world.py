@@ -1,4 +1,4 @@
-"""What chapter 5's arms start from: scenes with all that is known of them, one network of a cohort, and the encoder."""
+"""What chapter 5's arms start from: pictures with all that is known of them, one network of a cohort, an encoder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from thesis_kit.asking import evaluating
+from thesis_kit.chapters.features import measures
 from thesis_kit.chapters.world import World as Shared
 from thesis_kit.chapters.world import taught, untaught
 from thesis_kit.data.scenes import DISTRIBUTIONS, Scenes
@@ -35,6 +36,11 @@ class World(Shared):
         """Scenes with their tables and masks."""
         return self.drawn(self.settings.task.data)
 
+    @cached_property
+    def pictures(self) -> measures.Pictures:
+        """What units and tokens are asked about."""
+        return measures.pictures_of_scenes(self.scenes)
+
     def drawn(self, name: str) -> Scenes:
         """As many scenes of a distribution as the settings say, the same for every seed."""
         s = self.settings
@@ -43,7 +49,7 @@ class World(Shared):
 
     @property
     def group(self) -> str:
-        """The name of these scenes."""
+        """The name of these pictures."""
         return f"{self.settings.task.data}/{self.settings.task.data_options['size']}px/{self.settings.images}"
 
     @cached_property
@@ -54,6 +60,20 @@ class World(Shared):
     def embedded(self, x: Tensor) -> Tensor:
         """Images as the encoder sees them, (n, d)."""
         return embeddings(self.encoder, x)
+
+
+class Photographs(World):
+    """The first test images of a data set, the same for all networks, in place of scenes."""
+
+    @cached_property
+    def pictures(self) -> measures.Pictures:
+        s = self.settings
+        test = self.loaded(s.task.data, s.task.data_options, seed=0).test[: s.images]
+        return measures.pictures_of_photographs(test.x, test.y, s.task.n_classes)
+
+    @property
+    def group(self) -> str:
+        return f"{self.settings.task.data}/{self.settings.images}"
 
 
 def embeddings(encoder: Classifier, x: Tensor) -> Tensor:
