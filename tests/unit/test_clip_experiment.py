@@ -14,7 +14,8 @@ from thesis_kit.chapters.clip.arms import EXPERIMENTS, asked
 from thesis_kit.chapters.clip.settings import CLIP, TAUGHT
 from thesis_kit.chapters.clip.world import naming_shapes
 from thesis_kit.data.scenes.lexicon import vocabulary
-from thesis_kit.data.scenes.pairs import LANGUAGE
+from thesis_kit.data.scenes.pairs import LANGUAGE, directed
+from thesis_kit.data.scenes.vocabulary import RELATIONS
 from thesis_kit.language import reads_order, typographic
 from thesis_kit.ledger.arm import frozen_hash
 from thesis_kit.ledger.cells import unpack
@@ -59,6 +60,10 @@ def test_order_and_words_are_those_of_the_functions(result):
     right = reads_order(twin("captions"), scenes()).double().mean().item()
     assert scalars(result, "order@captions")["order"] == pytest.approx(right, abs=1e-9)
     assert scalars(result, "order@captions")["wrong"] == pytest.approx(1 - right, abs=1e-9)
+    inside = scenes().table.relation[directed(scenes().table)] == RELATIONS.index("inside")
+    for name, rows in (("inside", inside), ("beside", ~inside)):
+        share = reads_order(twin("captions"), scenes())[rows].double().mean().item()
+        assert scalars(result, "order@captions")[f"order_{name}"] == pytest.approx(share, abs=1e-9)
     table = scenes("scenes.v1-pairs-named").table
     found = typographic(naming_shapes(twin("named-labels")), table, 40)
     assert scalars(result, "words@named-labels")["flips"] == found.flipped.double().mean().item()

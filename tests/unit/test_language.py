@@ -12,6 +12,7 @@ from thesis_kit.data.text import Vocabulary
 from thesis_kit.language import (
     SCHEDULES,
     Schedule,
+    exchange_similarity,
     invert_prompts,
     reads_order,
     shortened,
@@ -196,6 +197,7 @@ def test_who_takes_sentences_for_bags_of_words_reads_no_order(blind):
     found = reads_order(clip, scenes)
     assert len(found) == directed(scenes.table).sum()
     assert found.double().mean() == (0.0 if blind else 1.0)
+    assert (exchange_similarity(clip, scenes) > 1 - 1e-6).all() == blind
 
 
 def test_scenes_without_a_relation_have_no_order_to_read():

@@ -8,7 +8,7 @@ both sentences, one true and one false.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from thesis_kit.asking import evaluating
@@ -38,12 +38,32 @@ def reads_order(clip: Clip, scenes: Scenes, *, kind: str = "full") -> Bool[Tenso
         >>> tk.language.reads_order(clip, scenes).dtype
         torch.bool
     """
-    rows = directed(scenes.table)
-    if not rows.any():
-        raise ValueError("none of the scenes has two objects in a relation: draw them from scenes.v1-pairs")
-    table = scenes.table[rows]
-    true, false = captions(table, kind), captions(swapped(table), kind)
+    rows, true, false = _sentences(scenes, kind)
     with evaluating(clip), torch.no_grad():
         seen = torch.cat([clip.encode_image(x) for x in scenes.images[rows].split(_BATCH)])
         near, far = ((seen * clip.encode_text(said)).sum(dim=1) for said in (true, false))
     return near > far
+
+
+def exchange_similarity(clip: Clip, scenes: Scenes, *, kind: str = "full") -> Float[Tensor, " m"]:
+    """For each directed pair among the scenes, the cosine between its true caption and the exchanged one; 1 is a text
+    tower that takes sentences for bags of words. Arguments and errors as of ``reads_order``.
+
+    Examples:
+        >>> clip = tk.models.build_clip("small_clip", seed=0)
+        >>> scenes = tk.data.scenes.DISTRIBUTIONS["scenes.v1-pairs"].draw(4, 64, seed=0)
+        >>> bool((tk.language.exchange_similarity(clip, scenes) <= 1.001).all())
+        True
+    """
+    _, true, false = _sentences(scenes, kind)
+    with evaluating(clip), torch.no_grad():
+        return (clip.encode_text(true) * clip.encode_text(false)).sum(dim=1)
+
+
+def _sentences(scenes: Scenes, kind: str) -> tuple[Tensor, list[str], list[str]]:
+    """Which scenes are directed pairs, their captions, and the same exchanged."""
+    rows = directed(scenes.table)
+    if not rows.any():
+        raise ValueError("none of the scenes has two objects in a relation: draw them from scenes.v1-pairs")
+    table = scenes.table[rows]
+    return rows, captions(table, kind), captions(swapped(table), kind)

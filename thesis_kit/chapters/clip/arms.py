@@ -23,10 +23,18 @@ from thesis_kit.chapters.clip.world import World, answers, naming_shapes
 from thesis_kit.chapters.world import costs
 from thesis_kit.data import Part
 from thesis_kit.data.scenes import Scenes
+from thesis_kit.data.scenes.pairs import directed
 from thesis_kit.data.scenes.teachers import HEADS
-from thesis_kit.data.scenes.vocabulary import COLORS, SHAPES
+from thesis_kit.data.scenes.vocabulary import COLORS, RELATIONS, SHAPES
 from thesis_kit.evaluation import reference_attack
-from thesis_kit.language import invert_prompts, reads_order, scene_classes, shortened, typographic
+from thesis_kit.language import (
+    exchange_similarity,
+    invert_prompts,
+    reads_order,
+    scene_classes,
+    shortened,
+    typographic,
+)
 from thesis_kit.ledger.arm import Arm, Experiment, pick
 from thesis_kit.ledger.thumbnails import pack_picture
 from thesis_kit.zookeeping.recipes import RECIPES
@@ -58,9 +66,15 @@ def units(world: World) -> dict[str, Any]:
 
 
 def order(world: World) -> dict[str, Any]:
-    """The share of pairs whose true caption is nearer than the one with its objects exchanged."""
-    right = reads_order(world.subject, world.scenes).double().mean().item()
-    return {"scalars": {"order": right, "wrong": 1 - right}}
+    """The share of pairs whose true caption is nearer than the one with its objects exchanged, by relation too, and how
+    alike both captions are to the text tower."""
+    scenes = world.scenes
+    right = reads_order(world.subject, scenes)
+    inside = scenes.table.relation[directed(scenes.table)] == RELATIONS.index("inside")
+    numbers = {"order": right, "order_inside": right[inside], "order_beside": right[~inside]}
+    means = {name: rows.double().mean().item() for name, rows in numbers.items() if len(rows)}
+    alike = exchange_similarity(world.subject, scenes).double().mean().item()
+    return {"scalars": {**means, "wrong": 1 - means["order"], "captions_alike": alike}}
 
 
 def names(world: World) -> dict[str, Any]:
