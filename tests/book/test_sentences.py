@@ -314,6 +314,53 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
         lambda r: abs(np.mean([*r.scalars("heard_last", "metamers@trained").values()]) - 0.5) < 0.1,
     ),
     (
+        "06",
+        "Units of twins that were told sentences select such concepts several times as often as those of twins that "
+        "were told labels, or nothing",
+        "clip.scenes",
+        lambda r: all(
+            r.mean("selective", "units@captions").value > 3 * r.mean("selective", f"units@{other}").value
+            for other in ("labels", "early-labels", "random")
+        ),
+    ),
+    (
+        "06",
+        "by this measure no twin has a unit for one",
+        "clip.scenes",
+        lambda r: not any(max(r.scalars("themes", f"units@{a}").values()) for a in ("captions", "labels", "random")),
+    ),
+    (
+        "06",
+        "labels made the network *lose* color, and both teachers lost the background",
+        "clip.scenes",
+        lambda r: (
+            found(r, "probe_color(probe@random) - probe_color(probe@labels)", "scalars").low > 0
+            and all(
+                found(r, f"probe_background(probe@random) - probe_background(probe@{a})", "scalars").low > 0
+                for a in ("captions", "labels")
+            )
+        ),
+    ),
+    (
+        "06",
+        "Of two things beside each other it can hardly tell which is left or above. Which lies *inside* the other it "
+        "reads nearly always",
+        "clip.scenes",
+        lambda r: (
+            r.cells["order@captions"][0]["scalars"]["order_beside"] < 0.55
+            and r.cells["order@captions"][0]["scalars"]["order_inside"] > 0.9
+        ),
+    ),
+    (
+        "06",
+        "They did not help here. To the text towers the two sentences still point nearly the same way",
+        "clip.scenes",
+        lambda r: (
+            found(r, "order(order@exchanged) - order(order@captions)", "scalars").high < 0.05
+            and min(r.scalars("captions_alike", "order@exchanged").values()) > 0.9
+        ),
+    ),
+    (
         "07",
         "and hardly any in those from Whisper's",
         "sonification.real",

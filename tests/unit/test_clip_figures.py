@@ -69,6 +69,15 @@ def test_the_quiz_folds_both_answers_away(scenes):
     assert "&lt;left&gt;" in shown.html
 
 
+def test_shares_have_their_interval_and_their_count():
+    right = torch.tensor([True] * 30 + [False] * 10)
+    rows = {"left of": right, "none": right[:0]}
+    shown = figures.shares_table(rows, ("relation", "right", "scenes"), caption="One.").html
+    assert "75% (60 to 86)" in shown  # Wilson
+    assert ">40<" in shown
+    assert "none" not in shown
+
+
 def test_attacks_are_told_in_words_too():
     shown = figures.attacks_figure({"one": {0.0: 0.5, 1 / 255: 0.25}}, **WITH)
     assert "at radii 0, 1, in steps of 1/255. one: 50, 25." in shown.html

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thesis_kit.ledger.results import Result
+from thesis_kit.ledger.statistics import wilson
 from thesis_kit.show.figures import COLORS, Shown, canvas, card, present, style
 from thesis_kit.show.pictures import grid, image_uri, montage, pixels, rows_of_pictures, tile
 from thesis_kit.show.players import Slider, slider
@@ -82,6 +83,16 @@ def twins_table(
 
     rows = [(called, *(cell(teacher, measure) for measure in columns)) for called, teacher in twins.items()]
     return table(rows, ("mean (each twin)", *columns.values()), caption=caption)
+
+
+def shares_table(rows: Mapping[str, Tensor], head: Sequence[str], *, caption: str) -> Shown:
+    """The share of True of each row with its 95% interval by Wilson, and of how many."""
+
+    def cells(right: Tensor) -> tuple[str, str]:
+        low, high = wilson(int(right.sum()), len(right))
+        return f"{right.double().mean():.0%} ({100 * low:.0f} to {100 * high:.0f})", str(len(right))
+
+    return table([(called, *cells(right)) for called, right in rows.items() if len(right)], head, caption=caption)
 
 
 def prompt_explorer(
