@@ -179,6 +179,24 @@ Markdown(f"*{cohort.provenance()}.*")
 # (*How alike* is the score of Figure 5.2 and *how seldom* that of Figure 5.3; *one shape* is the share of a unit's 20 strongest scenes that
 # have the commonest shape among them; *best concept* is the score of the warning above.)
 #
+# ## Local until the last block?
+#
+# Where in an image a unit fires, block by block, is the thesis's most striking row of pictures: rough outlines of the object, up to the last block but
+# one, and in the last a nearly even gray. With exact masks that is a number: how far do a unit's maps go up and down with the object's outline? What
+# every image has at a place, and every place has in an image, is subtracted, for objects stand in the middle more often than not. And it can
+# be asked of all units at once how much of what patches hold differs *within* an image, rather than from one image to the next.
+
+# %% tags=["hide-input"]
+figures.locality_figure(
+    cohort, label="Figure 5.4",
+    caption="Three ViTs, a line each. Left: how far maps of hidden units follow the object, mean over all units of a block. Right: how much of the "
+    "variance of patches lies within images, behind so many blocks.",
+)
+
+# %% [markdown]
+# Both fall in the last block, as the thesis says. But the gray lines lie above the blue ones: maps of a network that learned nothing follow the
+# object *better*. An outline is the easiest thing to have. Whatever answers to brightness or color has one, and training is what units give it up for.
+#
 # ## What the class token knows
 #
 # The answer is read from the class token after the last block. But one can read it earlier: skip the blocks that are left and
@@ -194,7 +212,7 @@ for k in range(7):
     read.append({names[int(c)]: float(p) for p, c in zip(*top, strict=True)})
     lit.append(tokens.patch_logits(vit, one, k).softmax(dim=2)[0, :, label].view(8, 8).cpu())
 figures.token_film(
-    scenes.images[place], read, lit, label="Figure 5.4",
+    scenes.images[place], read, lit, label="Figure 5.5",
     caption=f"A scene with a {names[label]}. Bars: what the network's head reads from the class token when the remaining blocks are skipped. Right "
     "picture: bright where a single patch, in the class token's place, is read as the right class.",
 )
@@ -216,7 +234,7 @@ figures.tokens_figure(
     curves,
     {"held": "class token held at its mean in the first blocks", "isolated": "class token isolated in the first blocks",
      "alone": "patches dropped after so many", "patches": "single patches read after so many"},
-    label="Figure 5.5",
+    label="Figure 5.6",
     caption="Accuracy of one ViT on 120 scenes, corrected for guessing, by the number of blocks.",
 )
 
@@ -271,7 +289,7 @@ kinds = {
     "never drawn": masks.without_object(some), "other background": masks.swapped(some),
 }
 figures.answers_grid(
-    {called: x[0] for called, x in kinds.items()}, answers(torch.cat(list(kinds.values()))), label="Figure 5.6",
+    {called: x[0] for called, x in kinds.items()}, answers(torch.cat(list(kinds.values()))), label="Figure 5.7",
     caption="One scene five ways, and what four networks, trained without augmentation, say to each.",
     alt=f"A scene with a {names[label]}: as it is, with its silhouette blacked out, with its box blacked out, drawn without it, and before "
     "another background.",
@@ -310,7 +328,7 @@ low = {called: measures.low_pass_curve(model, x, y, P.cutoffs, P.task.n_classes)
 frames = {cutoff: frequency.low_pass(scenes.images[:3], cutoff) for cutoff in P.cutoffs}
 figures.low_pass_slider(
     frames, {cutoff: answers(pictures) for cutoff, pictures in frames.items()},
-    {cutoff: {called: min(1.0, max(0.0, low[called][cutoff])) for called in low} for cutoff in P.cutoffs}, label="Figure 5.7",
+    {cutoff: {called: min(1.0, max(0.0, low[called][cutoff])) for called in low} for cutoff in P.cutoffs}, label="Figure 5.8",
     caption=f"Three scenes ({', '.join(names[int(k)] for k in scenes.labels[:3])}) without detail, and what four networks say. Bars: what is left of "
     "each network's accuracy on 120 scenes, corrected for guessing.",
 )

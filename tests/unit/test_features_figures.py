@@ -113,6 +113,13 @@ class Recorded(Result):
         return scalars_interval(self._numbers[measure], ("network", "image"))
 
 
+def test_every_network_of_a_cohort_has_its_line(miniature):
+    shown = figures.locality_figure(miniature("features.scenes"), **WORDS)
+    assert "correlation of maps with the object, trained: 0." in shown.html
+    assert "correlation of maps with the object, random weights: 0." in shown.html
+    assert "variance within images (%), trained: " in shown.html
+
+
 def test_numbers_of_a_cohort_have_their_interval_over_networks():
     recorded = Recorded(alike=[0.4, 0.5, 0.6], below=[-0.2, -0.1], one=[0.25])
     rows = {"units": [("alike", "units@vit"), "as published"], "tokens": [("below", "units@vit"), ("one", "units@vit")]}

@@ -73,6 +73,7 @@ def units_and_maps(world: World) -> dict[str, Any]:
         "mask_before": sum(before) / len(before), "mask_last": agrees[-1],
         "octave_first": measures.third(prefers, "first"), "octave_last": measures.third(prefers, "last"),
     }  # fmt: skip
+    found["curves"] |= {"follows the object": _points(agrees), "octave": _points(prefers)}
     return found
 
 

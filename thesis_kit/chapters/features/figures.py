@@ -137,6 +137,34 @@ def _with_ends(found: Interval, percent: bool) -> str:
     return f"{value}{'%' * percent}{known}".replace("-", "−")
 
 
+def locality_figure(recorded: Result, *, label: str, caption: str) -> Shown:
+    """How local recorded networks are, by block, a line each: how far units' maps follow the object, beside the same
+    with random weights, and how much of what patches hold differs within an image."""
+    panels = {
+        "correlation of maps with the object": {"trained": ("follows the object", "units@vit"),
+                                                "random weights": ("follows the object", "units@random")},
+        "variance within images (%)": {"trained": ("within", "tokens@vit")},
+    }  # fmt: skip
+    looks = {
+        "trained": {"color": COLORS["blue"], "linestyle": "-", "marker": "o", "markersize": 4},
+        "random weights": {"color": COLORS["gray"], "linestyle": "--", "marker": "x", "markersize": 4},
+    }
+    said = []
+    with style():
+        figure, axes = canvas(1, 2, size=(7.6, 3.6))
+        for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+            scale = 100 if "%" in title else 1
+            for called, (curve, arm) in lines.items():
+                every = list(recorded.curves(curve, arm).values())
+                for i, points in enumerate(every):
+                    axis.plot(points[:, 0], scale * points[:, 1], **looks[called], label=called if i == 0 else None)
+                mean = sum(scale * points[:, 1] for points in every) / len(every)
+                said.append(f"{title}, {called}: {', '.join(f'{value:.2g}' for value in mean)}")
+            axis.set_title(title), axis.set_xlabel("block"), axis.set_ylim(bottom=0)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return present(figure, label=label, caption=caption, alt=f"Means over networks by block. {'; '.join(said)}.")
+
+
 def tokens_figure(
     curves: Mapping[str, Sequence[float]], names: Mapping[str, str], *, label: str, caption: str
 ) -> Shown:
