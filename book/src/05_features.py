@@ -12,10 +12,10 @@
 
 # %% tags=["hide-input"]
 import torch
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 
 from thesis_kit import features, recording, zoo
-from thesis_kit.chapters.features import figures, measures
+from thesis_kit.chapters.features import figures, measures, published
 from thesis_kit.chapters.features.world import embeddings
 from thesis_kit.chapters.tasks import class_names
 from thesis_kit.data.scenes import DISTRIBUTIONS
@@ -266,6 +266,17 @@ figures.cohort_table(
 # What differs: the thesis's ViT has twelve blocks and 576 patches and was trained on photographs. Ours have six blocks and 64 patches, and were
 # trained on scenes. Its accuracies are not corrected for guessing.
 #
+# With a GPU and a network connection, `PROFILE = "full"` asks the same of a published ViT: its class token and patches about photographs of
+# Imagenette, and how far its maps follow the outlines of pets.
+
+# %%
+if P.published:  # the name of one, in the profile full
+    told = published.asked(P.published, P.images, device=device)
+    rows = [(called, f"{told[measure]:.0%}") for called, (measure, _) in ASKED.items()]
+    rows += [(f"maps follow the object, {where}", f"{told[f'mask_{key}']:.2f}") for where, key in (("late blocks", "before"), ("last block", "last"))]
+    display(table(rows, ("right", P.published)))
+
+# %% [markdown]
 # ## A hole tells what was cut out
 #
 # Does a network read the object or the background? The thesis blackens the object's bounding box and looks at what is

@@ -245,6 +245,33 @@ def test_without_the_package_fashion_mnist_names_it(tmp_path, no_network, monkey
 
 
 @pytest.fixture
+def pet_files(tmp_path):
+    """Four photographs of several shapes: the left half is the pet, with a seam in the middle."""
+    for folder in ("images", "annotations/trimaps"):
+        (tmp_path / "oxford-iiit-pet" / folder).mkdir(parents=True)
+    lines = []
+    for i in range(4):
+        trimap = np.full((60, 80), 2, dtype=np.uint8)
+        trimap[:, :38], trimap[:, 38:42] = 1, 3
+        Image.fromarray(trimap).save(tmp_path / "oxford-iiit-pet" / "annotations" / "trimaps" / f"cat_{i}.png")
+        pixels = np.where(trimap[..., None] == 1, 200, 40).repeat(3, axis=2).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "oxford-iiit-pet" / "images" / f"cat_{i}.jpg")
+        lines.append(f"cat_{i} {i + 1} 1 1")
+    (tmp_path / "oxford-iiit-pet" / "annotations" / "test.txt").write_text("\n".join(lines))
+    return tmp_path
+
+
+def test_pets_come_with_their_outlines(pet_files, no_network):
+    pets = data.oxford_pets(0, root=pet_files, size=30, n=3)
+    assert (pets.images.shape, pets.masks.shape, len(pets)) == ((3, 3, 30, 30), (3, 1, 30, 30), 3)
+    assert len(set(pets.labels.tolist())) == 3
+    assert set(pets.labels.tolist()) < {0, 1, 2, 3}
+    assert pets.masks.unique().tolist() == [0.0, 0.5, 1.0]
+    assert ((pets.images[:, 0] > 0.5) == (pets.masks[:, 0] == 1)).double().mean() > 0.95
+    assert torch.equal(data.oxford_pets(0, root=pet_files, size=30, n=3).labels, pets.labels)
+
+
+@pytest.fixture
 def imagenette_files(tmp_path):
     """Two classes, photographs of several shapes and modes, in folders by WordNet id."""
     for split, n in (("train", 10), ("val", 3)):
@@ -269,7 +296,8 @@ def test_imagenette_is_scaled_and_cropped_to_squares(imagenette_files, no_networ
 
 
 def test_without_files_and_network_the_sentence_says_how_to_go_on(tmp_path, no_network):
-    for name, load in (("CIFAR-10", data.cifar10), ("CIFAR-100", data.cifar100), ("Imagenette", data.imagenette)):
+    for name, load in (("CIFAR-10", data.cifar10), ("CIFAR-100", data.cifar100), ("Imagenette", data.imagenette),
+                       ("Oxford-IIIT Pet", data.oxford_pets)):  # fmt: skip
         with pytest.raises(DataUnavailable) as caught:
             load(root=tmp_path)
         sentence = str(caught.value)

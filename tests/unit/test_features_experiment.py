@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from tests.worlds import miniatures
-from thesis_kit.chapters.features import measures
+from thesis_kit.chapters.features import measures, published
 from thesis_kit.chapters.features.arms import EXPERIMENTS
 from thesis_kit.chapters.features.settings import FEATURES
 from thesis_kit.chapters.features.world import embeddings
+from thesis_kit.data import Outlined
 from thesis_kit.data.scenes import DISTRIBUTIONS
 from thesis_kit.features import frequency, scores, tokens
 from thesis_kit.ledger.claims import catalog
@@ -123,6 +124,23 @@ def test_the_same_questions_are_asked_of_photographs(miniature):
     found = scalars(result, "units@vit")
     assert found["monosemanticity_q_last"] == pytest.approx(score[~score.isnan()].mean().item(), abs=1e-4)
     assert not any("mask" in measure or "octave" in measure for measure in found)
+
+
+def test_a_published_vit_is_asked_on_photographs(monkeypatch, scenes):
+    model, splits = miniatures.tiny_network("vit"), miniatures.tiny_clothes()
+    test = replace(splits.test, x=splits.test.x.expand(-1, 3, -1, -1), y=splits.test.y % 2)
+    asked_for = {}
+    monkeypatch.setattr(published, "build", lambda name, **how: asked_for.update(how, name=name) or model)
+    monkeypatch.setattr(published, "IMAGENETTE_IN_IMAGENET", (3, 5))
+    monkeypatch.setattr(published.data, "imagenette", lambda *, size, n_test: replace(splits, test=test[:n_test]))
+    pets = Outlined(scenes.images, scenes.labels, scenes.masks.sum(dim=1, keepdim=True).clamp(0, 1))
+    monkeypatch.setattr(published.data, "oxford_pets", lambda *, size, n: pets)
+    found = published.asked("vit_base", 20)
+    assert asked_for == {"name": "vit_base", "pretrained": True}
+    labels = torch.tensor([3, 5])[test.y[:20]]
+    right = (model(test.x[:20]).argmax(dim=1) == labels).double().mean().item()
+    assert found["natural"] == pytest.approx(measures.corrected(right, 16), abs=1e-6)
+    assert found["mask_last"] == pytest.approx(measures.mask_by_block(model, scenes)[-1], abs=1e-5)
 
 
 def test_thirds_of_depth_are_whole_blocks():

@@ -1,4 +1,4 @@
-"""Photographs through torchvision: CIFAR-10, CIFAR-100, Fashion-MNIST and Imagenette.
+"""Photographs through torchvision: CIFAR-10, CIFAR-100, Fashion-MNIST, Imagenette, and pets with their outlines.
 
 The files are downloaded once into ``root`` and held in memory as pixels in [0, 1]; those of Fashion-MNIST are taken
 from Debian's package ``dataset-fashion-mnist`` where it is installed, which needs no network. A tenth of the published
@@ -11,11 +11,14 @@ import gzip
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from thesis_kit.checks import check_count
 from thesis_kit.connection import reachable
@@ -28,6 +31,7 @@ FASHION_CLASSES = (
     "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
 FASHION_HASH = "1f243a60b4b748a44c48b9a6f6907be2a08bee3e4e226f0e86fbde8e147b745a"  # of training pixels and labels
+IMAGENETTE_IN_IMAGENET = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # indices of its classes
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -153,6 +157,59 @@ def imagenette(seed: int = 0, *, root: str | Path | None = None, size: int = 160
         return _pixels(torch.stack(images).numpy(), labels)
 
     return _splits(open_split("train"), open_split("val"), seed=seed, n_test=n_test)
+
+
+@dataclass(frozen=True)
+class Outlined:
+    """Photographs with the outline of their object: ``images`` (n, 3, s, s) in [0, 1], ``labels`` (n,), and ``masks``
+    (n, 1, s, s), 1 on the object, 0 on the background, ½ on the seam between them."""
+
+    images: Float[Tensor, "n c h w"]
+    labels: Int[Tensor, " n"]
+    masks: Float[Tensor, "n 1 h w"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> Outlined:
+        """The same on another device."""
+        return Outlined(self.images.to(device), self.labels.to(device), self.masks.to(device))
+
+
+def oxford_pets(seed: int = 0, *, root: str | Path | None = None, size: int = 224, n: int = 500) -> Outlined:
+    """Return test photographs of the Oxford-IIIT Pet data set (Parkhi et al. 2012), 37 breeds of cats and dogs, with
+    the outlines that people drew; scaled and center-cropped to ``size`` pixels.
+
+    Args:
+        seed: draws which of the 3,669 are used. root: as for ``cifar10``.
+        size: side of the square images. n: how many.
+
+    Raises:
+        DataUnavailable: the files are missing and cannot be downloaded; says how to go on without them.
+
+    Examples:
+        >>> pets = tk.data.oxford_pets(n=10)  # doctest: +SKIP
+        >>> pets.images.shape, pets.masks.shape  # doctest: +SKIP
+        (torch.Size([10, 3, 224, 224]), torch.Size([10, 1, 224, 224]))
+    """
+    check_count(size, what="size", least=8)
+    check_count(n, what="n")
+    folder, v2 = Path(root or default_root()), needs("torchvision.transforms.v2")
+    make, kinds = needs("torchvision.datasets").OxfordIIITPet, ("category", "segmentation")
+    url, _ = make._RESOURCES[0]
+    found = _reach("Oxford-IIIT Pet", folder, url, lambda download: make(folder, "test", kinds, download=download))
+    crop = v2.Compose([v2.CenterCrop(size), v2.PILToTensor()])
+    nearest = v2.InterpolationMode.NEAREST
+    images, labels, masks = [], [], []
+    for i in torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:n].tolist():
+        photograph, (label, trimap) = found[i]
+        images.append(crop(v2.Resize(size, antialias=True)(photograph.convert("RGB"))).float() / 255)
+        masks.append(_SIDES[crop(v2.Resize(size, interpolation=nearest)(trimap)).long()])
+        labels.append(label)
+    return Outlined(torch.stack(images), torch.tensor(labels), torch.stack(masks))
+
+
+_SIDES = torch.tensor([0.0, 1.0, 0.0, 0.5])  # of a trimap: 1 is the object, 2 the background, 3 the seam
 
 
 def _reach(name: str, folder: Path, url: str, make: Callable, *, offline: str = ""):

@@ -67,10 +67,9 @@ def units_and_maps(world: World) -> dict[str, Any]:
     """Scores of all units, how far their maps follow the object, and which frequencies they prefer."""
     found = units(world)
     agrees = measures.mask_by_block(world.subject, world.scenes)
-    before = agrees[len(agrees) // 2 - 1 : -1]  # blocks L/2 … L − 1, counted from 1
     prefers = measures.preferred_by_block(world.subject, world.settings.task.data_options["size"])
     found["scalars"] |= {
-        "mask_before": sum(before) / len(before), "mask_last": agrees[-1],
+        **measures.mask_numbers(agrees),
         "octave_first": measures.third(prefers, "first"), "octave_last": measures.third(prefers, "last"),
     }  # fmt: skip
     found["curves"] |= {"follows the object": _points(agrees), "octave": _points(prefers)}
@@ -80,22 +79,8 @@ def units_and_maps(world: World) -> dict[str, Any]:
 def tokens(world: World) -> dict[str, Any]:
     """What class tokens and patches do, by depth."""
     curves = measures.token_curves(world.subject, world.pictures.images, world.pictures.labels)
-    depth = len(curves["alone"]) - 1
-    gains = [b - a for a, b in zip(curves["cosine"], curves["cosine"][1:], strict=False)]
-    numbers = {
-        "natural": curves["alone"][-1],
-        "isolated": curves["isolated"][-2],
-        "held": curves["held"][-2],
-        "alone_half": curves["alone"][depth // 2],
-        "alone_two_thirds": curves["alone"][depth - -(-depth // 3)],
-        "patches_last": curves["patches"][-1],
-        "patches_before": curves["patches"][-2],
-        "cosine_gain_last": gains[-1],
-        "cosine_gain_other": max(gains[:-1], default=0.0),
-        "within_last": curves["within"][-1],
-        "within_before": curves["within"][-2],
-    }
-    return {"scalars": numbers, "curves": {name: _points(line, first=0) for name, line in curves.items()}}
+    lines = {name: _points(line, first=0) for name, line in curves.items()}
+    return {"scalars": measures.token_numbers(curves), "curves": lines}
 
 
 def _points(line: list[float], first: int = 1) -> list[list[float]]:

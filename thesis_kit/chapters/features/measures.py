@@ -15,6 +15,7 @@ from torch import Tensor
 
 from thesis_kit import evaluation, features, recording
 from thesis_kit.asking import Model
+from thesis_kit.data import Outlined
 from thesis_kit.data.scenes import Scenes
 from thesis_kit.features import frequency, masks, scores, tokens
 from thesis_kit.ledger.statistics import wilson
@@ -128,7 +129,7 @@ def third(numbers: Sequence[float], which: str) -> float:
     return sum(part) / len(part)
 
 
-def mask_by_block(model: Model, scenes: Scenes) -> list[float]:
+def mask_by_block(model: Model, scenes: Scenes | Outlined) -> list[float]:
     """Centered correlation of hidden units' maps with the object's mask, mean over units, of every block."""
     x, mask = scenes.images[:_FEW], scenes.masks[:_FEW].sum(dim=1).clamp(0, 1)
     sites = {site.name: site for site in recording.sites(model).of_kind("hidden")}
@@ -174,6 +175,31 @@ def token_curves(model: Model, x: Tensor, y: Tensor) -> dict[str, list[float]]:
         "cosine": tokens.similarity(model, x).tolist(),
         "within": tokens.within_share(model, x).tolist(),
     }
+
+
+def token_numbers(curves: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """What rules ask of ``token_curves``: single depths, and the gain in cosine of the last block and of another."""
+    depth = len(curves["alone"]) - 1
+    gains = [b - a for a, b in zip(curves["cosine"], curves["cosine"][1:], strict=False)]
+    return {
+        "natural": curves["alone"][-1],
+        "isolated": curves["isolated"][-2],
+        "held": curves["held"][-2],
+        "alone_half": curves["alone"][depth // 2],
+        "alone_two_thirds": curves["alone"][depth - -(-depth // 3)],
+        "patches_last": curves["patches"][-1],
+        "patches_before": curves["patches"][-2],
+        "cosine_gain_last": gains[-1],
+        "cosine_gain_other": max(gains[:-1], default=0.0),
+        "within_last": curves["within"][-1],
+        "within_before": curves["within"][-2],
+    }
+
+
+def mask_numbers(follows: Sequence[float]) -> dict[str, float]:
+    """The mean of ``mask_by_block`` over blocks L/2 … L − 1, counted from 1, and the last block's."""
+    before = follows[len(follows) // 2 - 1 : -1]
+    return {"mask_before": sum(before) / len(before), "mask_last": follows[-1]}
 
 
 def masked_accuracies(model: Model, scenes: Scenes) -> dict[str, float]:

@@ -23,7 +23,7 @@ class Features:
     Units are scored on ``images`` scenes, by the ``strongest`` of each. Optima are made of ``units_each`` units a site
     by ``method``, in ``steps`` steps of ``copies`` copies; each is set against ``opponents`` strong and weak images.
     Tokens, masks and frequencies are asked about on ``images`` scenes too; pictures are low-passed at ``cutoffs``, in
-    cycles along a side.
+    cycles along a side. ``published`` is a ViT of timm's that the notebook asks the same on photographs; none if empty.
     """
 
     task: Task = field(default_factory=_scenes)
@@ -63,13 +63,14 @@ class Features:
     copies: int = 2
     opponents: int = 20
     cutoffs: tuple[float, ...] = (2, 3, 4, 5, 6, 8, 10)
+    published: str = ""
 
 
 FEATURES = MappingProxyType(
     {
         "small": Features(images=240, units_each=24, steps=32, copies=1),
         "record": Features(),
-        "full": Features(),
+        "full": Features(published="vit_base_patch16_224.augreg_in21k_ft_in1k"),
     }
 )
 _FIVE = (0, 1, 2, 3, 4)  # all of them, for the rules were chosen on networks of scenes

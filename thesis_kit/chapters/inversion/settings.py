@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from thesis_kit.chapters.tasks import Task
+from thesis_kit.data.photos import IMAGENETTE_IN_IMAGENET
 from thesis_kit.models import zoo
 
 
@@ -87,7 +88,7 @@ INVERSION = MappingProxyType(
         "full": Inversion(
             task=Task("imagenette", 10, MappingProxyType({"size": 224, "n_test": 500})),
             size=224,
-            classes=(0, 217, 482, 491, 497, 566, 569, 571, 574, 701),
+            classes=IMAGENETTE_IN_IMAGENET,
             members=MappingProxyType(
                 {
                     "resnet": "resnet50.a1_in1k",
