@@ -102,7 +102,9 @@ def test_a_rectangle_of_patches_is_a_map_only_where_the_network_says_so():
     with pytest.raises(ValueError, match="give size"):
         features.visualize(model, "blocks.1.hidden", [0], steps=1)
     model = timm.create_model("vit_base_patch16_224", num_classes=5, dynamic_img_size=True, **TINY)
-    assert features.maps(model, x, "blocks.1.hidden", [0]).shape == (2, 1, 8)  # no grid that is known: a row of patches
+    assert features.maps(model, x, "blocks.1.hidden", [0]).shape == (2, 1, 2, 4)  # of these images, whatever the size
+    with pytest.raises(ValueError, match=r"take the site from recording.sites\(model, x\)"):
+        recording.sites(model)["blocks.1.hidden"].maps(torch.zeros(2, 9, 4))
 
 
 @pytest.mark.parametrize("name", ["vit_base_patch16_224", "torchvision vit", "open_clip ViT-B-32", "two prefix tokens"])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from thesis_kit.features import Triples
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+_MOST = 1_000_000  # units that can be named
 _TALL = 128  # pixels of a tile of the sheet, at least
 
 Layer = Annotated[str, typer.Option(help="A site, such as blocks.3.hidden, or a layer; --list shows them.")]
@@ -130,7 +131,10 @@ def _numbers(text: str) -> list[int]:
         first, dash, last = word.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f"units are numbers or ranges such as 0,3,8-11, got {text!r}")
-        found += range(int(first), int(last or first) + 1)
+        count = int(last or first) - int(first) + 1
+        if count > _MOST:
+            raise ValueError(f"{word.strip()} are {count:,} units, and no layer has as many: name fewer")
+        found += range(int(first), int(first) + count)
     if not found or len(set(found)) != len(found):
         raise ValueError(f"units are given once each, at least one, got {text!r}")
     return found
@@ -155,14 +159,17 @@ def _from_folder(folder: Path, images: int, side: int, channels: int) -> tuple[T
 
     image = needs("PIL.Image", extra="show")
     to_tensor = needs("torchvision.transforms.functional", extra="show").to_tensor
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES)[:images]
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES and path.is_file())[:images]
     if not paths:
         raise ValueError(f"there is no picture in {folder}: give a folder with {', '.join(sorted(_PICTURES))} files")
     rows = []
     for path in paths:
-        with image.open(path) as picture:
-            square = min(picture.size)
-            left, top = ((length - square) // 2 for length in picture.size)
-            box = (left, top, left + square, top + square)
-            rows.append(to_tensor(picture.convert("RGB" if channels == 3 else "L").resize((side, side), box=box)))
+        try:
+            with image.open(path) as picture:
+                square = min(picture.size)
+                left, top = ((length - square) // 2 for length in picture.size)
+                box = (left, top, left + square, top + square)
+                rows.append(to_tensor(picture.convert("RGB" if channels == 3 else "L").resize((side, side), box=box)))
+        except OSError as error:  # PIL's own among them
+            raise ValueError(f"{path} cannot be read as a picture: remove it, or mend it ({error})") from error
     return torch.stack(rows), [path.relative_to(folder).as_posix() for path in paths]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from thesis_kit.asking import Model, as_module, ask, evaluating, plain
 from thesis_kit.checks import check_count, check_images, check_logits, check_same_device, choose
-from thesis_kit.recording.batches import record, sites
+from thesis_kit.recording.batches import record, recorder, sites
 from thesis_kit.recording.streaming import stream
 from thesis_kit.recording.watching import uncompiled
 
@@ -53,7 +53,8 @@ def stack(model: Model) -> Stack:
     found = sites(model)
     rows = [site for site in found.values() if site.kind == "residual" and site.form == "tokens"]
     first = next((site for site in found.values() if site.kind == "tokens"), None)
-    if first is None or not rows or found.refused:  # what is refused are attentions in windows
+    windows = any("in windows" in site.refusal for site in found.refused.values())
+    if first is None or not rows or windows:
         raise ValueError(
             f"{type(found.network).__name__} has no row of tokens that goes from block to block: take a Vision "
             "Transformer"
@@ -90,7 +91,7 @@ def isolate_cls(
         torch.Size([1, 16])
     """
     choose(hold, HOLDS, "way to hold the class token")
-    known = _with_class(model)
+    known = _with_class(model, x)
     _check_depth(blocks, known)
     if hold == "mean" and means is None:
         means = class_means(model, x, batch_size=batch_size)
@@ -120,7 +121,7 @@ def class_means(
         torch.Size([7, 1, 96])
     """
     check_images(x)
-    known = _with_class(model)
+    known = _with_class(model, x)
     found = stream(
         model, x, known.names, pool=lambda tokens: tokens[:, : known.classes].flatten(1), batch_size=batch_size
     )
@@ -142,7 +143,7 @@ def drop_patches(
         >>> tk.features.tokens.drop_patches(vit, torch.rand(1, 3, 64, 64), after=2).shape
         torch.Size([1, 16])
     """
-    known = _with_class(model)
+    known = _with_class(model, x)
     _check_depth(after, known)
 
     def lonely(place: int, block: Callable) -> Callable:
@@ -164,7 +165,7 @@ def class_logits(
         >>> tk.features.tokens.class_logits(vit, torch.rand(1, 3, 64, 64), after=2).shape
         torch.Size([1, 16])
     """
-    known = _with_class(model)
+    known = _with_class(model, x)
     _check_depth(after, known)
     skipped = dict.fromkeys(range(after, len(known)), lambda place, block: lambda tokens: tokens)
     return _asked(model, x, known, skipped, batch_size)
@@ -185,7 +186,7 @@ def patch_logits(
         >>> tk.features.tokens.patch_logits(vit, torch.rand(1, 3, 64, 64)).shape
         torch.Size([1, 64, 16])
     """
-    known = _with_class(model)
+    known = _with_class(model, x)
     after = len(known) if after is None else after
     _check_depth(after, known)
     check_images(x), check_count(batch_size, what="batch_size")
@@ -259,7 +260,7 @@ def token_norms(model: Model, x: Float[Tensor, "n c h w"], *, batch_size: int = 
         >>> tk.features.tokens.token_norms(vit, torch.rand(1, 3, 64, 64)).shape
         torch.Size([7, 1, 65])
     """
-    known = stack(model)
+    known = _stack_of(model, x)
     parts = [record(model, some, known.names) for some in x.split(batch_size)]
     return torch.stack([torch.cat([part[name].norm(dim=2) for part in parts]) for name in known.names])
 
@@ -267,7 +268,7 @@ def token_norms(model: Model, x: Float[Tensor, "n c h w"], *, batch_size: int = 
 def _by_depth(model: Model, x: Tensor, of: Callable[[Tensor, Tensor], Tensor], batch_size: int) -> Tensor:
     """The mean over images of a number that patches (n, p, d) and their mean (d,) over all images give, by depth."""
     check_images(x)
-    known = stack(model)
+    known = _stack_of(model, x)
     means = stream(model, x, known.names, batch_size=batch_size)
     sums = torch.zeros(len(known.names), dtype=torch.float64)
     for some in x.split(batch_size):
@@ -330,9 +331,25 @@ def _parted(tokens: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     return tokens[:, :classes], tokens[:, classes:]
 
 
-def _with_class(model: Model) -> Stack:
+def _stack_of(model: Model, x: Tensor) -> Stack:
+    """The blocks of a network, if class tokens and registers are there from the first block to the last."""
+    check_images(x)
+    known = stack(model)
+    with recorder(as_module(model), known.names) as watcher:
+        watcher(plain(x[:1]))
+        prefixes = [watcher.site(name).prefix for name in known.names]
+    if set(prefixes) != {known.prefix}:
+        raise ValueError(
+            f"{type(sites(model).network).__name__} says that it has {known.prefix} class tokens and registers. It has "
+            f"{prefixes[0]} before its first block and {prefixes[-1]} behind its last: what tokens do from block to "
+            "block is asked of networks in which they stay"
+        )
+    return known
+
+
+def _with_class(model: Model, x: Tensor) -> Stack:
     """The blocks of a network whose head reads class tokens."""
-    known, network = stack(model), sites(model).network
+    known, network = _stack_of(model, x), sites(model).network
     pool = getattr(network, "global_pool", getattr(network, "pool_type", "token"))
     if known.classes < 1:
         raise ValueError(f"{type(network).__name__} has no class token: similarity and within_share need none")

@@ -16,8 +16,8 @@ from thesis_kit.asking import Model, as_module
 from thesis_kit.checks import check_images, choose
 from thesis_kit.recording.batches import Run, record
 from thesis_kit.recording.sites import Site
-from thesis_kit.recording.streaming import check_directions, check_units, spread
-from thesis_kit.recording.watching import Watcher
+from thesis_kit.recording.streaming import check_directions, check_units, given_units, spread
+from thesis_kit.recording.watching import IMAGES, Watcher, seated, size_seen
 from thesis_kit.synthesis import Objective
 
 Units = Sequence[int] | Tensor
@@ -53,10 +53,12 @@ def maps(
         torch.Size([4, 2, 4, 4])
     """
     check_images(x)
-    seen = spread(record(model, x, site, run=run)[site], site_of(model, site))
+    value = record(model, x, site, run=run)[site]
+    place = site_of(model, site)
+    seen = spread(value, place and seated(place, value, size_seen(as_module(model), x)))
     if units is None:
         return seen
-    return _chosen(seen, _given(units), site)
+    return _chosen(seen, given_units(units), site)
 
 
 def excitation(model: Model, site: str, units: Units, *, over: str = "mean") -> Objective:
@@ -76,12 +78,12 @@ def excitation(model: Model, site: str, units: Units, *, over: str = "mean") -> 
         torch.Size([2, 1, 8, 8])
     """
     choose(over, _REDUCERS, "way to take patches together")
-    place, wanted = site_of(model, site), _given(units)
+    place, wanted, module = site_of(model, site), given_units(units), as_module(model)
 
     def read(seen: dict[str, Tensor], index: Tensor) -> Tensor:
-        value = seen[site]
-        shape = value.shape[:2]  # targets and copies
-        patches = spread(value.flatten(0, 1).float(), place).flatten(2)  # (n · e, u, patches)
+        shape, value = seen[site].shape[:2], seen[site].flatten(0, 1).float()  # targets and copies; both in one row
+        size = size_seen(module, seen[IMAGES].flatten(0, 1)) if IMAGES in seen else None
+        patches = spread(value, place and seated(place, value, size)).flatten(2)  # (n · e, u, patches)
         asked = wanted.to(patches.device)[index]
         check = check_directions if wanted.is_floating_point() else check_units
         rows = check(asked, patches.shape[1], site).repeat_interleave(shape[1], dim=0)
@@ -93,18 +95,7 @@ def excitation(model: Model, site: str, units: Units, *, over: str = "mean") -> 
         return total.view(shape).mean(dim=1)
 
     said = f"units of {site}" if not wanted.is_floating_point() else f"directions in {site}"
-    return Objective([site], read, said, targets=len(wanted), settings=f"{over} of {said} {wanted.tolist()}")
-
-
-def _given(units: Units) -> Tensor:
-    """Numbers of units (k,) or directions (k, u)."""
-    found = torch.as_tensor(units).detach()
-    if found.numel() == 0 or found.ndim != (2 if found.is_floating_point() else 1) or found.dtype == torch.bool:
-        raise ValueError(
-            f"units are whole numbers (k,) or directions (k, u) of floating-point numbers, at least one, got shape "
-            f"{tuple(found.shape)} of {found.dtype}"
-        )
-    return found
+    return Objective([site, IMAGES], read, said, targets=len(wanted), settings=f"{over} of {said} {wanted.tolist()}")
 
 
 def _chosen(seen: Tensor, units: Tensor, name: str) -> Tensor:

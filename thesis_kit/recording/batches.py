@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -89,32 +89,36 @@ def _measured(model: torch.nn.Module, x: Tensor, listed: Sites, run: Run | None)
     """The sites with the shapes that a pass of one input has there."""
     yield from listed.refused.values()
     try:
-        found = _seen(model, x, list(listed), run)
+        found = _seen(model, x, listed, run)
     except ValueError:  # because of one of them: which?
         found = {}
         for name in listed:
             try:
-                found |= _seen(model, x, [name], run)
+                found |= _seen(model, x, {name: listed[name]}, run)
             except ValueError as error:
                 yield replace(listed[name], refusal=str(error))
                 found[name] = None
-    for name, site in listed.items():
-        if found[name] is not None:
-            yield replace(site, shape=found[name][0], calls=found[name][1])
+    yield from (found[name] for name in listed if found[name] is not None)
 
 
-def _seen(
-    model: torch.nn.Module, x: Tensor, names: list[str], run: Run | None
-) -> dict[str, tuple[tuple[int, ...] | None, int]]:
-    """Shape and number of runs of each name in one whole pass; None and 0 where it never comes by."""
+def _seen(model: torch.nn.Module, x: Tensor, listed: Mapping[str, Site], run: Run | None) -> dict[str, Site]:
+    """Each site with its shape and number of runs in one whole pass; None and 0 where it never comes by."""
+    names = list(listed)
     with recorder(model, names, run=run, optional=names, to_the_end=True) as watcher:
         seen = watcher(x)
-    return {name: (tuple(seen[name].shape) if name in seen else None, watcher.runs.get(name, 0)) for name in names}
+        return {
+            name: replace(
+                watcher.site(name) or listed[name],
+                shape=tuple(seen[name].shape) if name in seen else None,
+                calls=watcher.runs.get(name, 0),
+            )
+            for name in names
+        }
 
 
 def named(sites: Names) -> list[str]:
     """The names of sites that were given by name, or as such, alone or several."""
-    several = [sites] if isinstance(sites, str | Site) else list(sites)
+    several = [sites] if isinstance(sites, str | Site) or not isinstance(sites, Iterable) else list(sites)
     names = [site.name if isinstance(site, Site) else site for site in several]
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(f"sites are given by their names in recording.sites(model), at least one, got {sites!r}")
@@ -127,6 +131,8 @@ def check_inputs(model: torch.nn.Module, x: Tensor) -> None:
         raise TypeError(f"inputs must be a tensor (n, …) as the model takes it, got {type(x).__name__}")
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(f"inputs must be a batch (n, …) of at least one, got shape {tuple(x.shape)}")
+    if x.dtype == torch.uint8:
+        raise TypeError("inputs must not be bytes, as pixels are in files: convert with x.float() / 255")
     check_same_device(model, x)
     if x.is_floating_point() and not torch.isfinite(x).all():
         raise NonFiniteOutput("the inputs contain NaN or infinity: look at how they were loaded")

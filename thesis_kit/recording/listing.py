@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -12,6 +13,12 @@ from thesis_kit.models.seen import inside
 from thesis_kit.recording import structure
 from thesis_kit.recording.sites import ATTENDED, Site, Sites
 
+_OTHERWISE = {  # attentions whose q, k, v and maps are not of tokens with tokens, once, by parts of their names
+    "Window": "works in windows, so that its q, k, v and maps belong to no token of an input",
+    "XCA|CrossCovariance|ChannelAttention|ChannelAttn": "is among channels, so that its q, k, v and maps belong to no "
+    "token of an input",
+    "Diff": "subtracts one map from another, so that it has no q, k and map of its own",
+}
 _BEHIND = {"attention_out": ("drop_path1", "ls1", "ls_1"), "mlp_out": ("drop_path2", "ls2", "ls_2")}
 
 
@@ -57,7 +64,8 @@ def _site(
     """A site with what its block and the network around it say of the order of things."""
     around, where = modules[block], {}
     if form != "maps" and structure.in_list(block, modules):
-        where = {"prefix": structure.prefix_tokens(block, modules), "grid": structure.grid_of(block, modules)}
+        grid, stride = structure.seats_of(block, modules)
+        where = {"prefix": structure.prefix_tokens(block, modules), "grid": grid, "stride": stride, "seated": True}
     order = {"batch_first": structure.batch_first(around)}
     if form == "tokens":
         order["channels_last"] = structure.channels_last(around)
@@ -115,15 +123,15 @@ def _of_mlp(
     hidden = second.in_features if linear else second.in_channels
     over_tokens = linear and ("token" in part.rpartition(".")[2] or width not in (None, second.out_features))
     form, known = "tokens" if linear else "maps", {"channels_last": linear}
-    where = {"prefix": 0, "grid": None} if over_tokens else {}
+    where = {"prefix": 0, "grid": None, "stride": None, "seated": False} if over_tokens else {}
     name = f"{path}.hidden".lstrip(".")
     yield _site(name, "hidden", mlps[part], "input", form, block, modules, width=hidden, **known, **where)
     if over_tokens:
         return
     alone = part != block and not structure.convolves(modules[part])
     behind = _behind("mlp_out", block, part if alone else mlps[part], modules)
-    name = f"{path}.mlp_out".lstrip(".")
-    yield _site(name, "mlp_out", behind, "output", form, block, modules, width=width, **known)
+    name, scaled = f"{path}.mlp_out".lstrip("."), _scaled_later(behind, block, modules)
+    yield _site(name, "mlp_out", behind, "output", form, block, modules, width=width, scaled=scaled, **known)
 
 
 def _of_attention(
@@ -131,26 +139,36 @@ def _of_attention(
 ) -> Iterator[Site]:
     module = modules[part]
     heads, refusal = structure.heads_of(module), ""
-    if "Window" in type(module).__name__:
-        refusal = (
-            f"The attention of {type(module).__name__} works in windows, so that its q, k, v and maps belong to no "
-            "token of an input: take the sites residual, hidden or attention_out."
-        )
+    for told, why in _OTHERWISE.items():
+        if re.search(told, type(module).__name__):
+            refusal = (
+                f"The attention of {type(module).__name__} {why}: take the sites residual, hidden or attention_out."
+            )
     for kind in ATTENDED:
         form = "attention" if kind == "attention_map" else "heads"
         name = f"{path}.{kind}".lstrip(".")
         yield _site(name, kind, part, kind, form, block, modules, heads=heads, refusal=refusal)
     behind = _behind("attention_out", block, part, modules)
-    if refusal and behind == part:
-        return
-    name = f"{path}.attention_out".lstrip(".")
-    yield _site(name, "attention_out", behind, "output", "tokens", block, modules, width=width)
+    windows = refusal and "Window" in type(module).__name__
+    if (windows and behind == part) or (part == block and structure.is_whole(block, [part], modules)):
+        return  # what the attention gives is in an order of its own, or comes out together with what the MLP gives
+    name, scaled = f"{path}.attention_out".lstrip("."), _scaled_later(behind, block, modules)
+    yield _site(name, "attention_out", behind, "output", "tokens", block, modules, width=width, scaled=scaled)
 
 
 def _behind(kind: str, block: str, part: str, modules: structure.Modules) -> str:
     """The last module that a branch goes through before it is added: a layer scale or a stochastic depth."""
     names = [f"{block}.{name}".lstrip(".") for name in _BEHIND[kind]]
+    around = structure.parent_of(part)
+    if isinstance(modules[around], nn.Sequential) and around != block and structure.lies_in(around, block):
+        names.append(around)  # a branch of its own, with its scale
     return next((name for name in names if name in modules), part)
+
+
+def _scaled_later(behind: str, block: str, modules: structure.Modules) -> bool:
+    """Whether a block scales what a module gives by vectors of its own, after it was seen."""
+    seen_scaled = behind.rpartition(".")[2] in {name for names in _BEHIND.values() for name in names}
+    return block != behind and not seen_scaled and structure.scales(modules[block])
 
 
 def _of_convolutions(block: str, last: str | None, modules: structure.Modules) -> Iterator[Site]:

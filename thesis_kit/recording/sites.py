@@ -32,6 +32,7 @@ _WHAT = {
     "layer": "what the layer gives",
     "penultimate": "what the classifier is given",
 }
+_LATER = "before the block scales and adds it"
 _NUMBER = re.compile(r"(\d+)(?=\D*$)")
 
 
@@ -45,9 +46,11 @@ class Site:
 
     ``name``, ``kind`` and ``what`` are for people; ``module`` is the module that is listened to, at its "output", its
     "input", or at one of "q", "k", "v", "attention_map" (``at``). ``prefix`` tokens, class tokens and registers, stand
-    before the patches, whose ``grid`` is that of the size the network was made for. ``shape`` is known, and how often a
-    pass comes by (``calls``, 0 for never), where sites were listed with an input. A ``refusal`` says why a place that
-    has a name cannot be recorded.
+    before the patches, which form a ``grid`` where their rows and columns are known, and are of ``stride`` pixels each;
+    where sites were listed with images, or a recording is under way, prefix and grid are those of these images. A site
+    of tokens that are no patches is not ``seated``. ``shape`` is known, and how often a pass comes by (``calls``, 0 for
+    never), where sites were listed with an input. A ``refusal`` says why a place that has a name cannot be recorded.
+    What a block multiplies with a parameter of its own before it adds it is ``scaled`` later.
     """
 
     name: str
@@ -59,6 +62,9 @@ class Site:
     heads: int | None = None
     prefix: int = 0
     grid: tuple[int, int] | None = None
+    stride: tuple[int, int] | None = None
+    seated: bool = False
+    scaled: bool = False
     batch_first: bool = True
     channels_last: bool = False
     block: str = ""
@@ -69,7 +75,8 @@ class Site:
     @property
     def what(self) -> str:
         """What stands there, in words."""
-        return _WHAT["maps" if self.kind == "hidden" and self.form == "maps" else self.kind]
+        said = _WHAT["maps" if self.kind == "hidden" and self.form == "maps" else self.kind]
+        return said.replace("as it is added to the stream", _LATER) if self.scaled else said
 
     @property
     def shape_text(self) -> str:
@@ -81,6 +88,13 @@ class Site:
             "tokens": f"(n, t, {width})", "maps": f"(n, {width if self.width else 'c'}, …)",
             "vectors": f"(n, {width})", "heads": f"(n, {heads}, t, d)", "attention": f"(n, {heads}, t, t)",
         }[self.form]  # fmt: skip
+
+    def placed(self, count: int, size: tuple[int, int] | None) -> Site:
+        """The site with the prefix and the grid that ``count`` tokens have of an image of ``size``; None is unknown."""
+        if not self.seated:
+            return self
+        prefix, grid = _seats(count, self.prefix, self.grid, self.stride, size)
+        return replace(self, prefix=prefix, grid=grid)
 
     def patches(self, values: Tensor) -> Tensor:
         """Of what was recorded here, without the class tokens and registers: (n, t − prefix, d), by head likewise."""
@@ -99,20 +113,71 @@ class Site:
         patches = self.patches(values)
         if self.form != "tokens":
             raise ValueError(f"{self.name} is by head: take the values of a head first, or the site of the stream")
-        count = patches.shape[1]
-        rows, columns = self.grid or (0, 0)
-        if rows * columns != count:
-            rows = columns = round(count**0.5)
-        if rows * columns != count:
+        count, grid = patches.shape[1], self.grid or (0, 0)
+        if grid[0] * grid[1] != count or count == 0:
+            known = f"{grid[0]} × {grid[1]} are known of" if self.grid else "no rows and columns are known of"
             raise ValueError(
-                f"the {count} patches of {self.name} are neither the {self.grid} that the network was made for nor a "
-                "square: reshape site.patches(values) to the rows and columns of your input"
+                f"{self.name} holds {count} patches, and {known} them: take the site from recording.sites(model, x) "
+                "with images of this size, or reshape site.patches(values) yourself"
             )
-        return patches.transpose(1, 2).unflatten(2, (rows, columns))
+        return patches.transpose(1, 2).unflatten(2, grid)
 
     def _check_tokens(self, values: Tensor) -> None:
         if self.form not in ("tokens", "heads") or (self.form == "tokens" and values.ndim != 3):
             raise ValueError(f"{self.name} holds no tokens in a row but {self.form} of shape {tuple(values.shape)}")
+
+
+_MANY = 8  # class tokens and registers, at most, that nobody told of
+
+
+def _seats(
+    count: int, prefix: int, grid: tuple[int, int] | None, stride: tuple[int, int] | None, size: tuple[int, int] | None
+) -> tuple[int, tuple[int, int] | None]:
+    """How many tokens stand before the patches, and the patches' rows and columns, None where they cannot be told.
+
+    The network says what it expects (prefix, grid, stride). Some tokens join only in late blocks, others are called
+    what nobody knows, and images come in sizes of their own: whichever makes the count come out is right.
+    """
+    if 0 < count <= prefix:
+        return count, None  # class tokens alone
+    grids = _grids(grid, stride, size)
+    for before in dict.fromkeys((prefix, 0)):
+        for rows, columns in grids:
+            if rows * columns == count - before:
+                return before, (rows, columns)
+    for before in dict.fromkeys((prefix, 0, *range(1, _MANY + 1))) if size else ():
+        found = _alike(count - before, size)
+        if found and (before in (prefix, 0) or count - before > max(before, 3)):
+            return before, found
+    return prefix, None
+
+
+def _grids(
+    grid: tuple[int, int] | None, stride: tuple[int, int] | None, size: tuple[int, int] | None
+) -> list[tuple[int, int]]:
+    """Grids that an image may have: as many patches as fit, or one more where it is padded; in later stages half."""
+    if size and stride:
+        found = [
+            tuple(side // step for side, step in zip(size, stride, strict=True)),
+            tuple(-(-side // step) for side, step in zip(size, stride, strict=True)),
+        ]
+    else:
+        found = [grid] if grid else []
+    halves = []
+    for rows, columns in dict.fromkeys(found):
+        while rows and columns:
+            halves.append((rows, columns))
+            whole = rows % 2 == columns % 2 == 0
+            rows, columns = (rows // 2, columns // 2) if whole else (0, 0)
+    return sorted(halves, key=lambda one: -one[0] * one[1])
+
+
+def _alike(count: int, size: tuple[int, int]) -> tuple[int, int] | None:
+    """The grid of so many patches whose sides are as those of the image; None if there is none."""
+    height, width = size
+    rows = round((max(count, 0) * height / width) ** 0.5)
+    fits = rows > 0 and count % rows == 0 and rows * width == (count // rows) * height
+    return (rows, count // rows) if fits else None
 
 
 class Sites(Mapping[str, Site]):

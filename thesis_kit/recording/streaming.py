@@ -96,8 +96,8 @@ def top_examples(
         >>> tk.recording.top_examples(model, digits, "4", k=2, units=[0, 1]).index.shape
         torch.Size([2, 2])
     """
-    (name,), top = named(site), Top(k)
-    chosen = None if units is None else torch.as_tensor(units)
+    name, top = _only(site), Top(k)
+    chosen = None if units is None else given_units(units)
     for values, positions in _recorded(model, data, [name], batch_size, run):
         value, place = values[name]
         if chosen is not None and chosen.is_floating_point():
@@ -110,6 +110,18 @@ def top_examples(
         top.add(pooled, positions.to(pooled.device), seen if patterns else None)
     found = top.result()
     return found if chosen.is_floating_point() else replace(found, units=chosen)
+
+
+def _only(site: str | Site) -> str:
+    """The name of one site.
+
+    Raises:
+        ValueError: there are several.
+    """
+    names = named(site)
+    if len(names) > 1:
+        raise ValueError(f"strong inputs are asked of one site, got {len(names)}: call it once each")
+    return names[0]
 
 
 def _recorded(
@@ -178,7 +190,8 @@ def _pooled(value: Tensor, site: Site | None, name: str, pool: Pool) -> Tensor:
 def spread(value: Tensor, site: Site | None) -> Tensor:
     """Units before positions, (n, u, …), without class tokens and registers, as maps where the patches form a grid.
 
-    ``value`` is what ``record`` gives of a site; None for the site stands for a layer by its name.
+    ``value`` is what ``record`` gives of a site, with its prefix and grid there; None for the site stands for a layer
+    by its name.
     """
     if value.ndim == 2:
         return value[:, :, None]
@@ -193,16 +206,11 @@ def spread(value: Tensor, site: Site | None) -> Tensor:
 
 
 def _on_grid(values: Tensor, site: Site) -> Tensor:
-    """(n, u, t) as (n, u, rows, columns) where that many patches are the network's grid, or the grid of a later stage
-    of a network without class tokens, which halves its sides."""
-    count = values.shape[2]
+    """(n, u, t) as (n, u, rows, columns) where the patches' rows and columns are known."""
+    if values.shape[2] == 0:
+        raise ValueError(f"{site.name} holds class tokens and no patches: pool it by “class”")
     rows, columns = site.grid or (0, 0)
-    while rows and columns:
-        if rows * columns == count:
-            return values.unflatten(2, (rows, columns))
-        whole = site.prefix == 0 and rows % 2 == columns % 2 == 0
-        rows, columns = (rows // 2, columns // 2) if whole else (0, 0)
-    return values
+    return values.unflatten(2, (rows, columns)) if rows * columns == values.shape[2] else values
 
 
 def _class_token(value: Tensor, site: Site | None, name: str) -> Tensor:
@@ -219,6 +227,26 @@ def _along(directions: Tensor, value: Tensor, site: Site | None, name: str, pool
     if callable(pool) or choose(pool, POOLS, "way to pool") == "class":
         return _pooled(value, site, name, pool) @ rows.T, seen
     return _pooled(seen.flatten(2), None, name, lambda v: v.mean(2) if pool == "mean" else v.amax(2)), seen
+
+
+def given_units(units: Sequence[int] | Tensor) -> Tensor:
+    """Numbers of units (k,) or directions (k, u), as a tensor.
+
+    Raises:
+        ValueError: anything else, such as a mask.
+    """
+    try:
+        found = torch.as_tensor(units).detach()
+    except (TypeError, ValueError, RuntimeError):
+        found = None
+    if found is None or found.numel() == 0 or found.is_complex() or found.dtype == torch.bool or (
+        found.ndim != (2 if found.is_floating_point() else 1)
+    ):  # fmt: skip
+        got = type(units).__name__ if found is None else f"shape {tuple(found.shape)} of {found.dtype}"
+        raise ValueError(
+            "units are whole numbers (k,) or directions (k, u) of floating-point numbers, at least one, got " + got
+        )
+    return found if found.is_floating_point() else found.long()
 
 
 def check_units(units: Tensor, count: int, name: str) -> Tensor:

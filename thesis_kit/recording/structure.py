@@ -198,7 +198,8 @@ def prefix_tokens(name: str, modules: Modules) -> int:
     while True:
         module = modules[name]
         count = getattr(module, "num_prefix_tokens", None)
-        if isinstance(count, int) and not isinstance(count, bool) and hasattr(module, "patch_embed"):
+        embeds = hasattr(module, "patch_embed") or hasattr(module, "embeds")
+        if isinstance(count, int) and not isinstance(count, bool) and embeds:
             return count
         if any(isinstance(getattr(module, token, None), nn.Parameter) for token in _CLASS_TOKENS):
             return 1
@@ -207,17 +208,30 @@ def prefix_tokens(name: str, modules: Modules) -> int:
         name = parent_of(name)
 
 
-def grid_of(name: str, modules: Modules) -> tuple[int, int] | None:
-    """Rows and columns of patches, as the nearest network around says for the size that it was made for."""
+def seats_of(name: str, modules: Modules) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    """Rows and columns of patches, if the network takes images of one size alone, and the pixels a patch is apart from
+    the next; as the nearest network around says."""
     while True:
         module = modules[name]
-        for part in (getattr(module, "patch_embed", None), module):
-            grid = getattr(part, "grid_size", None)
-            if isinstance(grid, tuple) and len(grid) == 2:
-                return grid
-        side, patch = getattr(module, "image_size", None), getattr(module, "patch_size", None)
-        if isinstance(side, int) and isinstance(patch, int) and patch:  # torchvision's, which are squares
-            return side // patch, side // patch
+        for part in (module, *module.children()):
+            grid, patch = getattr(part, "grid_size", None), _pair(getattr(part, "patch_size", None))
+            if isinstance(grid, tuple) and len(grid) == 2 and patch:
+                return (grid if getattr(part, "strict_img_size", True) else None), patch
+        side, patch = _pair(getattr(module, "image_size", None)), _pair(getattr(module, "patch_size", None))
+        if side and patch:  # torchvision's
+            return (side[0] // patch[0], side[1] // patch[1]), patch
         if not name:
-            return None
+            return None, None
         name = parent_of(name)
+
+
+def _pair(number: object) -> tuple[int, int] | None:
+    """A positive number as rows and columns, or such a pair."""
+    pair = (number, number) if isinstance(number, int) else number
+    fits = isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(one, int) and one > 0 for one in pair)
+    return pair if fits else None
+
+
+def scales(block: nn.Module) -> bool:
+    """Whether a block has vectors of its own, with which it scales what it adds."""
+    return any(0 < p.numel() == max(p.shape) > 1 for p in block.parameters(recurse=False))

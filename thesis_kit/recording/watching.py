@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from thesis_kit.asking import ask
 from thesis_kit.checks import check_logits
+from thesis_kit.models.classifier import Classifier
 from thesis_kit.models.seen import inside
 from thesis_kit.recording.attending import Attending
 from thesis_kit.recording.sites import ATTENDED, Site
@@ -67,7 +68,7 @@ class Watcher:
         self._around = {name: modules.get(tap.layer.rpartition(".")[0]) for name, tap in self._taps.items()}
         self._attending = self._made_attending()
         self._seen: dict[str, Tensor] = {}
-        self._n = 0
+        self._n, self._size = 0, None
 
     def _made_attending(self) -> Attending | None:
         wanted: dict[nn.Module, dict[str, Callable]] = {}
@@ -118,6 +119,7 @@ class Watcher:
     def __call__(self, x: Tensor) -> dict[str, Tensor]:
         """What is seen when the model is given the images, or other inputs, x (n, …)."""
         self._seen, self.runs, self._n = {IMAGES: x} if IMAGES in self.names else {}, {}, len(x)
+        self._size = size_seen(self.model, x)
         if self._waiting() or self._to_the_end:
             try:
                 logits = self._answer(x)
@@ -138,8 +140,9 @@ class Watcher:
         return name.startswith(INPUT_OF) and isinstance(self._taps[name].module, _BatchNorm)
 
     def site(self, name: str) -> Site | None:
-        """The site that a name stands for; None where it is a layer's."""
-        return self._taps[name].site if name in self._taps else None
+        """The site that a name stands for, as it is for the images seen last; None where it is a layer's."""
+        site = self._taps[name].site if name in self._taps else None
+        return site if site is None or name not in self._seen else seated(site, self._seen[name], self._size)
 
     def _answer(self, x: Tensor) -> object:
         """What the model, or what is run in its place, says to the inputs."""
@@ -179,6 +182,26 @@ class Watcher:
         if not self._to_the_end and LOGITS not in self.names and not self._waiting():
             raise _Enough
         self._seen[name] = value.clone()  # what comes next may work in place, as a ReLU or a residual sum does
+
+
+def size_seen(model: nn.Module, x: Tensor) -> tuple[int, int] | None:
+    """Height and width of the images that a network is given, after the resizing of a ``Classifier`` around it; None of
+    other inputs."""
+    if x.ndim < 4 or min(x.shape[-2:]) < 2:
+        return None
+    part: nn.Module | None = model
+    while part is not None:
+        if isinstance(part, Classifier) and part.size is not None:
+            return part.size
+        part = inside(part)
+    return tuple(x.shape[-2:])
+
+
+def seated(site: Site, values: Tensor, size: tuple[int, int] | None) -> Site:
+    """A site with the prefix and grid of what was recorded there, of images of a size."""
+    axis = {"tokens": 1, "heads": 2}.get(site.form)
+    lies = axis is not None and values.ndim == axis + 2
+    return site.placed(values.shape[axis], size) if lies else site
 
 
 def uncompiled() -> AbstractContextManager:
