@@ -68,8 +68,8 @@ figures.explorer(
 # - four networks looking at ever blurrier pictures.
 #
 # Reading takes about 20 minutes, running it two to four on two CPU cores. **Pictures, and tables that are not marked *recorded*, are of
-# one network of each kind.** They show what an effect looks like. Tables marked *recorded* ask three ViTs, trained independently,
-# whether it is so for them too.
+# one network of each kind.** They show what an effect looks like. What is marked *recorded* asks two more ViTs, trained independently,
+# whether it is so for them too. A third is to come, and the ledger at the end waits for it.
 # :::
 #
 # ## Three views of a unit
@@ -152,8 +152,8 @@ figures.scores_figure(
 )
 
 # %% [markdown]
-# All this is one network's. The same was recorded for three more of its kind, from other starts and on other scenes. None of them had a part
-# in choosing what to ask:
+# All this is one network's. The same was recorded for two more of its kind, from other starts and on other scenes. Neither had a part in
+# choosing what to ask:
 
 # %% tags=["hide-input"]
 SITES = {
@@ -164,7 +164,8 @@ SCORES = {"monosemanticity": "how alike", "log_kurtosis": "how seldom", "purity"
 
 
 def over(arm):
-    return f"recorded: mean over {len(cohort.cells[arm])} networks, in brackets the 95% interval over networks"
+    n = len(cohort.cells[arm])
+    return f"recorded: mean over {n} networks, in brackets {'each of them' if n < 3 else 'the 95% interval over networks'}"
 
 
 figures.cohort_table(
@@ -179,6 +180,10 @@ Markdown(f"*{cohort.provenance()}.*")
 # (*How alike* is the score of Figure 5.2 and *how seldom* that of Figure 5.3; *one shape* is the share of a unit's 20 strongest scenes that
 # have the commonest shape among them; *best concept* is the score of the warning above.)
 #
+# The first network flattered the thesis. In these hidden units are somewhat more alike than queries, and no more than values: which layer
+# one should look at they do not decide. Two findings stand. A random direction of the hidden layer is as selective as a unit, or more so. And
+# units fire more seldom than directions do, which is what their being axes comes to.
+#
 # ## Local until the last block?
 #
 # Where in an image a unit fires, block by block, is the thesis's most striking row of pictures: rough outlines of the object, up to the last block but
@@ -189,12 +194,13 @@ Markdown(f"*{cohort.provenance()}.*")
 # %% tags=["hide-input"]
 figures.locality_figure(
     cohort, label="Figure 5.4",
-    caption="Three ViTs, a line each. Left: how far maps of hidden units follow the object, mean over all units of a block. Right: how much of the "
+    caption="Recorded: ViTs that had no part in choosing what to ask, a line each. Left: how far maps of hidden units follow the object, mean over all units of a block. Right: how much of the "
     "variance of patches lies within images, behind so many blocks.",
 )
 
 # %% [markdown]
-# Both fall in the last block, as the thesis says. But the gray lines lie above the blue ones: maps of a network that learned nothing follow the
+# On the right the thesis is borne out: nearly all that patches hold differs within the image, and in the last block clearly less. On the left it is not. Maps follow the
+# object about as much in the last block as before. And the gray lines lie above the blue ones: maps of a network that learned nothing follow the
 # object *better*. An outline is the easiest thing to have. Whatever answers to brightness or color has one, and training is what units give it up for.
 #
 # ## What the class token knows
@@ -354,8 +360,8 @@ table(rows, ("network", "mean over all cut-offs"), caption="one network each, 12
 #
 # ## What the thesis claims, and what we measured
 #
-# The rules speak of a *kind* of network, so networks trained anew judge them. Those of the pictures above chose the thresholds and may not
-# judge. Rules that compare ViTs with ResNets, or ask four architectures, still wait for theirs.
+# The rules speak of a *kind* of network, so networks trained anew judge them, three at least. Those of the pictures above chose the thresholds
+# and may not judge. Two of three ViTs are recorded; rules that compare ViTs with ResNets, or ask four architectures, wait for more.
 
 # %% tags=["hide-input"]
 claims_table("features")
@@ -402,8 +408,8 @@ print("learned codes are more alike than units:", coded["codes, learned"]["alike
 #
 # ## The chapter's answer, in three sentences
 #
-# Our ViTs look at tones and textures first and at shapes in their last blocks, and there the wide units are the ones to look at,
-# though hardly because they are units. Until late the patches do the work, and the class token serves them more by being there
+# Our ViTs look at tones and textures first and at shapes in their last blocks. There wide units, values and random directions are all about
+# as selective, and what sets the units apart is how seldom they fire. Until late the patches do the work, and the class token serves them more by being there
 # than by what it says. And of most that can be said about units, one learns only from a network without training whether it was
 # worth saying.
 #

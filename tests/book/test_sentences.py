@@ -314,6 +314,44 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
         lambda r: abs(np.mean([*r.scalars("heard_last", "metamers@trained").values()]) - 0.5) < 0.1,
     ),
     (
+        "05",
+        "In these hidden units are somewhat more alike than queries, and no more than values",
+        "features.scenes",
+        lambda r: (
+            _alike(r, "q") > 0.03
+            and abs(_alike(r, "v")) < 0.03
+        ),
+    ),
+    (
+        "05",
+        "A random direction of the hidden layer is as selective as a unit, or more so. And units fire more seldom than "
+        "directions do",
+        "features.scenes",
+        lambda r: (
+            _alike(r, "hidden_rotated") < 0.01
+            and all(np.subtract(*(_last(r, f"log_kurtosis_{kind}") for kind in ("hidden", "hidden_rotated"))) > 0.2)
+        ),
+    ),
+    (
+        "05",
+        "nearly all that patches hold differs within the image, and in the last block clearly less",
+        "features.scenes",
+        lambda r: (
+            r.mean("within_before", "tokens@vit").value > 0.7
+            and min(np.subtract(*(list(r.scalars(m, "tokens@vit").values()) for m in ("within_before", "within_last"))))
+            > 0.03
+        ),
+    ),
+    (
+        "05",
+        "Maps follow the object about as much in the last block as before. And the gray lines lie above the blue ones",
+        "features.scenes",
+        lambda r: (
+            abs(r.mean("mask_before", "units@vit").value - r.mean("mask_last", "units@vit").value) < 0.02
+            and min(r.scalars("mask_last", "units@random").values()) > max(r.scalars("mask_last", "units@vit").values())
+        ),
+    ),
+    (
         "06",
         "Units of twins that were told sentences select such concepts several times as often as those of twins that "
         "were told labels, or nothing",
@@ -386,6 +424,16 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
         ),
     ),
 ]
+
+
+def _last(r: Result, measure: str) -> list[float]:
+    """A score of sites of the last third of blocks, one a ViT."""
+    return list(r.scalars(f"{measure}_last", "units@vit").values())
+
+
+def _alike(r: Result, other: str) -> float:
+    """How much more alike the strongest scenes of hidden units are than those of another kind."""
+    return float(np.mean(_last(r, "monosemanticity_hidden")) - np.mean(_last(r, f"monosemanticity_{other}")))
 
 
 def _fallen(r: Result, early: str, late: str, which: str = "trained") -> float:

@@ -473,3 +473,96 @@ def test_recording_costs_about_a_pass_and_less_where_it_ends_early():
     assert len(ran) == len(set(ran))
     with torch.no_grad():
         assert F.mse_loss(model.eval()(images(32)), model(images(32))) == 0
+
+
+# Where patches lie
+
+
+def test_class_tokens_may_join_late():
+    torch.manual_seed(0)
+    knobs = {"img_size": 64, "depth": 2, "embed_dim": 32, "num_heads": 2}
+    for name, last in (("cait_xxs24_224", "blocks_token_only.1"), ("xcit_nano_12_p16_224", "cls_attn_blocks.1")):
+        model, x = timm.create_model(name, num_classes=5, **knobs), images(64)
+        listed = recording.sites(model, x)
+        site = listed["blocks.1.residual"]
+        assert (site.prefix, site.grid) == (0, (4, 4))
+        values = recording.record(model, x, site)[site.name]
+        assert torch.equal(site.maps(values), values.transpose(1, 2).unflatten(2, (4, 4)))
+        pooled = recording.stream(model, x, site, reduce="rows")[site.name]
+        torch.testing.assert_close(pooled, values.mean(dim=1))
+        with pytest.raises(ValueError, match="has no class token"):
+            recording.stream(model, x, site, pool="class")
+        hidden = f"{last}.hidden"
+        with pytest.raises(ValueError, match=f"{hidden} holds class tokens and no patches: pool it by “class”"):
+            recording.stream(model, x, hidden)
+        found = recording.stream(model, x, hidden, reduce="rows", pool="class")[hidden]
+        torch.testing.assert_close(found, recording.record(model, x, hidden)[hidden][:, 0])
+
+
+def test_tokens_that_nobody_told_of_are_told_by_their_number():
+    torch.manual_seed(0)
+    model, x = timm.create_model("crossvit_tiny_240", num_classes=5), images(240, 1)
+    name = "blocks.0.blocks.0.0.hidden"
+    values = recording.record(model, x, name)[name]
+    assert values.shape[1] == 1 + 20 * 20  # under a name of its own, one class token
+    pooled = recording.stream(model, x, name, reduce="rows")[name]
+    torch.testing.assert_close(pooled, values[:, 1:].mean(dim=1))
+    assert recording.top_examples(model, x, name, 1, units=[0], patterns=True).pattern.shape == (1, 1, 20, 20)
+
+
+@pytest.mark.parametrize(("size", "grid"), [((32, 128), (2, 8)), ((64, 144), (4, 9)), ((64, 64), (4, 4))])
+def test_patches_lie_as_in_the_images_at_hand(size, grid):
+    torch.manual_seed(0)
+    model = timm.create_model("vit_base_patch16_224", num_classes=5, dynamic_img_size=True, **{**TINY, "img_size": 64})
+    x = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
+    values = recording.record(model, x, "tokens")["tokens"]
+    expected = values[:, 1:].transpose(1, 2).unflatten(2, grid)
+    assert torch.equal(recording.sites(model, x)["tokens"].maps(values), expected)
+    found = recording.top_examples(model, x, "tokens", 1, units=[5], patterns=True)
+    assert torch.equal(found.pattern[0, 0], expected[0, 5])
+    with pytest.raises(ValueError, match=r"no rows and columns are known of them: take the site from recording.sites"):
+        recording.sites(model)["tokens"].maps(values)
+
+
+def test_a_classifier_that_resizes_decides_where_patches_lie():
+    torch.manual_seed(0)
+    model = Classifier(ROWS["vit"].make(), mean=[0.5] * 3, std=[0.5] * 3, size=32)
+    x = torch.rand(1, 3, 20, 80, generator=torch.Generator().manual_seed(1))
+    assert recording.top_examples(model, x, "blocks.0.hidden", 1, units=[0], patterns=True).pattern.shape[2:] == (2, 2)
+
+
+def test_mixers_patches_form_the_grid_of_their_stem():
+    model, x = timm.create_model("mixer_s32_224"), images(224, 1)
+    found = recording.top_examples(model, x, "blocks.0.mlp_channels.hidden", 1, units=[0], patterns=True)
+    assert found.pattern.shape == (1, 1, 7, 7)
+    mixed = recording.record(model, x, "blocks.0.mlp_tokens.hidden")["blocks.0.mlp_tokens.hidden"]
+    pooled = recording.stream(model, x, "blocks.0.mlp_tokens.hidden", reduce="rows")["blocks.0.mlp_tokens.hidden"]
+    torch.testing.assert_close(pooled, mixed.mean(dim=1))  # over channels: none of them is a class token
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs", "why"),
+    [
+        ("xcit_nano_12_p16_224", {"img_size": 64, "depth": 2, "embed_dim": 32, "num_heads": 2}, "is among channels"),
+        ("vit_dwee_patch16_reg1_gap_256", {"img_size": 64, "depth": 2}, "subtracts one map from another"),
+    ],
+)
+def test_attention_of_another_kind_is_refused(name, knobs, why):
+    model = timm.create_model(name, num_classes=5, **knobs)
+    for part in ("q", "attention_map"):
+        with pytest.raises(ValueError, match=f"blocks.0.{part} cannot be recorded. The attention of .* {why}"):
+            recording.record(model, images(64), f"blocks.0.{part}")
+    assert torch.isfinite(recording.record(model, images(64), "blocks.0.attention_out")["blocks.0.attention_out"]).all()
+
+
+def test_parallel_blocks():
+    torch.manual_seed(0)
+    model, x = timm.create_model("vit_base_patch16_xp_224", num_classes=5, **TINY), images(32)
+    assert "blocks.0.attention_out" not in recording.sites(model)  # one sum with what its MLP gives
+    model = timm.create_model("vit_small_patch16_18x2_224", num_classes=5, init_values=0.3, **TINY)
+    listed = recording.sites(model)
+    branches = [name for name in listed if name.startswith("blocks.0.attns") and name.endswith("attention_out")]
+    found = recording.record(model, x, ["tokens", *branches])
+    with torch.no_grad():
+        added = model.blocks[0].attns[0](found["tokens"])
+    torch.testing.assert_close(found[branches[0]], added)  # with its layer scale

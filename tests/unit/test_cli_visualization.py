@@ -59,6 +59,18 @@ def test_pictures_of_ones_own_are_named_by_their_files(tmp_path):
     assert all(row["files"] == [f"{row['index'][0]}.png"] for row in record["rows"])
 
 
+def test_what_is_no_picture_is_left_or_named(tmp_path):
+    pictures = tmp_path / "pictures"
+    (pictures / "folder.png").mkdir(parents=True)
+    for number in range(2):
+        save_image(torch.rand(3, 70, 90), pictures / f"{number}.png")
+    shown = call(*LEAST, "--folder", pictures, "--strongest", 1, "--controls", 0, "--sheet", tmp_path / "units.png")
+    assert shown.exit_code == 0
+    (pictures / "torn.png").write_bytes((pictures / "0.png").read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"torn.png cannot be read as a picture: remove it, or mend it"):
+        call(*LEAST, "--folder", pictures, "--strongest", 1, "--controls", 0, "--sheet", tmp_path / "units.png")
+
+
 def test_what_can_be_named_is_listed():
     shown = call("--model", MEMBER, "--list")
     assert "blocks.{0…5}.hidden" in shown.output
@@ -71,6 +83,7 @@ def test_what_can_be_named_is_listed():
         ((*LEAST, "--sheet", "units.jpg"), "ends in .png"),
         ((*LEAST, "--units", "3-x"), "numbers or ranges"),
         ((*LEAST, "--units", "3,3"), "once each"),
+        ((*LEAST, "--units", "0-99999999999"), "0-99999999999 are 100,000,000,000 units, and no layer has as many"),
         ((*LEAST, "--layer", "blocks.1.hiden"), "did you mean blocks.1.hidden"),
         ((*LEAST, "--units", "400"), r"numbers in \[0, 383\]"),
         ((*LEAST, "--strongest", "9"), "hold 6 inputs and k is 9"),

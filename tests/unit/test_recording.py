@@ -350,9 +350,25 @@ def test_what_cannot_be_recorded_is_one_sentence():
         recording.record(model, [1.0], "conv1")
     with pytest.raises(ValueError, match="at least one, got shape"):
         recording.record(model, spectra()[:0], "conv1")
-    for sites in ([], [3], 3):
-        with pytest.raises(TypeError, match="sites are given by their names" if sites != 3 else "not iterable|names"):
+    for sites in ([], [3], 3, None):
+        with pytest.raises(TypeError, match="sites are given by their names"):
             recording.record(model, spectra(), sites)
+    with pytest.raises(TypeError, match=r"convert with x.float\(\) / 255"):
+        recording.record(model, spectra().byte(), "conv1")
+    with pytest.raises(ValueError, match=r"the model refuses inputs of shape \(2, 3\): only squares"):
+        recording.record(Refusing(), torch.rand(2, 3), "layer")
+
+
+class Refusing(nn.Module):
+    """As timm's networks refuse images of another size."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x):
+        assert x.shape[0] == x.shape[1], "only squares"
+        return self.layer(x)
 
 
 def test_synthesis_reads_sites_too():
@@ -492,6 +508,14 @@ def test_data_that_cannot_be_meant_are_one_sentence():
         recording.top_examples(model, x, "blocks.0.hidden", 4)
     with pytest.raises(ValueError, match=r"numbers in \[0, 23\], at least one, got \[24\]"):
         recording.top_examples(model, x, "blocks.0.hidden", 1, units=[24])
+    for units in (torch.ones(24, dtype=torch.bool), slice(0, 2), {1, 2}, "0-3", 3, [], [1.0]):
+        with pytest.raises(ValueError, match=r"units are whole numbers \(k,\) or directions \(k, u\)"):
+            recording.top_examples(model, x, "blocks.0.hidden", 1, units=units)
+    found = [recording.top_examples(model, x, "blocks.0.hidden", 1, units=units).units.tolist()
+             for units in (torch.tensor([1, 2], dtype=torch.uint8), range(1, 3), (1, 2))]  # fmt: skip
+    assert found == [[1, 2]] * 3
+    with pytest.raises(ValueError, match="strong inputs are asked of one site, got 2"):
+        recording.top_examples(model, x, ["blocks.0.hidden", "conv1"], 1)
     with pytest.raises(ValueError, match="there are no inputs to record"):
         recording.stream(model, [], "blocks.0.hidden")
     with pytest.raises(TypeError, match="inputs come as a tensor"):

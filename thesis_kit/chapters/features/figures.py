@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from thesis_kit.features import Triples
 from thesis_kit.ledger.results import Result
-from thesis_kit.ledger.statistics import Interval
 from thesis_kit.show.figures import COLORS, Shown, canvas, card, present, style
 from thesis_kit.show.pictures import bars, grid, image_uri, montage, pixels, rows_of_pictures, tile, words
 from thesis_kit.show.players import Slider, slider
@@ -116,7 +115,8 @@ def cohort_table(
     recorded: Result, rows: Mapping[str, Sequence[str | tuple[str, str]]], head: Sequence[str], *, caption: str,
     percent: bool = False,
 ) -> Shown:  # fmt: skip
-    """Recorded numbers of several networks: the mean, and in brackets its 95% interval over networks.
+    """Recorded numbers of several networks: the mean, and in brackets its 95% interval over networks; of two networks
+    each one's number, for an interval from two says nothing.
 
     Args:
         rows: what a row is called → its cells, each a recorded number as (measure, arm), or words as they are.
@@ -124,17 +124,20 @@ def cohort_table(
     """
 
     def said(cell: str | tuple[str, str]) -> str:
-        return cell if isinstance(cell, str) else _with_ends(recorded.mean(*cell), percent)
+        return cell if isinstance(cell, str) else _with_ends(recorded, *cell, percent)
 
     return table([(called, *map(said, cells)) for called, cells in rows.items()], head, caption=caption)
 
 
-def _with_ends(found: Interval, percent: bool) -> str:
-    scale, digits = (100, 0) if percent else (1, 2)
+def _with_ends(recorded: Result, measure: str, arm: str, percent: bool) -> str:
+    def said(number: float) -> str:
+        return f"{100 * number:.0f}" if percent else f"{number:.2f}"
+
+    every, found = list(recorded.scalars(measure, arm).values()), recorded.mean(measure, arm)
     high = min(1.0, found.high) if percent else found.high  # Student's knows no largest share
-    value, low, high = (f"{scale * number:.{digits}f}" for number in (found.value, found.low, high))
-    known = f" ({low} to {high})" if found.seeds > 1 else " (one network)"
-    return f"{value}{'%' * percent}{known}".replace("-", "−")
+    known = f"{said(found.low)} to {said(high)}" if len(every) > 2 else ", ".join(map(said, every))
+    told = f"({known})" if len(every) > 1 else "(one network)"
+    return f"{said(found.value)}{'%' * percent} {told}".replace("-", "−")
 
 
 def locality_figure(recorded: Result, *, label: str, caption: str) -> Shown:
