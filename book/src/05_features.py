@@ -199,7 +199,7 @@ figures.locality_figure(
 )
 
 # %% [markdown]
-# On the right the thesis is borne out: nearly all that patches hold differs within the image, and in the last block clearly less. On the left it is not. Maps follow the
+# On the right the thesis is borne out: most of what patches hold differs within the image, and in the last block clearly less. On the left it is not. Maps follow the
 # object about as much in the last block as before. And the gray lines lie above the blue ones: maps of a network that learned nothing follow the
 # object *better*. An outline is the easiest thing to have. Whatever answers to brightness or color has one, and training is what units give it up for.
 #

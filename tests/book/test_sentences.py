@@ -334,7 +334,7 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
     ),
     (
         "05",
-        "nearly all that patches hold differs within the image, and in the last block clearly less",
+        "most of what patches hold differs within the image, and in the last block clearly less",
         "features.scenes",
         lambda r: (
             r.mean("within_before", "tokens@vit").value > 0.7

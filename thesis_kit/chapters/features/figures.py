@@ -131,7 +131,8 @@ def cohort_table(
 
 def _with_ends(recorded: Result, measure: str, arm: str, percent: bool) -> str:
     def said(number: float) -> str:
-        return f"{100 * number:.0f}" if percent else f"{number:.2f}"
+        scale, digits = (100, 0) if percent else (1, 2)
+        return f"{round(scale * number, digits) + 0.0:.{digits}f}"  # no −0
 
     every, found = list(recorded.scalars(measure, arm).values()), recorded.mean(measure, arm)
     high = min(1.0, found.high) if percent else found.high  # Student's knows no largest share
