@@ -194,12 +194,12 @@ Markdown(f"*{cohort.provenance()}.*")
 # %% tags=["hide-input"]
 figures.locality_figure(
     cohort, label="Figure 5.4",
-    caption="Recorded: ViTs that had no part in choosing what to ask, a line each. Left: how far maps of hidden units follow the object, mean over all units of a block. Right: how much of the "
-    "variance of patches lies within images, behind so many blocks.",
+    caption="Recorded: ViTs that had no part in choosing what to ask, a line each. How far maps of hidden units follow the object, mean over all units of a "
+    "block; and how much of the variance of patches lies within images, behind so many blocks.",
 )
 
 # %% [markdown]
-# On the right the thesis is borne out: most of what patches hold differs within the image, and in the last block clearly less. On the left it is not. Maps follow the
+# By the variance the thesis is borne out: most of what patches hold differs within the image, and in the last block clearly less. By the maps it is not. Maps follow the
 # object about as much in the last block as before. And the gray lines lie above the blue ones: maps of a network that learned nothing follow the
 # object *better*. An outline is the easiest thing to have. Whatever answers to brightness or color has one, and training is what units give it up for.
 #
