@@ -8,8 +8,10 @@ from torch import nn
 
 from thesis_kit import attacks, recording
 from thesis_kit.checks import UnknownName
+from thesis_kit.extras import MissingPackage
 from thesis_kit.language import zero_shot
 from thesis_kit.models import build_clip
+from thesis_kit.models.clip_build import _Pieces
 from thesis_kit.models.pretrained import WeightsUnavailable
 
 open_clip = pytest.importorskip("open_clip", reason="the extra clip brings open_clip")
@@ -86,6 +88,77 @@ def test_a_prompt_that_open_clip_would_cut_short_is_refused(pair):
         clip.encode_text(["cat " * 76])
     with pytest.raises(ValueError, match="without a word says nothing"):
         clip.encode_text(["cat", ""])
+
+
+def test_length_is_counted_to_the_end_mark_whatever_stands_before(pair):
+    _, clip = pair
+    long = "a star " + "!$ " * 40  # "!" is the token 0, which also fills up
+    with pytest.raises(ValueError, match="85 tokens is longer than the context of 77"):
+        clip.tokenizer([f"{long}red"])
+    row = clip.tokenizer(["!$ a star"])[0].tolist()
+    assert 0 in row[: row.index(49407)]
+    with pytest.raises(ValueError, match="holds a mark of a sentence's beginning or end"):
+        clip.tokenizer(["a red <end_of_text> star"])
+
+
+class Padded:
+    """A tokenizer of the kind whose end mark also fills up, as SigLIP's."""
+
+    tokenizer = type("Inner", (), {"pad_token_id": 1, "eos_token_id": 1})()
+
+    def __call__(self, texts, context_length):
+        rows = [[5 + len(word) for word in text.split()] + [1] for text in texts]
+        return torch.tensor([(row + [1] * context_length)[:context_length] for row in rows])
+
+
+def test_an_end_mark_that_also_fills_up_is_counted():
+    pieces = _Pieces(Padded(), context=4)
+    assert pieces(["a red star"]).tolist() == [[6, 8, 9, 1]]
+    with pytest.raises(ValueError, match="5 tokens is longer than the context of 4"):
+        pieces(["a red star here"])
+
+
+def test_coca_s_towers_give_features_alone():
+    config = open_clip.get_model_config("coca_ViT-B-32")
+    small = {"layers": 1, "width": 64, "heads": 2}
+    config["vision_cfg"] |= {"layers": 1, "width": 64, "image_size": 32, "head_width": 32, "attn_pooler_heads": 4}
+    config["text_cfg"] |= small
+    config["multimodal_cfg"] |= {**small, "dim_head": 32}
+    open_clip.factory._MODEL_CONFIGS["tiny-coca"] = {**config, "embed_dim": 64}
+    try:
+        clip = build_clip("tiny-coca", seed=0).eval()
+    finally:
+        del open_clip.factory._MODEL_CONFIGS["tiny-coca"]
+    with torch.no_grad():
+        assert clip.similarity(images(), ["a dog", "a cat", "a star"]).shape == (2, 3)
+
+
+@pytest.mark.bad_input
+def test_files_that_hold_no_weights_are_named(tmp_path):
+    missing, junk, other = tmp_path / "none.pt", tmp_path / "junk.pt", tmp_path / "other.pt"
+    junk.write_bytes(b"no weights")
+    torch.save(nn.Linear(2, 2).state_dict(), other)
+    with pytest.raises(WeightsUnavailable, match=r"there is no file .*none\.pt"):
+        build_clip("ViT-B-32", pretrained=missing)
+    for file in (junk, other):
+        with pytest.raises(ValueError, match=f"{file.name} holds no weights of ViT-B-32"):
+            build_clip("ViT-B-32", pretrained=str(file))
+    with pytest.raises(WeightsUnavailable, match="there is no folder"):
+        build_clip(f"local-dir:{tmp_path / 'none'}")
+    with pytest.raises(UnknownName, match="unknown place of a model in 'foo:bar'"):
+        build_clip("foo:bar")
+    with pytest.raises(ValueError, match="precision='fp16' mixes precisions"):
+        build_clip("ViT-B-32", precision="fp16")
+
+
+def test_what_a_tokenizer_lacks_is_named(monkeypatch):
+    def without(name):
+        raise ModuleNotFoundError("No module named 'transformers'", name="transformers")
+
+    monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: None)
+    monkeypatch.setattr(open_clip, "get_tokenizer", without)
+    with pytest.raises(MissingPackage, match="the package transformers is not installed"):
+        build_clip("ViT-B-32")
 
 
 def test_units_behind_quick_gelu_can_be_recorded(pair):

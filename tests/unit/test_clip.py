@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import math
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -13,7 +17,7 @@ from thesis_kit.data import Part
 from thesis_kit.data.scenes import DISTRIBUTIONS, captions
 from thesis_kit.data.scenes.lexicon import LEXICON, vocabulary
 from thesis_kit.data.text import Vocabulary
-from thesis_kit.language import SCENE_TEMPLATES, class_features, scene_classes, zero_shot
+from thesis_kit.language import SCENE_TEMPLATES, class_features, name_by_text, scene_classes, zero_shot
 from thesis_kit.models import Classifier, Clip, build, build_clip
 
 COLORS = {"red": (0.9, 0.1, 0.1), "green": (0.1, 0.8, 0.2), "blue": (0.1, 0.2, 0.9)}
@@ -134,12 +138,25 @@ def test_the_image_tower_may_be_any_architecture_and_shares_its_start_with_a_cla
     assert clip.encode_image(torch.rand(2, 3, 64, 64)).shape == (2, 64)
 
 
-def test_the_scale_is_held_at_a_hundred():
+@pytest.mark.parametrize("wrap", [nn.DataParallel, partial(torch.compile, backend="eager")])
+def test_a_scale_is_found_in_a_pair_that_is_wrapped(wrap):
+    clip = tiny()
+    alone = training.Contrastive().groups(wrap(clip))[1]
+    assert [p is clip.logit_scale for p in alone["params"]] == [True]
+    assert alone["weight_decay"] == 0.0
+
+
+@pytest.mark.parametrize("wrap", [lambda clip: clip, nn.DataParallel])
+def test_training_holds_the_scale_at_a_hundred_however_the_pair_is_wrapped(wrap):
     clip = tiny()
     with torch.no_grad():
         clip.logit_scale.fill_(9.0)
+    assert clip.scale.item() == pytest.approx(math.exp(9.0))  # as it was loaded
+    model, (x, which) = wrap(clip), colored(6, seed=1)
+    tokens = clip.tokenizer([f"a picture of {list(COLORS)[i]}" for i in which.tolist()])
+    knobs = {"updates": 1, "batch_size": 6, "lr": 0.01, "progress": False}
+    training.train(model, Part(x, tokens, torch.arange(6)), training.Contrastive(), **knobs)
     assert clip.scale.item() == pytest.approx(100.0, rel=1e-5)
-    assert clip(*(torch.rand(1, 3, 16, 16), clip.tokenizer(["red"])))[2].item() == pytest.approx(100.0, rel=1e-5)
 
 
 def test_contrastive_training_matches_and_keeps_the_scale_from_decay(taught):
@@ -193,12 +210,57 @@ def test_a_class_of_a_zero_shot_classifier_can_be_inverted(classifier):
         (["red", "blue"], ("a picture",), 'one "{}" where'),
         (["red", "blue"], (), "templates must be a list of texts"),
         (["red", "grey"], ("{}",), "unknown word 'grey': did you mean green"),
-        (["red", ""], ("{}",), "without a word says nothing"),
+        (["red", ""], ("{}",), "with a word in each, got '' among them"),
+        (["red", "Red"], ("{}",), "the text tower reads 'red' and 'Red' alike"),
+        (["red", "red "], ("a {}",), "the text tower reads 'red' and 'red ' alike"),
+        (["red", "blue"], ("a {{}}",), "no other brace"),
+        (["red", "blue"], ("a {color} {}",), "no other brace"),
+        (["red", "blue"], ("a {} {",), "no other brace"),
     ],
 )
 def test_classes_that_cannot_be_told_apart_are_refused(classes, templates, said):
     with pytest.raises(ValueError, match=said):
         zero_shot(tiny(), classes, templates)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(("classes", "templates"), [(["red", None], ("{}",)), (["red", "blue"], (3,))])
+def test_names_that_are_no_texts_are_refused(classes, templates):
+    with pytest.raises(TypeError, match="must be a list of texts, got"):
+        zero_shot(tiny(), classes, templates)
+    for some in (None, "red", 3):
+        with pytest.raises(ValueError, match="must be a list of texts"):
+            zero_shot(tiny(), some)
+    with pytest.raises(ValueError, match="shapes must be a list of texts"):
+        scene_classes("star")
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, partial(torch.compile, backend="eager")])
+def test_a_pair_that_is_wrapped_is_asked_all_the_same(taught, wrap):
+    x, _ = colored(3, seed=6)
+    expected = zero_shot(taught, list(COLORS))(x)
+    assert torch.equal(zero_shot(wrap(taught), list(COLORS))(x), expected)
+    with pytest.raises(TypeError, match="must be a Clip, got Linear: build_clip"):
+        zero_shot(nn.Linear(2, 2), list(COLORS))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_pair_of_another_precision_meets_the_images(taught, kind):
+    clip, (x, which) = copy.deepcopy(taught).to(kind), colored(6, seed=7)
+    for images in (x, x.double()):
+        found = clip.similarity(images, list(COLORS))
+        assert found.argmax(dim=1).tolist() == which.tolist()
+        named, _ = name_by_text(clip, torch.rand(6, 2), images, list(COLORS), k=2)
+        assert named.shape == (2,)
+
+
+def test_towers_that_end_in_two_spaces_are_told_where_they_meet():
+    clip = tiny()
+    clip.image.network[3] = nn.Linear(8 * 16, 5)
+    x = colored(2, seed=8)[0]
+    for call in (lambda: clip.similarity(x, ["red"]), lambda: zero_shot(clip, ["red", "blue"])(x)):
+        with pytest.raises(ValueError, match="must end in one space, got 5 numbers an image and 8 a text"):
+            call()
 
 
 @pytest.mark.bad_input

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -14,8 +16,11 @@ from thesis_kit.language import (
     Schedule,
     exchange_similarity,
     invert_prompts,
+    name_by_text,
     reads_order,
     shortened,
+    strata_of,
+    theme_auroc,
     toward,
     typographic,
 )
@@ -230,6 +235,30 @@ def test_a_reader_is_turned_by_every_word_and_a_looker_by_none(reads, share):
     assert torch.equal(found.plain, table.shape[:, 0])
 
 
+@pytest.mark.bad_input
 def test_words_that_cannot_be_read_are_refused():
+    table = PAIRS.sample(torch.arange(2), seed=0)
     with pytest.raises(ValueError, match="cannot be read at 32 × 32"):
-        typographic(nn.Flatten(), PAIRS.sample(torch.arange(2), seed=0), 32)
+        typographic(nn.Flatten(), table, 32)
+    with pytest.raises(ValueError, match=r"must tell 16 shapes apart, got logits \(2, 4800\)"):
+        typographic(nn.Flatten(), table, 40)
+    with pytest.raises(TypeError, match=r"give scenes\.table"):
+        typographic(nn.Flatten(), PAIRS.draw(2, 40, seed=0), 40)
+
+
+@pytest.mark.bad_input
+def test_numbers_that_cannot_be_meant_are_refused():
+    clip, x = pair(), torch.rand(4, 3, 16, 16)
+    for a in (torch.tensor([[1.0], [2.0], [torch.nan], [0.0]]), torch.rand(4, 2, 3), torch.rand(4)):
+        with pytest.raises(ValueError, match=r"activations must be finite rows \(n, u\)"):
+            name_by_text(clip, a, x, ["a red star"], k=2)
+    shape = torch.arange(8) % 4
+    for themes in ([0, 0, 0, 0], [0, 0, 2, 2]):
+        with pytest.raises(ValueError, match="numbered from 0 without a gap, two at least"):
+            theme_auroc(torch.rand(8, 1), shape, torch.tensor(themes))
+    with pytest.raises(ValueError, match="areas must be finite"):
+        strata_of(shape, torch.full((8,), torch.nan))
+    with pytest.raises(ValueError, match=r"must be rows \(targets, d\)"):
+        toward(torch.ones(4))
+    with pytest.raises(ValueError, match="tv is the weight of a penalty"):
+        replace(SCHEDULES["small"], tv=-1.0)

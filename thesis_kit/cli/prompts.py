@@ -66,7 +66,7 @@ def draw(
     schedule = SCHEDULES[_SCHEDULES[choose(quality, list(_SCHEDULES), "quality of an inversion")]]
     pair = named_pair(clip, tag)
     pair = pair.to("cuda") if torch.cuda.is_available() else pair
-    side = size or (pair.image.size or (224,))[0]
+    side = (pair.image.size or (224,))[0] if size is None else size
     steps = own.pop("steps")
     stages = schedule.stages if steps is None else tuple((share, steps) for share, _ in schedule.stages)
     schedule = replace(schedule, stages=stages, **{name: value for name, value in own.items() if value is not None})

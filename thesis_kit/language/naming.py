@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from thesis_kit.asking import evaluating
 from thesis_kit.checks import check_count, check_labels
 from thesis_kit.features.scores import auroc, dead
-from thesis_kit.models.clip import Clip
+from thesis_kit.models.clip import Pair, as_pair, check_one_space
 
 _BATCH = 250
 _LEAST = 2  # images with a concept, and without it, that a stratum must have to say anything
@@ -34,6 +34,8 @@ def strata_of(label: Int[Tensor, " n"], area: Float[Tensor, " n"], bins: int = 3
         tensor([0, 1, 2, 3])
     """
     check_labels(label, len(area)), check_count(bins, what="bins")
+    if not torch.isfinite(area).all():
+        raise ValueError("areas must be finite numbers: leave out images whose area is not known")
     edges = torch.quantile(area.double(), torch.linspace(0, 1, bins + 1, dtype=torch.float64)[1:-1].to(area.device))
     return label * bins + torch.bucketize(area.double(), edges)
 
@@ -97,6 +99,8 @@ def theme_auroc(
         [[1.0, 0.0]]
     """
     check_labels(shape, len(a), len(themes))
+    if themes.unique().tolist() != list(range(int(themes.max()) + 1)) or len(themes.unique()) < 2:
+        raise ValueError(f"themes must be numbered from 0 without a gap, two at least, got {themes.tolist()}")
     order = torch.randperm(len(a), generator=torch.Generator().manual_seed(seed)).to(a.device)
     choosing, judging = (_pairs(a[half], shape[half], len(themes)) for half in (order[: len(a) // 2],
                                                                                 order[len(a) // 2 :]))  # fmt: skip
@@ -136,7 +140,7 @@ def count_auroc(a: Float[Tensor, "n u"], many: Bool[Tensor, " n"], strata: Int[T
 
 
 def name_by_text(
-    clip: Clip, a: Float[Tensor, "n u"], x: Float[Tensor, "n c h w"], words: Sequence[str], *, k: int = 20
+    clip: Pair, a: Float[Tensor, "n u"], x: Float[Tensor, "n c h w"], words: Sequence[str], *, k: int = 20
 ) -> tuple[Int[Tensor, " u"], Float[Tensor, "u m"]]:
     """The words that say best what a unit's strongest images have beyond others: positions (u,) and scores (u, words).
 
@@ -156,13 +160,18 @@ def name_by_text(
         >>> scores.shape
         torch.Size([5, 2])
     """
+    clip = as_pair(clip)
     check_count(k, what="k")
+    if a.ndim != 2 or not torch.isfinite(a).all():
+        raise ValueError(f"activations must be finite rows (n, u), a number an image and unit, got {tuple(a.shape)}")
     if len(a) != len(x) or k > len(a):
         raise ValueError(f"there are {len(a)} rows of activations and {len(x)} images, and k is {k}: give a row an "
                          "image, and no larger k")  # fmt: skip
     with evaluating(clip), torch.no_grad():
         said = clip.encode_text(words)
-        near = torch.cat([clip.encode_image(some) @ said.T for some in x.split(_BATCH)])
+        seen = torch.cat([clip.encode_image(some) for some in x.split(_BATCH)])
+        check_one_space(seen, said)
+        near = seen @ said.to(seen).T
         log_p = F.log_softmax(clip.scale * near, dim=1)  # (n, words)
     strongest = a.sort(dim=0, descending=True, stable=True).indices[:k]  # (k, u)
     usual = torch.logsumexp(log_p, dim=0) - torch.log(torch.tensor(float(len(x))))

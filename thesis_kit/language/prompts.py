@@ -8,6 +8,7 @@ given as they are; the published ones are stretched to the whole range of pixels
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 
 from thesis_kit.asking import evaluating, plain
 from thesis_kit.checks import check_count, choose
-from thesis_kit.models.clip import Clip
+from thesis_kit.models.clip import Pair, as_pair
 from thesis_kit.synthesis import (
     LOGITS,
     Adam,
@@ -52,6 +53,10 @@ class Schedule:
     form: str = "distance"
     moving: RandomAffine = field(default_factory=RandomAffine)
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.tv) and self.tv >= 0):
+            raise ValueError(f"tv is the weight of a penalty, 0 or more, got {self.tv}")
+
     def sized(self, size: int) -> list[Stage]:
         """The stages of an image that ends with sides of ``size`` pixels; each only enlarges the one before."""
         return [Stage(max(1, round(share * size)), steps) for share, steps in self.stages]
@@ -64,7 +69,7 @@ SCHEDULES = {
 
 
 def invert_prompts(
-    clip: Clip,
+    clip: Pair,
     prompts: Sequence[str],
     *,
     size: int,
@@ -103,6 +108,7 @@ def invert_prompts(
     """
     chosen = schedule if isinstance(schedule, Schedule) else choose(schedule, SCHEDULES, "schedule of inversion")
     check_count(size, what="size")
+    clip = as_pair(clip)
     with torch.no_grad(), evaluating(clip.text):
         wanted = clip.encode_text(prompts)
     objective = toward(wanted, form=chosen.form)
@@ -147,6 +153,8 @@ def toward(features: Float[Tensor, "n d"], *, form: str = "distance") -> Objecti
     """
     choose(form, FORMS, "form of similarity")
     wanted = plain(features)
+    if wanted.ndim != 2:
+        raise ValueError(f"features to point toward must be rows (targets, d), got shape {tuple(wanted.shape)}")
     lengths = wanted.norm(dim=1, keepdim=True)
     if not ((lengths > 0) & torch.isfinite(lengths)).all():
         raise ValueError("features to point toward must be finite and not zero")

@@ -14,12 +14,12 @@ from torch import Tensor
 from thesis_kit.asking import evaluating
 from thesis_kit.data.scenes import Scenes, captions
 from thesis_kit.data.scenes.pairs import directed, swapped
-from thesis_kit.models.clip import Clip
+from thesis_kit.models.clip import Pair, as_pair
 
 _BATCH = 250
 
 
-def reads_order(clip: Clip, scenes: Scenes, *, kind: str = "full") -> Bool[Tensor, " m"]:
+def reads_order(clip: Pair, scenes: Scenes, *, kind: str = "full") -> Bool[Tensor, " m"]:
     """For each directed pair among the scenes, whether its true caption lies nearer than the exchanged one.
 
     Args:
@@ -38,6 +38,7 @@ def reads_order(clip: Clip, scenes: Scenes, *, kind: str = "full") -> Bool[Tenso
         >>> tk.language.reads_order(clip, scenes).dtype
         torch.bool
     """
+    clip = as_pair(clip)
     rows, true, false = _sentences(scenes, kind)
     with evaluating(clip), torch.no_grad():
         seen = torch.cat([clip.encode_image(x) for x in scenes.images[rows].split(_BATCH)])
@@ -45,7 +46,7 @@ def reads_order(clip: Clip, scenes: Scenes, *, kind: str = "full") -> Bool[Tenso
     return near > far
 
 
-def exchange_similarity(clip: Clip, scenes: Scenes, *, kind: str = "full") -> Float[Tensor, " m"]:
+def exchange_similarity(clip: Pair, scenes: Scenes, *, kind: str = "full") -> Float[Tensor, " m"]:
     """For each directed pair among the scenes, the cosine between its true caption and the exchanged one; 1 is a text
     tower that takes sentences for bags of words. Arguments and errors as of ``reads_order``.
 
@@ -55,6 +56,7 @@ def exchange_similarity(clip: Clip, scenes: Scenes, *, kind: str = "full") -> Fl
         >>> bool((tk.language.exchange_similarity(clip, scenes) <= 1.001).all())
         True
     """
+    clip = as_pair(clip)
     _, true, false = _sentences(scenes, kind)
     with evaluating(clip), torch.no_grad():
         return (clip.encode_text(true) * clip.encode_text(false)).sum(dim=1)

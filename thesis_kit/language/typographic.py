@@ -16,6 +16,7 @@ from thesis_kit.asking import Model, as_module, ask, evaluating
 from thesis_kit.data.scenes.pairs import misnamed, unnamed
 from thesis_kit.data.scenes.render import render
 from thesis_kit.data.scenes.table import Table
+from thesis_kit.data.scenes.vocabulary import SHAPES
 
 _BATCH = 250
 
@@ -48,7 +49,7 @@ def typographic(model: Model, table: Table, size: int) -> Typographic:
         table: scenes; words drawn on them are replaced. size: pixels of a side; under 36 no letter can be read.
 
     Raises:
-        ValueError: sides of fewer than 36 pixels.
+        ValueError: sides of fewer than 36 pixels; a classifier of something else. TypeError: no table.
 
     Examples:
         >>> clip = tk.models.build_clip("small_clip", seed=0)
@@ -59,6 +60,8 @@ def typographic(model: Model, table: Table, size: int) -> Typographic:
     """
     if size < 36:
         raise ValueError(f"words have letters of one pixel a dot at 36 × 36 and cannot be read at {size} × {size}")
+    if not isinstance(table, Table):
+        raise TypeError(f"table must be the table of some scenes, got {type(table).__name__}: give scenes.table")
     model, wrong = as_module(model), misnamed(table)
     plain, written = (_answers(model, one, size) for one in (unnamed(table), wrong))
     return Typographic(plain, written, wrong.word, table.shape[:, 0])
@@ -67,4 +70,7 @@ def typographic(model: Model, table: Table, size: int) -> Typographic:
 def _answers(model: torch.nn.Module, table: Table, size: int) -> Tensor:
     images = render(table, size).images
     with evaluating(model), torch.no_grad():
-        return torch.cat([ask(model, x).argmax(dim=1) for x in images.split(_BATCH)])
+        logits = torch.cat([ask(model, x) for x in images.split(_BATCH)])
+    if logits.ndim != 2 or logits.shape[1] != len(SHAPES):
+        raise ValueError(f"the classifier must tell {len(SHAPES)} shapes apart, got logits {tuple(logits.shape)}")
+    return logits.argmax(dim=1)

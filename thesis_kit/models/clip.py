@@ -16,10 +16,11 @@ from torch.nn import functional as F
 
 from thesis_kit.asking import as_module, ask, device_of
 from thesis_kit.checks import NonFiniteOutput, check_images, check_same_device
+from thesis_kit.models.seen import inside
 
 TEMPERATURE = 0.07  # at first, as in the paper
-LARGEST_SCALE = 100.0  # of similarities, as in the paper
 Tokenizer = Callable[[Sequence[str]], Tensor]
+Pair = nn.Module  # a ``Clip``, or one in a ``DataParallel`` or compiled
 
 
 class Clip(nn.Module):
@@ -48,16 +49,13 @@ class Clip(nn.Module):
         """Image features, text features and the scale, on the device of the images."""
         seen = _unit(ask(self.image, images), "image", len(images))
         said = self.encode_tokens(tokens)
-        if seen.shape[1] != said.shape[1]:
-            raise ValueError(
-                f"the towers must end in one space, got {seen.shape[1]} numbers an image and {said.shape[1]} a text"
-            )
+        check_one_space(seen, said)
         return seen, said, self.scale.to(seen.device)
 
     @property
     def scale(self) -> Float[Tensor, ""]:
-        """What similarities are multiplied by, at most 100."""
-        return self.logit_scale.clamp(max=math.log(LARGEST_SCALE)).exp()
+        """What similarities are multiplied by; ``training.Contrastive`` keeps it at 100 or less, as in the paper."""
+        return self.logit_scale.exp()
 
     def encode_image(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """Features of length 1 of images in [0, 1], with gradients, in the mode the model is in.
@@ -88,8 +86,35 @@ class Clip(nn.Module):
         return said.to(device_of(self.image) or said.device)
 
     def similarity(self, x: Float[Tensor, "n c h w"], texts: Sequence[str]) -> Float[Tensor, "n m"]:
-        """Cosines of images and sentences, without the scale."""
-        return self.encode_image(x) @ self.encode_text(texts).T
+        """Cosines of images and sentences, without the scale, in the precision of the images' features."""
+        seen, said = self.encode_image(x), self.encode_text(texts)
+        check_one_space(seen, said)
+        return seen @ said.to(seen).T
+
+
+def as_pair(model: object) -> Clip:
+    """The pair itself, or that in a ``DataParallel`` or a compiled one.
+
+    Raises:
+        TypeError: it is none; says how to make one.
+    """
+    part = model
+    while isinstance(part, nn.Module) and not isinstance(part, Clip):
+        part = inside(part)
+    if not isinstance(part, Clip):
+        raise TypeError(
+            f"an image–text pair must be a Clip, got {type(model).__name__}: build_clip(name, pretrained=tag) makes "
+            "one of open_clip's, and Clip(image, text, tokenizer) one of two towers"
+        )
+    return part
+
+
+def check_one_space(images: Tensor, texts: Tensor) -> None:
+    """Require as many numbers an image as a text."""
+    if images.shape[1] != texts.shape[1]:
+        raise ValueError(
+            f"the towers must end in one space, got {images.shape[1]} numbers an image and {texts.shape[1]} a text"
+        )
 
 
 def _unit(features: object, what: str, n: int) -> Tensor:

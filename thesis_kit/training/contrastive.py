@@ -9,6 +9,7 @@ an image, where there are any, stand among its wrong answers (Yuksekgonul et al.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,6 +24,8 @@ from thesis_kit.checks import NonFiniteOutput, check_images, check_same_device
 from thesis_kit.data.captioned import Captioned
 from thesis_kit.training.method import Method
 from thesis_kit.training.run import Run
+
+_WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")
 
 
 def contrastive_loss(
@@ -45,6 +48,8 @@ def contrastive_loss(
         0.3133
     """
     u, v = F.normalize(images, dim=1), F.normalize(texts, dim=1)
+    if not same.any(dim=1).all():
+        raise ValueError("each text must be right for one image at least: same needs a True in every row")
     back = scale * v @ u.T  # (n, n)
     forth = back.T if wrong is None else torch.cat([back.T, scale * u @ F.normalize(wrong, dim=1).T], dim=1)
     right = same.to(back) / same.sum(dim=1, keepdim=True)
@@ -83,15 +88,19 @@ class Contrastive(Method):
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """The scale in a group of its own, without weight decay."""
-        own = dict(model.named_parameters()).get(self.scale)
+        own = self._own(model)
         rest = [p for p in model.parameters() if p.requires_grad and p is not own]
         alone = [{"params": [own], "weight_decay": 0.0}] if own is not None and own.requires_grad else []
         return [{"params": rest}, *alone]
 
+    def _own(self, model: nn.Module) -> nn.Parameter | None:
+        """The parameter that holds the logarithm of the scale, in a model that is wrapped too."""
+        return next((p for name, p in model.named_parameters() if _WRAPPED.sub("", name) == self.scale), None)
+
     def minibatch(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n t"] | Captioned, run: Run) -> None:
         """Descend on the symmetric loss, and hold the scale."""
         run.descend(x, y, loss=partial(self._loss, run))
-        own = dict(run.model.named_parameters()).get(self.scale)
+        own = self._own(run.model)
         if own is not None:
             with torch.no_grad():
                 own.clamp_(max=math.log(self.largest_scale))
@@ -99,12 +108,13 @@ class Contrastive(Method):
     def _loss(self, run: Run, x: Tensor, y: Tensor | Captioned) -> Tensor:
         tokens, same, wrong = _parts(y)
         answer = ask(run.passing, x, torch.cat([tokens, wrong]))
-        fits = isinstance(answer, tuple | list) and len(answer) == 3 and all(isinstance(a, Tensor) for a in answer)
+        parts = isinstance(answer, tuple | list)
+        fits = parts and len(answer) == 3 and all(isinstance(a, Tensor) for a in answer)
         n, m = len(x), len(tokens) + len(wrong)
         if not fits or answer[0].shape[1:] != answer[1].shape[1:] or (len(answer[0]), len(answer[1])) != (n, m):
             raise ValueError(
-                "an image–text model must return image features (n, d), text features (n, d) and a scale, got "
-                f"{[tuple(a.shape) for a in answer] if fits else type(answer).__name__}"
+                f"an image–text model must return image features ({n}, d), text features ({m}, d) and a scale, got "
+                + (str([tuple(getattr(a, "shape", ())) for a in answer]) if parts else type(answer).__name__)
             )
         images, texts, scale = (part.float() for part in answer)
         if not (torch.isfinite(images).all() and torch.isfinite(texts).all()):
