@@ -339,8 +339,8 @@ for called, (model, y) in subjects.items():
 figures.shares_table(certified, (str(votes.budget), "share (95%)", "scenes"), caption="one network each; intervals over scenes, by Wilson")
 
 # %% [markdown]
-# Both see through that much noise, which both met in training, and nearly all that they get right they get right for certain, within a small radius. Smoothing defends; to be taught by
-# words neither helps nor harms it visibly.
+# Both see through that much noise, which both met in training, and most of what they get right they get right for certain, within a small radius. Smoothing defends a classifier that
+# words made as it does any other.
 #
 # **Words on pictures.** CLIPs trained on the web read, and a word laid over an object can take its place {cite:p}`goh2021multimodal`. Twins that were trained on scenes with words
 # on them will tell whether that is due to language. They have recipes (`clip-scenes64-named`, `twin-scenes64-named`) and are not trained yet.
