@@ -278,11 +278,14 @@ figures.order_quiz(
 # %% tags=["hide-input"]
 order, relation = reads_order(clip, scenes), scenes.table.relation[directed(scenes.table)]
 asked = {called: order[relation == RELATIONS.index(called)] for called in ("left of", "right of", "above", "below", "inside")}
-figures.shares_table({**asked, "all": order}, ("relation", "true caption nearer (95%)", "scenes"), caption="one pair; intervals over scenes, by Wilson")
+within = scenes[scenes.table.relation == RELATIONS.index("inside")]
+control = {"inside, of another scene's picture": reads_order(clip, within, images=within.images.roll(1, 0))}
+figures.shares_table({**asked, "all": order, **control}, ("relation", "true caption nearer (95%)", "scenes"), caption="one pair; intervals over scenes, by Wilson")
 
 # %% [markdown]
 # Of two things beside each other it can hardly tell which is left or above. Which lies *inside* the other it reads nearly always, and it reads it in the order of the words: a small
-# star on a large ring looks unlike a small ring on a large star, wherever they are. "Left of" asks more. One has to know which is which, and where each is.
+# star on a large ring looks unlike a small ring on a large star, wherever they are. (The sentence alone does not give it away: asked about another scene's picture, as the last row
+# says, the pair is far less sure of it.) "Left of" asks more. One has to know which is which, and where each is.
 #
 # Sentences with their objects exchanged, as wrong answers near by, are a remedy that has been reported {cite:p}`yuksekgonul2023bags`. Three pairs were trained with them:
 

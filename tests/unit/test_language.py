@@ -203,6 +203,9 @@ def test_who_takes_sentences_for_bags_of_words_reads_no_order(blind):
     assert len(found) == directed(scenes.table).sum()
     assert found.double().mean() == (0.0 if blind else 1.0)
     assert (exchange_similarity(clip, scenes) > 1 - 1e-6).all() == blind
+    assert torch.equal(reads_order(clip, scenes, images=scenes.images), found)
+    with pytest.raises(ValueError, match="an image a scene, 40, got 3"):
+        reads_order(clip, scenes, images=scenes.images[:3])
 
 
 def test_scenes_without_a_relation_have_no_order_to_read():

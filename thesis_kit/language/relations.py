@@ -19,18 +19,22 @@ from thesis_kit.models.clip import Pair, as_pair
 _BATCH = 250
 
 
-def reads_order(clip: Pair, scenes: Scenes, *, kind: str = "full") -> Bool[Tensor, " m"]:
+def reads_order(
+    clip: Pair, scenes: Scenes, *, kind: str = "full", images: Float[Tensor, "n c h w"] | None = None
+) -> Bool[Tensor, " m"]:
     """For each directed pair among the scenes, whether its true caption lies nearer than the exchanged one.
 
     Args:
         clip: taken in evaluation mode and left as found. scenes: on the device of its image tower.
         kind: of captions.
+        images: asked about in place of the scenes' own, one a scene. With those of other scenes it is a control: what
+            captions alone give away.
 
     Returns:
         (m,) bool, m the number of directed pairs; a tie, as of a bag of words, counts as wrong.
 
     Raises:
-        ValueError: no scene has two objects in a relation.
+        ValueError: no scene has two objects in a relation; not one image a scene.
 
     Examples:
         >>> clip = tk.models.build_clip("small_clip", seed=0)
@@ -40,8 +44,11 @@ def reads_order(clip: Pair, scenes: Scenes, *, kind: str = "full") -> Bool[Tenso
     """
     clip = as_pair(clip)
     rows, true, false = _sentences(scenes, kind)
+    shown = scenes.images if images is None else images
+    if len(shown) != len(scenes.images):
+        raise ValueError(f"there must be an image a scene, {len(scenes.images)}, got {len(shown)}")
     with evaluating(clip), torch.no_grad():
-        seen = torch.cat([clip.encode_image(x) for x in scenes.images[rows].split(_BATCH)])
+        seen = torch.cat([clip.encode_image(x) for x in shown[rows].split(_BATCH)])
         near, far = ((seen * clip.encode_text(said)).sum(dim=1) for said in (true, false))
     return near > far
 
