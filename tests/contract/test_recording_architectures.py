@@ -566,3 +566,21 @@ def test_parallel_blocks():
     with torch.no_grad():
         added = model.blocks[0].attns[0](found["tokens"])
     torch.testing.assert_close(found[branches[0]], added)  # with its layer scale
+
+
+def test_patches_of_films_form_no_grid():
+    class Film(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Conv3d(3, 8, (1, 8, 8), stride=(1, 8, 8))
+            self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(2))
+
+        def forward(self, x):
+            x = self.embed(x).flatten(2).transpose(1, 2)
+            for block in self.blocks:
+                x = block(x)
+            return x
+
+    x = torch.rand(1, 3, 4, 16, 16, generator=torch.Generator().manual_seed(1))  # 4 pictures of 2 × 2 patches
+    found = recording.top_examples(Film(), x, "blocks.1.hidden", 1, units=[0], patterns=True)
+    assert found.pattern.shape == (1, 1, 16)

@@ -187,7 +187,7 @@ class Watcher:
 def size_seen(model: nn.Module, x: Tensor) -> tuple[int, int] | None:
     """Height and width of the images that a network is given, after the resizing of a ``Classifier`` around it; None of
     other inputs."""
-    if x.ndim < 4 or min(x.shape[-2:]) < 2:
+    if x.ndim != 4 or min(x.shape[-2:]) < 2:
         return None
     part: nn.Module | None = model
     while part is not None:
