@@ -29,11 +29,7 @@ def ask(model: Model, x: Tensor, *others: Tensor) -> Any:
     """
     dtype = next((p.dtype for p in parameters(model) if p.is_floating_point()), x.dtype)
     with _unwarned(model):
-        try:
-            answer = model(x.to(dtype, copy=True), *(other.clone() for other in others))
-        except AssertionError as error:  # as timm says that it takes images of another size
-            said = str(error) or "it does not say why"
-            raise ValueError(f"the model refuses inputs of shape {tuple(x.shape)}: {said}") from error
+        answer = model(x.to(dtype, copy=True), *(other.clone() for other in others))
     if not isinstance(answer, Tensor) or not answer.is_floating_point():
         return answer  # whoever reads it says what is wrong with it
     return answer.to(torch.promote_types(answer.dtype, x.dtype))

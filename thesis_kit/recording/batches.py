@@ -57,7 +57,10 @@ def recorder(model: torch.nn.Module, names: Sequence[str], *, grad: bool = False
     watcher = Watcher(model, names, run=run, **knobs)
     graph = gradients("recording with grad=True", model) if grad else torch.no_grad()
     with graph, evaluating(model), watcher.watching():
-        yield watcher
+        try:
+            yield watcher
+        except AssertionError as error:  # as timm says that it takes images of another size
+            raise ValueError(f"the model refuses such inputs: {str(error) or 'it does not say why'}") from error
 
 
 def sites(model: Model, x: Tensor | None = None, *, run: Run | None = None) -> Sites:
