@@ -531,6 +531,20 @@ def test_a_classifier_that_resizes_decides_where_patches_lie():
     assert recording.top_examples(model, x, "blocks.0.hidden", 1, units=[0], patterns=True).pattern.shape[2:] == (2, 2)
 
 
+def test_a_network_of_one_size_says_where_patches_lie_whoever_resizes():
+    class Around(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = ROWS["vit"].make()
+
+        def forward(self, x):
+            return self.inner(F.interpolate(x, 32))
+
+    x = torch.rand(1, 3, 20, 80, generator=torch.Generator().manual_seed(1))
+    name = "inner.blocks.0.hidden"
+    assert recording.top_examples(Around(), x, name, 1, units=[0], patterns=True).pattern.shape[2:] == (2, 2)
+
+
 def test_mixers_patches_form_the_grid_of_their_stem():
     model, x = timm.create_model("mixer_s32_224"), images(224, 1)
     found = recording.top_examples(model, x, "blocks.0.mlp_channels.hidden", 1, units=[0], patterns=True)

@@ -17,7 +17,7 @@ _OTHERWISE = {  # attentions whose q, k, v and maps are not of tokens with token
     "Window": "works in windows, so that its q, k, v and maps belong to no token of an input",
     "XCA|CrossCovariance|ChannelAttention|ChannelAttn": "is among channels, so that its q, k, v and maps belong to no "
     "token of an input",
-    "Diff": "subtracts one map from another, so that it has no q, k and map of its own",
+    "Diff(?!us)": "subtracts one map from another, so that it has no q, k and map of its own",
 }
 _BEHIND = {"attention_out": ("drop_path1", "ls1", "ls_1"), "mlp_out": ("drop_path2", "ls2", "ls_2")}
 

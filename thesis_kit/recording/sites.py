@@ -155,8 +155,9 @@ def _seats(
 def _grids(
     grid: tuple[int, int] | None, stride: tuple[int, int] | None, size: tuple[int, int] | None
 ) -> list[tuple[int, int]]:
-    """Grids that an image may have: as many patches as fit, or one more where it is padded; in later stages half."""
-    if size and stride:
+    """Grids that an image may have: the network's own where it takes one size alone, else as many patches as fit, or
+    one more where it is padded; in later stages half."""
+    if size and stride and not grid:
         found = [
             tuple(side // step for side, step in zip(size, stride, strict=True)),
             tuple(-(-side // step) for side, step in zip(size, stride, strict=True)),
