@@ -315,6 +315,12 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
     ),
     (
         "05",
+        "Two of three ViTs are recorded",
+        "features.scenes",
+        lambda r: {len(r.cells[arm]) for arm in ("units@vit", "tokens@vit", "optima@vit")} == {2},
+    ),
+    (
+        "05",
         "In these hidden units are somewhat more alike than queries, and no more than values",
         "features.scenes",
         lambda r: (
