@@ -42,6 +42,7 @@ from thesis_kit.zookeeping.recipes import RECIPES
 RANDOM, TWIN, EARLY, _READER = "random", "labels", "early-labels", "attributes"
 _AIM = 0.4  # of clean-and-robust scenes that the label-trained twin is to keep where attacks are compared
 _ALWAYS = ("data", "size", "images")
+_TOLD = 6  # scenes with false words whose answers are kept to be shown
 
 
 def recorded(world: World, how: Callable[[World], dict[str, Any]]) -> dict[str, Any]:
@@ -62,7 +63,8 @@ def probe(world: World) -> dict[str, Any]:
 def units(world: World) -> dict[str, Any]:
     """What hidden units of the last third of blocks answer to."""
     a = twin_measures.late_units(world.tower, world.scenes.images)
-    return {"scalars": twin_measures.unit_shares(a, world.scenes, world.settings)}
+    shown = twin_measures.strips(a, world.scenes) if world.seed == 0 else {}
+    return {"scalars": twin_measures.unit_shares(a, world.scenes, world.settings), "chosen": shown}
 
 
 def order(world: World) -> dict[str, Any]:
@@ -133,11 +135,21 @@ def bias(world: World) -> dict[str, Any]:
     """The share of pictures of a class's name alone that have the color tied to the class in biased training."""
     s = world.settings
     said = [name for name in scene_classes()[: s.shapes] for _ in range(s.each)]
-    read = _read(world, _drawn(world, said))
-    tied = torch.arange(s.shapes).repeat_interleave(s.each) % len(COLORS)
-    leaked = (read["color"].cpu() == tied).double().mean().item()
-    right = (read["shape"].cpu() == torch.arange(s.shapes).repeat_interleave(s.each)).double().mean().item()
-    return {"scalars": {"leaked": leaked, "shape_read": right}}
+    pictures = _drawn(world, said)
+    read = {name: answers.cpu() for name, answers in _read(world, pictures).items()}
+    shapes = torch.arange(s.shapes).repeat_interleave(s.each)
+    numbers = {
+        "leaked": (read["color"] == shapes % len(COLORS)).double().mean().item(),
+        "shape_read": (read["shape"] == shapes).double().mean().item(),
+    }
+    return {"scalars": numbers, **(_shown(pictures, read, said, s.each) if world.seed == 0 else {})}
+
+
+def _shown(pictures: Tensor, read: dict[str, Tensor], said: list[str], each: int) -> dict[str, Any]:
+    """The first picture of every prompt, and what is read in it."""
+    first = range(0, len(said), each)
+    seen = {said[i]: f"{list(COLORS)[int(read['color'][i])]} {SHAPES[int(read['shape'][i])]}" for i in first}
+    return {"pictures": {said[i]: pack_picture(pictures[i]) for i in first}, "chosen": {"read": seen}}
 
 
 def robust(world: World) -> dict[str, Any]:
@@ -166,7 +178,12 @@ def words(world: World) -> dict[str, Any]:
     found = typographic(world.classifier, world.scenes.table, world.settings.size)
     right = (found.plain == found.label).double().mean().item()
     numbers = {"flips": found.flipped, "harmed": found.harmed}
-    return {"scalars": {"right": right, **{name: rows.double().mean().item() for name, rows in numbers.items()}}}
+    answers_of = ("label", "word", "plain", "written")
+    told = {name: [SHAPES[i] for i in getattr(found, name)[:_TOLD].tolist()] for name in answers_of}
+    return {
+        "scalars": {"right": right, **{name: rows.double().mean().item() for name, rows in numbers.items()}},
+        "chosen": {"first": told} if world.seed == 0 else {},
+    }
 
 
 def arms(s: Language) -> tuple[Arm, ...]:

@@ -102,6 +102,21 @@ def spoken(scenes: Scenes) -> tuple[list[str], Tensor]:
     return list(has), torch.stack(list(has.values()), dim=1)
 
 
+def strips(a: Tensor, scenes: Scenes, *, units: int = 24, strongest: int = 4) -> dict[str, list]:
+    """Evenly spaced units, none picked: their strongest scenes, and the words that measurement finds for them with the
+    AUROC of scenes that did not choose them."""
+    shown = torch.linspace(0, a.shape[1] - 1, units).round().long().unique().to(a.device)
+    words, has = spoken(scenes)
+    concept, judged = best_concept(a[:, shown], has)
+    best = a[:, shown].sort(dim=0, descending=True, stable=True).indices[:strongest]
+    return {
+        "units": shown.tolist(),
+        "strongest": best.T.tolist(),
+        "measured": [words[place] for place in concept.tolist()],
+        "auroc": [None if math.isnan(value) else round(value, 3) for value in judged.tolist()],
+    }
+
+
 def names_agree(clip: Clip, a: Tensor, scenes: Scenes, settings: object) -> dict[str, float]:
     """How often a unit's name by text is its name by measurement, of units with an AUROC high enough; and the same with
     activations exchanged among images, as chance has it."""
