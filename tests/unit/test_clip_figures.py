@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from thesis_kit.chapters.clip import figures, readers
+from tests.worlds import miniatures
+from thesis_kit.chapters.clip import figures, readers, twin_measures, world
+from thesis_kit.chapters.clip.settings import TAUGHT
 from thesis_kit.data.scenes import Table
 from thesis_kit.data.scenes.pairs import LANGUAGE
 from thesis_kit.data.scenes.vocabulary import COLORS, SHAPES
+from thesis_kit.randomness import mix_seed
 
 WITH = {"label": "Figure 6.1", "caption": "What is seen."}
 
@@ -39,12 +44,45 @@ def test_colors_are_read_better_than_by_chance(scenes):
     assert readers.as_words(shapes[:1], colors[:1])[0].split()[0] in COLORS
 
 
-def test_units_stand_side_by_side_with_their_words(scenes):
-    acts = {"one": torch.rand(300, 6), "other": torch.rand(300, 6)}
-    said = {name: [f"{name} word {unit}" for unit in range(6)] for name in acts}
-    explorer = figures.units_explorer(scenes.images, acts, {"First": [0, 1], "Last": [4, 5]}, said, **WITH)
-    assert explorer.html.count("<img") == 8
-    assert "other word 5" in explorer.html
+def test_units_stand_side_by_side_with_their_names(miniature):
+    recorded, twins = miniature("clip.scenes"), {"by labels": "labels", "by captions": "captions"}
+    explorer = figures.units_explorer(recorded, twins, rows=3, **WITH)
+    kept = {called: recorded.cells[f"units@{teacher}"][0]["chosen"] for called, teacher in twins.items()}
+    units = kept["by labels"]["units"]
+    assert explorer.html.count("<img") == 2 * len(units)
+    assert len(explorer.values) == math.ceil(len(units) / 3)
+    assert f"Unit {units[-1]}, by captions: its 4 strongest scenes." in explorer.html
+    assert all(name in explorer.html for one in kept.values() for name in one["measured"])
+    assert explorer.render(1)[1] == f"Units {units[0]} to {units[2]}."
+
+
+def test_scenes_of_a_strip_are_those_that_excite_the_unit(miniature):
+    cell = miniature("clip.scenes").cells["units@labels"][0]
+    kept = cell["chosen"]
+    drawn = LANGUAGE["scenes.v1-pairs"].draw(48, 40, seed=mix_seed(601))
+    tower = miniatures.tiny_twin(TAUGHT["labels"][0], 0)
+    a = twin_measures.late_units(tower, drawn.images)
+    assert kept["strongest"][1] == a[:, kept["units"][1]].sort(descending=True, stable=True).indices[:4].tolist()
+    assert (world.judged(cell["settings"], [5, 2]).color == drawn.table[torch.tensor([5, 2])].color).all()
+
+
+def test_pictures_of_bare_names_stand_over_what_is_read(miniature):
+    recorded = miniature("clip.scenes")
+    read = recorded.cells["bias@biased"][0]["chosen"]["read"]
+    shown = figures.neutral_prompts(
+        recorded, {"by chance": "bias@captions", "tied": "bias@biased"}, list(read)[:2], alt="Two.", **WITH
+    )
+    assert shown.html.count("<img") == 4
+    assert all(read[one] in shown.html for one in list(read)[:2])
+
+
+def test_false_words_stand_over_both_answers(miniature):
+    recorded = miniature("clip.scenes")
+    shown = figures.false_words(recorded, {"labels": "words@named-labels"}, **WITH)
+    told = recorded.cells["words@named-labels"][0]["chosen"]["first"]
+    assert shown.html.count("<img") == len(told["label"]) == 6
+    assert f"labels: {told['plain'][0]} → {told['written'][0]}" in shown.html
+    assert f"A {told['label'][5]} with the word {told['word'][5]}." in shown.html
 
 
 def test_pictures_of_prompts_have_their_readings(scenes):

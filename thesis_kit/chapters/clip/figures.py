@@ -9,10 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from thesis_kit.chapters.clip.world import judged
+from thesis_kit.data.scenes.pairs import misnamed
+from thesis_kit.data.scenes.render import render
 from thesis_kit.ledger.results import Result
 from thesis_kit.ledger.statistics import wilson
+from thesis_kit.ledger.thumbnails import unpack_picture
 from thesis_kit.show.figures import COLORS, Shown, canvas, card, present, style
-from thesis_kit.show.pictures import grid, image_uri, montage, pixels, rows_of_pictures, tile
+from thesis_kit.show.pictures import grid, montage, pixels, rows_of_pictures, tile, words
 from thesis_kit.show.players import Slider, slider
 from thesis_kit.show.shown import require_words
 from thesis_kit.show.tables import table
@@ -22,46 +26,51 @@ _LOOKS = (("blue", "o"), ("vermilion", "s"), ("gray", "x"))
 
 
 def units_explorer(
-    images: Float[Tensor, "n 3 s s"], acts: Mapping[str, Float[Tensor, "n u"]], pages: Mapping[str, Sequence[int]],
-    said: Mapping[str, Sequence[str]], *, label: str, caption: str, strongest: int = 4,
-) -> Slider:  # fmt: skip
-    """The same positions in several networks under a slider, a row a unit: its strongest images and its words in each.
+    recorded: Result, twins: Mapping[str, str], *, label: str, caption: str, rows: int = 4
+) -> Slider:
+    """The same positions in several networks under a slider, a row a unit: its strongest scenes and its name in each.
 
     Args:
-        acts: network → activations. pages: what a frame is called → its units. said: network → words for every unit.
-        strongest: images of a strip.
+        twins: what a network is called → its teacher, of whom units are recorded. rows: units of a frame.
     """
-    names = list(pages)
+    cells = {called: recorded.cells[f"units@{teacher}"][0] for called, teacher in twins.items()}
+    units = next(iter(cells.values()))["chosen"]["units"]
+    images = _scenes_of(cells)
+    frames = [units[i : i + rows] for i in range(0, len(units), rows)]
 
-    def render(number: float) -> tuple[str, str]:
-        units = list(pages[names[round(number) - 1]])
-        words = {network: [one[unit] for unit in units] for network, one in said.items()}
-        return _units(images, acts, units, words, strongest), f"{names[round(number) - 1]}."
+    def frame(number: float) -> tuple[str, str]:
+        at = round(number) - 1
+        shown = [_unit(cells, images, place) for place in range(at * rows, at * rows + len(frames[at]))]
+        head = [words(called, end=True) for called in twins]
+        tracks = f"repeat({len(twins)},minmax(0,1fr))"
+        alt = f"{len(frames[at])} positions in {len(twins)} networks"
+        cells_of = [*head, *(cell for unit in shown for cell in unit)]
+        return grid(cells_of, tracks, widest=150 * len(twins), alt=alt), f"Units {frames[at][0]} to {frames[at][-1]}."
 
-    numbers = tuple(range(1, len(names) + 1))
-    alt = "The same positions in several networks, each with its strongest scenes and its names."
-    return slider(render, numbers, name="units", label=label, caption=caption, alt=alt)
-
-
-def _units(images: Tensor, acts: Mapping, units: Sequence[int], said: Mapping, strongest: int) -> str:
-    cells = []
-    for row, unit in enumerate(units):
-        for network, a in acts.items():
-            best = a[:, unit].sort(descending=True, stable=True).indices[:strongest]
-            strip = image_uri(montage(_small(images[best]), columns=strongest, gap=1), lossless=0, quality=60)
-            alt = html.escape(f"Unit {unit}, {network}: its {strongest} strongest scenes.", quote=True)
-            look = "display:block;width:100%;border-radius:0;padding:0;margin:0"
-            cells.append(
-                f'<div><img src="{strip}" alt="{alt}" style="{look}"><div style="white-space:pre-line">'
-                f"<strong>{html.escape(network)}</strong> {unit}\n{html.escape(said[network][row])}</div></div>"
-            )
-    tracks = f"repeat({len(acts)},minmax(0,1fr))"
-    alt = f"{len(units)} positions in {len(acts)} networks"
-    return grid(cells, tracks, widest=(strongest * (_SMALL + 26)) * len(acts), alt=alt)
+    alt = "The same positions in several networks, each with its strongest scenes and the name that measurement finds."
+    return slider(frame, tuple(range(1, len(frames) + 1)), name="units", label=label, caption=caption, alt=alt)
 
 
-def _small(images: Tensor) -> Tensor:
-    return F.interpolate(images.float(), (_SMALL, _SMALL), mode="bilinear", antialias=True)
+def _scenes_of(cells: Mapping[str, dict]) -> dict[int, Tensor]:
+    """The scenes that any unit is excited by most, drawn small."""
+    ids = sorted({one for cell in cells.values() for best in cell["chosen"]["strongest"] for one in best})
+    settings = next(iter(cells.values()))["settings"]
+    small = F.interpolate(
+        render(judged(settings, ids), settings["size"]).images, (_SMALL, _SMALL), mode="bilinear", antialias=True
+    )
+    return dict(zip(ids, small, strict=True))
+
+
+def _unit(cells: Mapping[str, dict], images: Mapping[int, Tensor], place: int) -> list[str]:
+    """A row of the explorer: a unit in each network, over its name."""
+    row = []
+    for called, cell in cells.items():
+        found = {name: column[place] for name, column in cell["chosen"].items()}
+        alt = f"Unit {found['units']}, {called}: its {len(found['strongest'])} strongest scenes."
+        seen = tile(montage([images[one] for one in found["strongest"]], columns=2), alt, quality=60)
+        sure = "" if found["auroc"] is None else f"\n{found['auroc']:.2f}"
+        row.append(f"<div>{seen}{words(found['measured'] + sure)}</div>")
+    return row
 
 
 def twins_table(
@@ -103,7 +112,7 @@ def prompt_explorer(
     networks read in each."""
     names = list(drawn)
 
-    def render(number: float) -> tuple[str, str]:
+    def page(number: float) -> tuple[str, str]:
         frame = names[round(number) - 1]
         seeds = len(next(iter(drawn[frame].values())))
         cells = []
@@ -117,7 +126,7 @@ def prompt_explorer(
         return _columns(cells, seeds, len(drawn[frame])), f"{frame}."
 
     numbers = tuple(range(1, len(names) + 1))
-    return slider(render, numbers, name=name, label=label, caption=caption,
+    return slider(page, numbers, name=name, label=label, caption=caption,
                   alt="Pictures that a pair draws for prompts, with what other networks read in them.")  # fmt: skip
 
 
@@ -142,6 +151,41 @@ def prompts_figure(
         for name, row in pictures.items()
     }
     inner = rows_of_pictures(rows, columns, alt=alt, cell=110, below=below)
+    return Shown(card(inner, label=label, caption=caption), f"{label}. {caption}")
+
+
+def neutral_prompts(
+    recorded: Result, arms: Mapping[str, str], prompts: Sequence[str], *, label: str, caption: str, alt: str
+) -> Shown:
+    """Recorded pictures of prompts that name no color, a row a training, over what another network read in each."""
+    require_words(alt=alt)
+    rows = {}
+    for called, arm in arms.items():
+        cell = recorded.cells[arm][0]
+        read = cell["chosen"]["read"]
+        rows[called] = [
+            f"<div>{tile(pixels(unpack_picture(cell['pictures'][one])), f'{one}, {called}', quality=70)}"
+            f"{words(read[one])}</div>"
+            for one in prompts
+        ]
+    inner = rows_of_pictures(rows, list(prompts), alt=alt, cell=110, fold=3)
+    return Shown(card(inner, label=label, caption=caption), f"{label}. {caption}")
+
+
+def false_words(recorded: Result, arms: Mapping[str, str], *, label: str, caption: str) -> Shown:
+    """The first scenes with a false word on each, over what every network answers without and with it."""
+    cells = {called: recorded.cells[arm][0] for called, arm in arms.items()}
+    first = next(iter(cells.values()))
+    told, settings = first["chosen"]["first"], first["settings"]
+    count = len(told["label"])
+    images = render(misnamed(judged(settings, range(count))), settings["size"]).images
+    tiles = []
+    for i, image in enumerate(images):
+        answers = {called: cell["chosen"]["first"] for called, cell in cells.items()}
+        said = "\n".join(f"{called}: {one['plain'][i]} → {one['written'][i]}" for called, one in answers.items())
+        alt = f"A {told['label'][i]} with the word {told['word'][i]}."
+        tiles.append(f"<div>{tile(pixels(image), alt, quality=80)}{words(said)}</div>")
+    inner = grid(tiles, "repeat(auto-fill,minmax(150px,1fr))", widest=3 * 190, alt="scenes with false words")
     return Shown(card(inner, label=label, caption=caption), f"{label}. {caption}")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from thesis_kit.chapters.world import World as Shared
 from thesis_kit.chapters.world import taught, untaught
 from thesis_kit.data.scenes import Scenes
 from thesis_kit.data.scenes.pairs import LANGUAGE
+from thesis_kit.data.scenes.table import Table
 from thesis_kit.data.scenes.vocabulary import SHAPES
 from thesis_kit.language import scene_classes, zero_shot
 from thesis_kit.models import Classifier, Clip
@@ -69,6 +72,11 @@ class World(Shared):
     def group(self) -> str:
         """The name of the scenes that are judged by."""
         return f"{self.settings.data}/{self.settings.size}px"
+
+
+def judged(settings: Mapping[str, Any], rows: Iterable[int]) -> Table:
+    """The table of these of the scenes by which a recorded cell of such settings was judged, by their places."""
+    return LANGUAGE[settings["data"]].sample(torch.tensor([*rows]), seed=mix_seed(_JUDGED))
 
 
 def naming_shapes(network: nn.Module) -> nn.Module:
