@@ -101,6 +101,13 @@ def test_length_is_counted_to_the_end_mark_whatever_stands_before(pair):
         clip.tokenizer(["a red <end_of_text> star"])
 
 
+def test_a_tokenizer_of_pieces_reads_what_has_no_letters():
+    clip = build_clip("ViT-B-32", seed=0)
+    assert clip.tokenizer(["🦊"]).shape == (1, 77)
+    with pytest.raises(ValueError, match="a sentence without a word says nothing"):
+        clip.tokenizer([" "])
+
+
 class Padded:
     """A tokenizer of the kind whose end mark also fills up, as SigLIP's."""
 

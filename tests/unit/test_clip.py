@@ -297,6 +297,18 @@ def test_tokens_go_to_the_text_tower_and_features_to_the_image_tower():
     assert clip.text.asked_on == "meta"
 
 
+@pytest.mark.bad_input
+@pytest.mark.parametrize("number", [-1, 5000])
+def test_tokens_of_another_tokenizer_are_refused(number):
+    clip = tiny()
+    tokens = clip.tokenizer(["red"])
+    tokens[0, 0] = number
+    with pytest.raises(ValueError, match=rf"(reach from {number}|to {number},).*the text tower knows 0 to"):
+        clip.encode_tokens(tokens)
+    with pytest.raises(ValueError, match="make them with its own tokenizer"):
+        training.Contrastive().check(clip, torch.rand(1, 3, 16, 16), tokens, None)
+
+
 def test_scene_classes_have_their_article():
     names = scene_classes()
     assert (names[0], names[10], len(names)) == ("a disk", "an arrow", 16)

@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -180,6 +181,12 @@ def test_a_file_has_one_writer_whatever_the_temporary_folder(tmp_path, monkeypat
         assert [path.name for path in tmp_path.iterdir()] == [".a.json.lock"]
     assert len(said) == 1
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder in which nobody can make a file")
+def test_a_folder_in_which_nothing_can_be_made_is_not_called_busy():
+    with pytest.raises(WriteFailed, match="could not write /proc/x.json"), only_writer("/proc/x.json"):
+        pytest.fail("the work began")
 
 
 def test_a_link_and_its_target_have_one_writer(tmp_path):

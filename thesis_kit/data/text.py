@@ -77,12 +77,19 @@ def split(sentence: str) -> list[str]:
     Raises:
         ValueError: there is none. TypeError: it is no text.
     """
-    if not isinstance(sentence, str):
-        raise TypeError(f"a sentence must be a text, got {sentence!r}")
+    check_text(sentence)
     words = _WORD.findall(sentence.lower())
     if not words:
         raise ValueError(f"a sentence without a word says nothing, got {sentence!r}: write one")
     return words
+
+
+def check_text(sentence: object) -> None:
+    """Refuse what is no text, and one of nothing but space."""
+    if not isinstance(sentence, str):
+        raise TypeError(f"a sentence must be a text, got {sentence!r}")
+    if not sentence.strip():
+        raise ValueError(f"a sentence without a word says nothing, got {sentence!r}: write one")
 
 
 def check_length(sentence: str, length: int, context: int) -> None:

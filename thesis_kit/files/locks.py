@@ -102,6 +102,7 @@ def _take(lock: FileLock, name: Path, path: Path) -> None:
                     raise
                 # somebody has just given the lock back, or removed the folder
     except Timeout:
+        _check_makeable(name, path)
         raise Busy(_busy(path)) from None
     except OSError as error:
         raise WriteFailed(cannot(path, error)) from error
@@ -109,6 +110,18 @@ def _take(lock: FileLock, name: Path, path: Path) -> None:
         with contextlib.suppress(Timeout, OSError):
             lock.acquire(timeout=0)  # its file may be there, and is nobody's: so it goes with the lock
         raise
+
+
+def _check_makeable(name: Path, path: Path) -> None:
+    """A lock that could not be had is somebody's, unless no file can be made there, of which a lock says nothing."""
+    try:
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR))
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise WriteFailed(cannot(path, error)) from error
+    with contextlib.suppress(OSError):
+        name.unlink()
 
 
 def _give_back(lock: FileLock, name: Path, me: tuple[Path, int, int]) -> None:

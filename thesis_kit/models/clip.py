@@ -81,7 +81,12 @@ class Clip(nn.Module):
         return self.encode_tokens(self.tokenizer(list(texts)))
 
     def encode_tokens(self, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
-        """Features of length 1 of sentences that are tokens already, on the device of the image tower."""
+        """Features of length 1 of sentences that are tokens already, on the device of the image tower.
+
+        Raises:
+            ValueError: a number that the text tower has no token for.
+        """
+        check_tokens(self.text, tokens)
         said = _unit(self.text(tokens.to(device_of(self.text) or tokens.device)), "text", len(tokens))
         return said.to(device_of(self.image) or said.device)
 
@@ -107,6 +112,19 @@ def as_pair(model: object) -> Clip:
             "one of open_clip's, and Clip(image, text, tokenizer) one of two towers"
         )
     return part
+
+
+def check_tokens(text: nn.Module, tokens: Int[Tensor, "n t"]) -> None:
+    """Require numbers that a text tower, or the pair it is a part of, has tokens for: those of its own tokenizer."""
+    known = max((part.num_embeddings for part in text.modules() if isinstance(part, nn.Embedding)), default=None)
+    if known is None or not tokens.numel():
+        return
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or high >= known:
+        raise ValueError(
+            f"token ids reach from {low} to {high}, and the text tower knows 0 to {known - 1}: make them with its own "
+            "tokenizer"
+        )
 
 
 def check_one_space(images: Tensor, texts: Tensor) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from thesis_kit.checks import UnknownName, choose
 from thesis_kit.connection import offline, reachable
 from thesis_kit.data.scenes.lexicon import vocabulary as words_of_scenes
-from thesis_kit.data.text import Vocabulary, check_length, split
+from thesis_kit.data.text import Vocabulary, check_length, check_text
 from thesis_kit.extras import MissingPackage, missing, needs
 from thesis_kit.models.build import build
 from thesis_kit.models.classifier import Classifier
@@ -189,7 +189,7 @@ class _Pieces:
 
     def __call__(self, sentences: Sequence[str]) -> Int[Tensor, "n t"]:
         for sentence in sentences:
-            split(sentence)  # refuses what has no word
+            check_text(sentence)
         rows = self._tokenizer(list(sentences), context_length=4 * self.context)
         inner = getattr(self._tokenizer, "tokenizer", self._tokenizer)
         padding, marks = getattr(inner, "pad_token_id", 0) or 0, _marks(inner)

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from thesis_kit.asking import ask
 from thesis_kit.checks import NonFiniteOutput, check_images, check_same_device
 from thesis_kit.data.captioned import Captioned
+from thesis_kit.models.clip import check_tokens
 from thesis_kit.training.method import Method
 from thesis_kit.training.run import Run
 
@@ -85,6 +86,9 @@ class Contrastive(Method):
         if not isinstance(tokens, Tensor) or tokens.ndim != 2 or len(tokens) != len(x) or tokens.dtype != torch.int64:
             seen = f"{tokens.dtype} of shape {tuple(tokens.shape)}" if isinstance(y, Tensor) else type(y).__name__
             raise ValueError(f"targets must be token ids, int64 of shape ({len(x)}, t), got {seen}")
+        check_tokens(model, tokens)
+        if isinstance(y, Captioned) and y.wrong is not None:
+            check_tokens(model, y.wrong)
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """The scale in a group of its own, without weight decay."""
