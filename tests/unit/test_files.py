@@ -185,7 +185,7 @@ def test_a_file_has_one_writer_whatever_the_temporary_folder(tmp_path, monkeypat
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder in which nobody can make a file")
 def test_a_folder_in_which_nothing_can_be_made_is_not_called_busy():
-    with pytest.raises(WriteFailed, match="could not write /proc/x.json"), only_writer("/proc/x.json"):
+    with pytest.raises(WriteFailed, match=r"could not write /proc/x\.json"), only_writer("/proc/x.json"):
         pytest.fail("the work began")
 
 
