@@ -4,8 +4,11 @@
 # **The question of this chapter: what changes when the teacher is language?**
 #
 # [The chapter before](05_features.ipynb) looked into a network that was taught by labels: one word an image, and nothing else. Here
-# are two Vision Transformers that are twins. They have the same layers, started from the same weights and saw the same images in the same order. One was
-# told labels, the other *sentences*: "a red star left of a blue ring". That one can be told a sentence and asked for a picture.
+# are Vision Transformers that are twins. They have the same layers, started from the same weights and saw the same images in the same order. One was
+# told labels, another *sentences*: "a red star left of a blue ring". That one can be told a sentence and asked for a picture.
+#
+# A sentence differs from a label in two ways. It is language, and it says more. So there are two more twins: one was told the class alone, but in sentences,
+# and one was told by labels all that the sentences say.
 
 # %% [setup]
 
@@ -17,6 +20,7 @@ import torch
 from thesis_kit import attacks, certification, zoo
 from thesis_kit.chapters.clip import figures, readers, twin_measures
 from thesis_kit.data.scenes import captions
+from thesis_kit.data.scenes.captions import with_article
 from thesis_kit.data.scenes.pairs import LANGUAGE, directed
 from thesis_kit.data.scenes.vocabulary import COLORS, RELATIONS, SHAPES
 from thesis_kit.evaluation import correct, robust_accuracy
@@ -32,28 +36,18 @@ device = session.device
 world = LANGUAGE[P.data]
 scenes = world.draw(P.images, P.size, seed=77, device=device)  # seen by neither twin
 clip, labels = (zoo.load(name, device=device) for name in ("clip-scenes64", "twin-scenes64"))
-towers = {"taught by labels": labels, "taught by captions": clip.image}
-words, has = twin_measures.spoken(scenes)
-acts = {called: twin_measures.late_units(tower, scenes.images) for called, tower in towers.items()}
-said = {}
-for called, a in acts.items():
-    concept, auroc = best_concept(a, has)
-    named, _ = name_by_text(clip, a, scenes.images, words, k=P.strongest)
-    said[called] = [
-        f"measured: {words[int(c)]} ({sure:.2f})\nby text: {words[int(n)]}" for c, sure, n in zip(concept, auroc, named, strict=True)
-    ]
 
 # %% tags=["hide-input"]
 shapes = [SHAPES[i] for i in range(1, len(SHAPES), len(SHAPES) // P.shapes)]  # one of each theme
 colors = list(COLORS)[::3][: P.colors]
-prompts = [f"a {color} {shape}" for color in colors for shape in shapes for _ in range(P.each)]
+prompts = [with_article(f"{color} {shape}") for color in colors for shape in shapes for _ in range(P.each)]
 quick = shortened("small", P.steps, copies=P.copies)
 drawn = invert_prompts(clip, prompts, size=P.size, schedule=quick, seed=session.seed, progress=False)
 fitted = world.draw(P.fitted, P.size, seed=78, device=device)
 verifier, reader = zoo.load("verifier-scenes64", device=device), readers.color_reader(fitted)
 seen = readers.read(drawn.images.to(device), verifier, reader)
 told = readers.as_words(*seen)
-places = [prompts.index(f"a {color} {shapes[0]}") for color in colors]
+places = [prompts.index(with_article(f"{color} {shapes[0]}")) for color in colors]
 figures.prompts_figure(
     {"": [drawn.images[place] for place in places]}, [f"“{prompts[place]}”" for place in places], label="Figure 6.1",
     caption="Four sentences as the network taught by captions draws them, from noise and with nothing stretched; below each, what two networks "
@@ -81,14 +75,14 @@ figures.prompts_figure(
 #
 # :::{admonition} What you will see, and how long it takes
 # :class: tip
-# - the same units in two twins, with a slider, named by measurement and by text;
+# - the same units in four twins, with a slider, and their names by measurement and by text;
 # - what each twin's features still know of an image, beside a network that has learned nothing;
 # - sixteen sentences drawn from noise, and what others read in the pictures;
 # - a quiz: does the pair read the order of words?
 # - whether language makes robust.
 #
-# Reading takes about 15 minutes, running it two to three on two CPU cores. The figures and tables are of one pair of twins; what is
-# claimed at the end was measured on three of each kind.
+# Reading takes about 15 minutes, running it two to three on two CPU cores. Pictures are of one twin of each kind; what is claimed at
+# the end was measured on three of each.
 # :::
 #
 # ## The pair, and what it was taught
@@ -123,46 +117,57 @@ print(by_words(scenes.images[:2]).shape)
 # %% [markdown]
 # ## Units, side by side
 #
-# The two networks began with the same weights, so the same place can be looked up in both. Two ways to name a unit stand under each
-# strip. By *measurement*: of the concepts that captions can say, the one that the unit tells best from the rest. By *text*: take the
-# unit's strongest scenes and let the pair say which words fit them better than other scenes {cite:p}`oikarinen2023dissect`. The second
-# needs no labels at all, which is why it is used on real networks. Here the first can check it.
-
-# %% tags=["hide-input"]
-count = acts["taught by labels"].shape[1]
-spread = torch.linspace(0, count - 1, 24).round().long().tolist()
-pages = {f"Units {spread[i]} to {spread[i + 3]} of {count}": spread[i : i + 4] for i in range(0, len(spread), 4)}
-figures.units_explorer(
-    scenes.images, acts, pages, said, label="Figure 6.2",
-    caption=f"Twenty-four of {count} hidden units of the last two blocks, evenly spaced, none picked: the four scenes that excite each most, in the "
-    "twin taught by labels (left) and in the one taught by captions (right). Measured: the concept that the unit detects best, with its AUROC on "
-    "scenes that did not choose it (½ is blind). By text: the words that the pair finds nearest to the unit's strongest scenes. Move the slider "
-    "with the mouse, a finger, or the arrow keys.",
-)
+# Twins began with the same weights, so the same place can be looked up in each. Four of them stand side by side: two were told the class alone and two all
+# that a caption may say; of each two, one by labels and one by sentences. Under its strongest scenes stands each unit's name: of the concepts that captions
+# can say, the one that it tells best from the rest.
 
 # %% tags=["hide-input"]
 recorded = results.load_result("clip.scenes")
-TWINS = {"taught by labels": "labels", "by labels, half as long": "early-labels", "taught by captions": "captions", "random weights": "random"}
+FOUR = {"class, by labels": "labels", "class, by captions": "class-captions", "all, by labels": "attributes", "all, by captions": "captions"}
+figures.units_explorer(
+    recorded, FOUR, label="Figure 6.2",
+    caption="Twenty-four hidden units of the last two blocks, evenly spaced, none picked: of 2,000 scenes the four that excite each most, in four twins. "
+    "Below them the concept that the unit detects best, and its AUROC on scenes that did not choose it (½ is blind). Move the slider with the mouse, a "
+    "finger, or the arrow keys.",
+)
+
+# %% tags=["hide-input"]
+TWINS = {**FOUR, "class, by labels, half as long": "early-labels", "random weights": "random"}
 figures.twins_table(
     recorded, "units", {"selective": "select a concept within a class", "themes": "stand for a theme", "count": "AUROC for “many” (best 5%)"}, TWINS,
     caption="shares of the hidden units of the last two blocks, a number a twin; asked about 2,000 scenes that no twin was trained on",
 )
 
 # %% [markdown]
-# Here are numbers of three pairs, not of the one above. A unit *selects a concept within a class* if, among scenes of one class in which objects cover about as much, it tells
+# A unit *selects a concept within a class* if, among scenes of one class in which objects cover about as much, it tells
 # those with the concept from those without (AUROC of .8 or more, and above what shuffled concepts reach): a color, a relation, a background, "more than one". It
 # *stands for a theme* if the weakest of the theme's four shapes excites it more than the best of all others. The last column asks
 # whether several objects excite it more than one, of the same shape and total area.
 #
-# The first column is the thesis's observation with controls beside it. Units of twins that were told sentences select such concepts several
-# times as often as those of twins that were told labels, or nothing. Themes come out otherwise: by this measure no twin has a unit for one, though captions name themes now and then.
+# The thesis's observation is there. Units of the twins that were told all in sentences select such concepts several
+# times as often as those of twins that were told the class by labels. But it is not language that does it. Told the class alone, sentences give no more such
+# units than labels; told all, labels give more than sentences. A unit for color, number or place comes from *being told* of
+# them, in whatever form. Themes come out otherwise: by this measure no twin has a unit for one, though captions name themes now and then.
 #
-# The twins are not equally good at the class, as the rules want them: a probe reads it better from what labels taught (next section). The second row is therefore a
-# label twin that was trained half as long. It reads the class hardly better than the pairs, and its units select no more than those of its elders: that is not what the difference is due to.
+# The twins are not equally good at the class (next section). The row "half as long" is therefore a
+# label twin that reads the class hardly better than the pairs. Its units select no more than those of its elders: that is not what the difference is due to.
+#
+# ## Names by text
+#
+# Units can be named without measuring. Take a unit's strongest scenes and let the pair say which words fit them better than other scenes
+# {cite:p}`oikarinen2023dissect`. That needs no labels, which is why it is used on real networks. Here it can be checked.
 
 # %%
+words, has = twin_measures.spoken(scenes)
+acts = twin_measures.late_units(clip.image, scenes.images)
+by_text, _ = name_by_text(clip, acts, scenes.images, words, k=P.strongest)
+concept, auroc = best_concept(acts, has)
+rows = [(str(unit), words[by_text[unit]], f"{words[concept[unit]]} ({auroc[unit]:.2f})") for unit in range(0, acts.shape[1], acts.shape[1] // 8)]
+table(rows, ("unit", "by text", "by measurement (AUROC)"), caption="every eighth part of the caption twin's units, one each")
+
+# %% tags=["hide-input"]
 print(
-    f"by measurement {recorded.mean('named', 'names@captions').value:.0%} of the caption twins' units have a name; text gives the same one to "
+    f"recorded, three pairs: {recorded.mean('named', 'names@captions').value:.0%} of their units have a name by measurement; text gives the same one to "
     f"{recorded.mean('agree', 'names@captions').value:.0%} of these, and to {1 - recorded.mean('differ_shuffled', 'names@captions').value:.0%} "
     "when activations are exchanged among images"
 )
@@ -185,10 +190,11 @@ figures.twins_table(
 )
 
 # %% [markdown]
-# Captions made the network keep the color and more of the number; labels made it keep
-# the shape, the theme, which follows from the shape, and more of the other object's shape. The last row is the control without which such numbers mean little: random weights keep
-# some color, number and background of every image. Measured by it, labels made the network *lose* color, and both teachers lost the background, the one
-# although three of four full captions name it.
+# Beside the twin that was told the class by labels, captions that say all kept the color and more of the number. The last row is the control without which such numbers mean
+# little: random weights keep some color, number and background of every image. Measured by it, being told the class made networks *lose* color, whether labels or sentences told it.
+#
+# Again it is not language. What labels for everything taught is nearly all there, the background too. The pair lost the background, although three of four full captions name it: a label for
+# the background has to be answered for every image, and to find one's own among 128 captions it is enough to know other things of it.
 #
 # ## Told a sentence, what does it draw?
 #
@@ -206,8 +212,9 @@ figures.twins_table(
 
 # %% tags=["hide-input"]
 at = {prompt: prompts.index(prompt) for prompt in prompts}
-pictures = {color: {f"a {color} {s}": [drawn.images[at[f"a {color} {s}"] + i] for i in range(P.each)] for s in shapes} for color in colors}
-readings = {color: {f"a {color} {s}": [told[at[f"a {color} {s}"] + i] for i in range(P.each)] for s in shapes} for color in colors}
+of_color = {color: [prompt for prompt in at if color in prompt] for color in colors}
+pictures = {color: {one: [drawn.images[at[one] + i] for i in range(P.each)] for one in said} for color, said in of_color.items()}
+readings = {color: {one: [told[at[one] + i] for i in range(P.each)] for one in said} for color, said in of_color.items()}
 figures.prompt_explorer(
     pictures, readings, name="color", label="Figure 6.3",
     caption=f"{len(at)} prompts, {P.each} starts each, drawn by the pair and shown as they are. Under each, what others read in it: the shape by an "
@@ -310,7 +317,7 @@ print(f"recorded, three pairs each: {with_them.value:.1%} ({with_them.low:.1%} t
 alone = scenes[single][: P.attacked]
 subjects = {
     "taught by labels, asked for shapes": (labels, alone.labels),
-    "taught by captions, asked for colors": (zero_shot(clip, [f"a {color} shape" for color in COLORS]), alone.table.color[:, 0]),
+    "taught by captions, asked for colors": (zero_shot(clip, scene_classes([f"{color} shape" for color in COLORS])), alone.table.color[:, 0]),
 }
 kept = {called: {} for called in subjects}
 for called, (model, y) in subjects.items():

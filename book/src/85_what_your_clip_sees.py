@@ -76,7 +76,7 @@ table(rows, ("told", "nearest of the three", "cosine", "of the control's picture
 
 # %% tags=["nbval-check-output"]
 scenes = tk.data.scenes.DISTRIBUTIONS["scenes.v1-pairs"].draw(200, size, seed=5, device=session.device)
-named = language.zero_shot(clip, [f"a {color} shape" for color in COLORS])
+named = language.zero_shot(clip, language.scene_classes([f"{color} shape" for color in COLORS]))
 right = tk.evaluation.correct(named, (scenes.images, scenes.table.color[:, 0]))
 print(f"the color of the main object: {right.double().mean():.0%} of {len(right)} scenes are named rightly, guessing names {1 / len(COLORS):.0%}")
 

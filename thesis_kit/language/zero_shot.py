@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thesis_kit.asking import ask, evaluating
+from thesis_kit.data.scenes.captions import with_article
 from thesis_kit.data.scenes.vocabulary import SHAPES
 from thesis_kit.models.classifier import Classifier
 from thesis_kit.models.clip import Pair, as_pair, check_one_space
@@ -72,14 +73,14 @@ def class_features(clip: Pair, classes: Sequence[str], templates: Sequence[str] 
 
 
 def scene_classes(shapes: Sequence[str] = SHAPES) -> list[str]:
-    """Shapes with their article, as ``SCENE_TEMPLATES`` take them: "a star", "an arrow".
+    """Shapes, or other names, with their article, as ``SCENE_TEMPLATES`` take them: "a star", "an arrow".
 
     Examples:
         >>> tk.language.scene_classes(("star", "arrow"))
         ['a star', 'an arrow']
     """
     _check_texts(shapes, "shapes")
-    return [f"{'an' if shape[0] in 'aeiou' else 'a'} {shape}" for shape in shapes]
+    return [with_article(shape) for shape in shapes]
 
 
 def _check_texts(names: Sequence[str], what: str) -> None:

@@ -23,6 +23,7 @@ from thesis_kit.chapters.clip.world import World, answers, naming_shapes
 from thesis_kit.chapters.world import costs
 from thesis_kit.data import Part
 from thesis_kit.data.scenes import Scenes
+from thesis_kit.data.scenes.captions import with_article
 from thesis_kit.data.scenes.pairs import directed
 from thesis_kit.data.scenes.teachers import HEADS
 from thesis_kit.data.scenes.vocabulary import COLORS, RELATIONS, SHAPES
@@ -102,16 +103,12 @@ def asked(settings: object) -> tuple[list[str], list[dict[str, int]]]:
     said, wanted, s = [], [], settings
     for shape in range(s.shapes):
         for color in range(s.colors):
-            said.append(_article(f"{list(COLORS)[color]} {SHAPES[shape]}"))
+            said.append(with_article(f"{list(COLORS)[color]} {SHAPES[shape]}"))
             wanted.append({"shape": shape, "color": color})
         for texture in range(1, s.textures + 1):
-            said.append(_article(f"{list(twin_measures.TEXTURES.values())[texture - 1]} {SHAPES[shape]}"))
+            said.append(with_article(f"{list(twin_measures.TEXTURES.values())[texture - 1]} {SHAPES[shape]}"))
             wanted.append({"shape": shape, "texture": texture})
     return said, wanted
-
-
-def _article(text: str) -> str:
-    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
 
 
 def _drawn(world: World, said: list[str]) -> Tensor:

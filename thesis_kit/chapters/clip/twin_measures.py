@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from thesis_kit import evaluation, recording, training
 from thesis_kit.data import Part
 from thesis_kit.data.scenes import Scenes
+from thesis_kit.data.scenes.captions import with_article
 from thesis_kit.data.scenes.teachers import HEADS, attributes
 from thesis_kit.data.scenes.vocabulary import COLORS, RELATIONS, SHAPES, THEME_OF, THEMES
 from thesis_kit.features.scores import best_concept, dead
@@ -94,7 +95,7 @@ def unit_shares(a: Tensor, scenes: Scenes, settings: object) -> dict[str, float]
 def spoken(scenes: Scenes) -> tuple[list[str], Tensor]:
     """Words for concepts that a caption can name, and which scene has which, (n, k) bool."""
     table = scenes.table
-    has = {f"a {color} shape": table.color[:, 0] == place for place, color in enumerate(COLORS)}
+    has = {with_article(f"{color} shape"): table.color[:, 0] == place for place, color in enumerate(COLORS)}
     has |= {name: table.shape[:, 0] == place for place, name in enumerate(scene_classes())}
     has |= {f"a {word} shape": table.texture[:, 0] == place for place, word in enumerate(TEXTURES.values(), start=1)}
     has |= {word: table.background == place for place, word in enumerate(PLACES)}

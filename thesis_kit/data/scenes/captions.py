@@ -86,16 +86,17 @@ def _caption(scene: dict, kind: str, dice: _Dice) -> str:
     opening, things = dice.pick(OPENINGS), scene["objects"]
     theme = THEME_OF[things[0]["shape"]]
     if kind == "class":
-        return opening + _article(things[0]["shape"])
+        return opening + with_article(things[0]["shape"])
     if kind == "theme":
-        return opening + _article(f"{theme} shape")
-    said = _group(things, dice) if scene["relation"] == "alike" else _article(_thing(things[0], dice, len(things) == 1))
+        return opening + with_article(f"{theme} shape")
+    alike = scene["relation"] == "alike"
+    said = _group(things, dice) if alike else with_article(_thing(things[0], dice, len(things) == 1))
     if scene["relation"] in _RELATIONS:
-        said += f" {dice.pick(_RELATIONS[scene['relation']])} {_article(_thing(things[1], dice, False))}"
+        said += f" {dice.pick(_RELATIONS[scene['relation']])} {with_article(_thing(things[1], dice, False))}"
     if dice.chance(0.75):
         said += " " + dice.pick(_BACKGROUNDS[scene["background"]])
     if dice.chance(0.33):
-        said += f", {theme} shapes" if scene["relation"] == "alike" else f", {_article(f'{theme} shape')}" * (
+        said += f", {theme} shapes" if scene["relation"] == "alike" else f", {with_article(f'{theme} shape')}" * (
             len(things) == 1)  # fmt: skip
     return opening + said
 
@@ -118,5 +119,6 @@ def _plural(noun: str) -> str:
     return "leaves" if noun == "leaf" else f"{noun}es" if noun.endswith("s") else f"{noun}s"
 
 
-def _article(text: str) -> str:
+def with_article(text: str) -> str:
+    """Words with the article that goes with them: "a star", "an orange star"."""
     return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
