@@ -359,30 +359,59 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
     ),
     (
         "06",
-        "Units of twins that were told sentences select such concepts several times as often as those of twins that "
-        "were told labels, or nothing",
+        "Units of the twins that were told all in sentences select such concepts several times as often as those of "
+        "twins that were told the class by labels",
         "clip.scenes",
-        lambda r: all(
-            r.mean("selective", "units@captions").value > 3 * r.mean("selective", f"units@{other}").value
-            for other in ("labels", "early-labels", "random")
+        lambda r: (
+            r.mean("selective", "units@captions").value > 3 * r.mean("selective", "units@labels").value
+            and found(r, "selective(units@captions) - selective(units@labels)", "scalars").low > 0
+        ),
+    ),
+    (
+        "06",
+        "Told the class alone, sentences give no more such units than labels; told all, labels give more than "
+        "sentences",
+        "clip.scenes",
+        lambda r: (
+            r.mean("selective", "units@class-captions").value <= r.mean("selective", "units@labels").value + 0.01
+            and min(r.scalars("selective", "units@attributes").values())
+            > max(r.scalars("selective", "units@captions").values()) - 0.01
+        ),
+    ),
+    (
+        "06",
+        "Its units select no more than those of its elders",
+        "clip.scenes",
+        lambda r: (
+            r.mean("selective", "units@early-labels").value <= max(r.scalars("selective", "units@labels").values())
         ),
     ),
     (
         "06",
         "by this measure no twin has a unit for one",
         "clip.scenes",
-        lambda r: not any(max(r.scalars("themes", f"units@{a}").values()) for a in ("captions", "labels", "random")),
+        lambda r: not any(
+            max(r.scalars("themes", f"units@{a}").values())
+            for a in ("captions", "class-captions", "labels", "attributes", "random")
+        ),
     ),
     (
         "06",
-        "labels made the network *lose* color, and both teachers lost the background",
+        "being told the class made networks *lose* color, whether labels or sentences told it",
+        "clip.scenes",
+        lambda r: all(
+            found(r, f"probe_color(probe@random) - probe_color(probe@{a})", "scalars").low > 0
+            for a in ("labels", "class-captions")
+        ),
+    ),
+    (
+        "06",
+        "What labels for everything taught is nearly all there, the background too. The pair lost the background",
         "clip.scenes",
         lambda r: (
-            found(r, "probe_color(probe@random) - probe_color(probe@labels)", "scalars").low > 0
-            and all(
-                found(r, f"probe_background(probe@random) - probe_background(probe@{a})", "scalars").low > 0
-                for a in ("captions", "labels")
-            )
+            min(r.mean(f"probe_{what}", "probe@attributes").value for what in ("count", "background", "color")) > 0.7
+            and r.mean("probe_background", "probe@attributes").value > 0.9
+            and found(r, "probe_background(probe@random) - probe_background(probe@captions)", "scalars").low > 0
         ),
     ),
     (

@@ -34,6 +34,7 @@ PAGES = {
     "certificates": "02_certificates",
     "regularization": "03_regularization",
     "inversion": "04_inversion",
+    "features": "05_features",
     "clip": "06_clip",
     "sonification": "07_sonification",
 }
@@ -43,9 +44,6 @@ PICTURES = {
     "regularization": diagrams.squeezing,
     "inversion": diagrams.inversion,
 }
-# Pages of chapters whose claims are not measured yet.
-READABLE = {"features": "05_features", "clip": "06_clip", "sonification": "07_sonification"}
-_WAITING = "It can be read; its claims wait for networks that are still to be trained."
 BEGIN, END = "<!-- cards: begin -->", "<!-- cards: end -->"
 PICTURE = "<!-- picture: begin -->", "<!-- picture: end -->"
 
@@ -81,11 +79,10 @@ def card_block(folder: str | os.PathLike | None = None) -> str:
     lines += ["::::{grid} 1 1 2 2", ":gutter: 3", ""]
     for name, card in zip(_order(), cards(folder), strict=True):
         lines += [f":::{{grid-item-card}} {card.number}. {card.title}"]
-        page, unmeasured = card.page or READABLE.get(name), _WAITING if name in READABLE else "To come."
-        lines += [f":link: {page}", ":link-type: doc"] * bool(page)
+        lines += [f":link: {card.page}", ":link-type: doc"] * bool(card.page)
         pictured = card.finding and name in PICTURES
         lines += ["", *_raw(f'<div class="tk-card-picture">{PICTURES[name]().html}</div>' if pictured else "")]
-        lines += [f"*{card.question}*", "", card.finding or unmeasured, ""]
+        lines += [f"*{card.question}*", "", card.finding or "To come.", ""]
         lines += [*_raw(verdict_strip(judge_chapter(name, folder))), ":::", ""]
     return "\n".join([*lines, "::::", END])
 
@@ -196,6 +193,22 @@ def _inversion(scenes: Result) -> str:
     )
 
 
+def _features(scenes: Result) -> str:
+    def alike(kind: str, on: str = "vit") -> str:
+        return f"{scenes.mean(f'monosemanticity_{kind}_last', f'units@{on}').value:.2f}"
+
+    def right(measure: str) -> str:
+        return _percent(scenes, measure, "tokens@vit")
+
+    return (
+        "How alike are the scenes that excite a ViT's late wide units most? For such units "
+        f"{alike('hidden')}, for random directions of their layer {alike('hidden_rotated')}, for queries "
+        f"{alike('q')}, for units that never learned {alike('hidden', 'random')}. With its class token kept apart "
+        f"until the last block a ViT gets {right('isolated')} right in place of {right('natural')}, and "
+        f"{right('held')} with one that says nothing, corrected for guessing."
+    )
+
+
 def _clip(scenes: Result) -> str:
     def units(on: str) -> str:
         return _percent(scenes, "selective", f"units@{on}")
@@ -204,10 +217,13 @@ def _clip(scenes: Result) -> str:
         return _percent(scenes, "probe_color", f"probe@{on}")
 
     return (
-        "One network, two teachers. Told sentences, it comes to have units for colors, numbers and places: "
-        f"{units('captions')} of its late units select one within a class. Told labels, {units('labels')} do, and "
-        f"untrained {units('random')}. A linear probe reads the color with {color('captions')} accuracy after "
-        f"sentences and {color('labels')} after labels, corrected for guessing."
+        "One network, four teachers. Told all about scenes in sentences, it comes to have units for colors, numbers and "
+        f"places: {units('captions')} of its late units select one within a class. But told as much by labels, "
+        f"{units('attributes')} do; told the class alone, {units('class-captions')} after sentences and "
+        f"{units('labels')} after labels; untrained {units('random')}. So it is what was told, not the language. Color "
+        f"goes the same way: a linear probe reads it with {color('captions')} accuracy after all in sentences, "
+        f"{color('attributes')} after all by labels, and {color('labels')} after the class by labels, corrected for "
+        "guessing."
     )
 
 
@@ -229,6 +245,7 @@ FINDINGS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "certificates": (("certificates.scenes",), _certificates),
     "regularization": (("regularization.digits",), _regularization),
     "inversion": (("inversion.scenes",), _inversion),
+    "features": (("features.scenes",), _features),
     "clip": (("clip.scenes",), _clip),
     "sonification": (("sonification.real",), _sonification),
 }

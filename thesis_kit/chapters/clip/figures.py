@@ -155,9 +155,13 @@ def prompts_figure(
 
 
 def neutral_prompts(
-    recorded: Result, arms: Mapping[str, str], prompts: Sequence[str], *, label: str, caption: str, alt: str
+    recorded: Result, arms: Mapping[str, str], prompts: Mapping[str, str], *, label: str, caption: str, alt: str
 ) -> Shown:
-    """Recorded pictures of prompts that name no color, a row a training, over what another network read in each."""
+    """Recorded pictures of prompts that name no color, a row a training, over what another network read in each.
+
+    Args:
+        arms: what a training is called → its arm. prompts: prompt → what stands over its pictures.
+    """
     require_words(alt=alt)
     rows = {}
     for called, arm in arms.items():
@@ -168,7 +172,7 @@ def neutral_prompts(
             f"{words(read[one])}</div>"
             for one in prompts
         ]
-    inner = rows_of_pictures(rows, list(prompts), alt=alt, cell=110, fold=3)
+    inner = rows_of_pictures(rows, [*prompts.values()], alt=alt, cell=110, fold=3)
     return Shown(card(inner, label=label, caption=caption), f"{label}. {caption}")
 
 
