@@ -357,7 +357,7 @@ figures.attacks_figure(
 
 # %% tags=["hide-input"]
 figures.twins_table(
-    recorded, "robust", {"N": "right", "R": "right under attack"}, {"taught by labels": "labels", "taught by captions": "captions"},
+    recorded, "robust", {"N": "right", "R": "right under attack"}, {called: teacher for called, teacher in FOUR.items() if teacher != "attributes"},
     caption="recorded: shapes, 500 scenes, a number a twin; PGD with 20 steps",
 )
 

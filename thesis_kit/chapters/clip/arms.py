@@ -212,7 +212,7 @@ def arms(s: Language) -> tuple[Arm, ...]:
         *(arm("probe", on, "probes", probe, "fitted", "penalty") for on in (*four, EARLY, RANDOM)),
         *(arm("units", on, "units", units, *named) for on in (*four, EARLY, RANDOM)),
         arm("names", "captions", "names by text", names, "least", "strongest"),
-        *(arm("robust", on, "attacks", robust, "radii", "attacked", "tried") for on in ("labels", "captions")),
+        *(arm("robust", on, "attacks", robust, "radii", "attacked", "tried") for on in four[:3]),
         *(arm("bias", on, "neutral prompts", bias, *drawn, "each", seeds=s.seeds["biased"])
           for on in ("captions", "biased")),
         arm("prompts", "captions", "prompts", prompts, *drawn, "colors", "textures"),
