@@ -16,9 +16,10 @@
 from functools import partial
 
 import torch
+from IPython.display import display
 
 from thesis_kit import attacks, certification, zoo
-from thesis_kit.chapters.clip import figures, readers, twin_measures
+from thesis_kit.chapters.clip import figures, published, readers, twin_measures
 from thesis_kit.data.scenes import captions
 from thesis_kit.data.scenes.captions import with_article
 from thesis_kit.data.scenes.pairs import LANGUAGE, directed
@@ -176,6 +177,16 @@ print(
 # Naming by text finds the measured name far more often than chance does, and misses it more often than not. The words come from the pair: where it
 # confuses two shapes it has no right word for a unit that does not. A name is as good as the namer.
 #
+# With a GPU and a network connection, `PROFILE = "full"` names units of OpenAI's ViT-B/16 so, and those of a ViT-B/16 that was taught ImageNet's labels, on photographs of ten classes:
+# how many of them are named by something else than a class?
+
+# %%
+if P.published:  # a pair and a network taught by labels, in the profile full
+    asked = published.asked(*P.published, P.images, device=device)
+    rows = [(called, *(f"{share:.0%}" for share in found.values())) for called, found in asked.items()]
+    display(table(rows, ("network", "photographs right", "units not named by a class", "by chance")))
+
+# %% [markdown]
 # ## What features still know
 #
 # Units are one way to ask. Another is a *linear probe*: how well can the number of objects, their color, the background or the other

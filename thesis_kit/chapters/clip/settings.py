@@ -31,6 +31,9 @@ class Language:
     Prompts are inverted in ``steps`` steps of each stage with ``copies`` copies, ``each`` pictures a neutral prompt,
     and all of ``shapes`` × ``colors`` and × ``textures``. Robust accuracy is measured on ``attacked`` scenes at that of
     ``radii`` at which the label-trained twin of the seed keeps nearest to 40% of ``tried`` others.
+
+    ``published`` names a pair of open_clip's, the tag of its weights, and a network of timm's that was taught labels:
+    the notebook asks both about photographs; none if empty.
     """
 
     data: str = "scenes.v1-pairs"
@@ -52,6 +55,7 @@ class Language:
     radii: tuple[float, ...] = (0.25 / 255, 0.5 / 255, 1 / 255, 2 / 255, 4 / 255, 8 / 255)
     attacked: int = 500
     tried: int = 150
+    published: tuple[str, ...] = ()
     seeds: MappingProxyType = field(
         default_factory=lambda: MappingProxyType(
             {
@@ -73,5 +77,6 @@ _SMALL = Language(
     images=400, fitted=500, shuffles=4, steps=(20, 20, 30), copies=2, each=2, shapes=4, colors=4,
     radii=(0.0, 0.25 / 255, 0.5 / 255, 1 / 255, 2 / 255), attacked=60, tried=60,
 )  # fmt: skip
-CLIP = MappingProxyType({"small": _SMALL, "record": Language(), "full": Language()})
+_PUBLISHED = ("ViT-B-16", "openai", "vit_base_patch16_224.augreg_in1k")
+CLIP = MappingProxyType({"small": _SMALL, "record": Language(), "full": Language(published=_PUBLISHED)})
 TABLES = MappingProxyType({"clip": CLIP})
