@@ -7,8 +7,8 @@
 # are Vision Transformers that are twins. They have the same layers, started from the same weights and saw the same images in the same order. One was
 # told labels, another *sentences*: "a red star left of a blue ring". That one can be told a sentence and asked for a picture.
 #
-# A sentence differs from a label in two ways. It is language, and it says more. So there are two more twins: one was told the class alone, but in sentences,
-# and one was told by labels all that the sentences say.
+# A sentence differs from a label in two ways. It is language, and it says more. So there are two more twins: one was told the class alone, but in sentences;
+# and one was told by labels all that sentences say.
 
 # %% [setup]
 
@@ -35,7 +35,7 @@ from thesis_kit.show.verdicts import claims_table
 P = session.chapter("clip")
 device = session.device
 world = LANGUAGE[P.data]
-scenes = world.draw(P.images, P.size, seed=77, device=device)  # seen by neither twin
+scenes = world.draw(P.images, P.size, seed=77, device=device)  # seen by no twin
 clip, labels = (zoo.load(name, device=device) for name in ("clip-scenes64", "twin-scenes64"))
 
 # %% tags=["hide-input"]
@@ -76,11 +76,11 @@ figures.prompts_figure(
 #
 # :::{admonition} What you will see, and how long it takes
 # :class: tip
-# - the same units in four twins, with a slider, and their names by measurement and by text;
+# - the same units in four twins, with a slider, and names for them by measurement and by text;
 # - what each twin's features still know of an image, beside a network that has learned nothing;
 # - sixteen sentences drawn from noise, and what others read in the pictures;
 # - a quiz: does the pair read the order of words?
-# - whether language makes robust.
+# - whether language makes robust, and whether a word on a picture overrules it.
 #
 # Reading takes about 15 minutes, running it two to three on two CPU cores. Pictures are of one twin of each kind; what is claimed at
 # the end was measured on three of each.
@@ -105,6 +105,9 @@ for name in ("clip-scenes64", "twin-scenes64"):
 # and *clean* the accuracy in naming sixteen shapes. Both are far from perfect, for the scenes are hard: objects are small, and other objects,
 # textures and backgrounds stand in the way. After as many updates the twin taught by labels names more shapes; it was told nothing else.
 #
+# The other two twins were trained as long, on the same scenes. The captions of one say the class and no more. The other answers a question by labels for
+# each thing that captions can say: shape, color, texture, number, relation, background, and of every scene.
+#
 # What a caption says matters as much as that it is one. A pair that is told everything of every scene learns color and number and hardly
 # any shape: to tell one scene of a minibatch from 127 others these go a long way, and the shape can wait. Short captions make it look.
 #
@@ -118,8 +121,8 @@ print(by_words(scenes.images[:2]).shape)
 # %% [markdown]
 # ## Units, side by side
 #
-# Twins began with the same weights, so the same place can be looked up in each. Four of them stand side by side: two were told the class alone and two all
-# that a caption may say; of each two, one by labels and one by sentences. Under its strongest scenes stands each unit's name: of the concepts that captions
+# Twins began with the same weights, so the same place can be looked up in each. Four of them stand side by side. Two were told the class alone, two all
+# that captions can say; one of each by labels, the other by sentences. Under its strongest scenes stands each unit's name: of the concepts that captions
 # can say, the one that it tells best from the rest.
 
 # %% tags=["hide-input"]
@@ -127,31 +130,33 @@ recorded = results.load_result("clip.scenes")
 FOUR = {"class, by labels": "labels", "class, by captions": "class-captions", "all, by labels": "attributes", "all, by captions": "captions"}
 figures.units_explorer(
     recorded, FOUR, label="Figure 6.2",
-    caption="Twenty-four hidden units of the last two blocks, evenly spaced, none picked: of 2,000 scenes the four that excite each most, in four twins. "
-    "Below them the concept that the unit detects best, and its AUROC on scenes that did not choose it (½ is blind). Move the slider with the mouse, a "
+    caption=f"Hidden units of the last two blocks, evenly spaced, none picked: of {recorded.settings('units@labels')['images']:,} scenes the four that excite "
+    "each most, in four twins. Below them the concept that the unit detects best, and its AUROC on scenes that did not choose it (½ is blind). Move the slider with the mouse, a "
     "finger, or the arrow keys.",
 )
 
 # %% tags=["hide-input"]
 TWINS = {**FOUR, "class, by labels, half as long": "early-labels", "random weights": "random"}
 figures.twins_table(
-    recorded, "units", {"selective": "select a concept within a class", "themes": "stand for a theme", "count": "AUROC for “many” (best 5%)"}, TWINS,
-    caption="shares of the hidden units of the last two blocks, a number a twin; asked about 2,000 scenes that no twin was trained on",
+    recorded, "units", {"selective": "select a concept within a class", "themes": "stand for a theme", "count": "AUROC for “many” (95th percentile)", "N": "scenes named rightly"}, TWINS,
+    caption="hidden units of the last two blocks: the mean over twins, in brackets each; and how many scenes a twin names by its shape. Asked about "
+    f"{recorded.settings('units@labels')['images']:,} scenes that no twin was trained on",
 )
 
 # %% [markdown]
 # A unit *selects a concept within a class* if, among scenes of one class in which objects cover about as much, it tells
 # those with the concept from those without (AUROC of .8 or more, and above what shuffled concepts reach): a color, a relation, a background, "more than one". It
-# *stands for a theme* if the weakest of the theme's four shapes excites it more than the best of all others. The last column asks
-# whether several objects excite it more than one, of the same shape and total area.
+# *stands for a theme* if the weakest of the theme's four shapes excites it more than the best of all others. The third column asks
+# whether several objects excite a unit more than one, of the same shape and total area; it is the AUROC that one unit in twenty surpasses.
 #
-# The thesis's observation is there. Units of the twins that were told all in sentences select such concepts several
+# Half of the thesis's observation is there: units of the twins that were told all in sentences select such concepts several
 # times as often as those of twins that were told the class by labels. But it is not language that does it. Told the class alone, sentences give no more such
-# units than labels; told all, labels give more than sentences. A unit for color, number or place comes from *being told* of
-# them, in whatever form. Themes come out otherwise: by this measure no twin has a unit for one, though captions name themes now and then.
+# units than labels do. Told all, labels give them too, as many at least. (They tell all of every scene, where half of the captions say no more than the class.)
+# Figure 6.2 shows what such units are for: colors above all, and backgrounds where labels told them. The other half is not there. By this measure no twin has a unit for
+# a theme, though captions name themes now and then.
 #
-# The twins are not equally good at the class (next section). The row "half as long" is therefore a
-# label twin that reads the class hardly better than the pairs. Its units select no more than those of its elders: that is not what the difference is due to.
+# Twins do not name shapes equally well, as the last column says. The row "half as long" is therefore a label twin that was stopped when it was hardly better than those that were told
+# all. Few of its units select anything, as of its elders: that is not what the difference is due to.
 #
 # ## Names by text
 #
@@ -164,7 +169,7 @@ acts = twin_measures.late_units(clip.image, scenes.images)
 by_text, _ = name_by_text(clip, acts, scenes.images, words, k=P.strongest)
 concept, auroc = best_concept(acts, has)
 rows = [(str(unit), words[by_text[unit]], f"{words[concept[unit]]} ({auroc[unit]:.2f})") for unit in range(0, acts.shape[1], acts.shape[1] // 8)]
-table(rows, ("unit", "by text", "by measurement (AUROC)"), caption="every eighth part of the caption twin's units, one each")
+table(rows, ("unit", "by text", "by measurement (AUROC)"), caption="eight units of the caption twin, evenly spaced")
 
 # %% tags=["hide-input"]
 print(
@@ -177,21 +182,20 @@ print(
 # Naming by text finds the measured name far more often than chance does, and misses it more often than not. The words come from the pair: where it
 # confuses two shapes it has no right word for a unit that does not. A name is as good as the namer.
 #
-# With a GPU and a network connection, `PROFILE = "full"` names units of OpenAI's ViT-B/16 so, and those of a ViT-B/16 that was taught ImageNet's labels, on photographs of ten classes:
-# how many of them are named by something else than a class?
+# With a GPU and a network connection, `PROFILE = "full"` does the same for OpenAI's ViT-B/16 and for a ViT-B/16 that was taught ImageNet's labels, on photographs. Their units are
+# named by one of the thousand classes, or by what else a photograph may show: a crowd, a view from above, music. Which network has more of the second kind?
 
 # %%
 if P.published:  # a pair and a network taught by labels, in the profile full
-    asked = published.asked(*P.published, P.images, device=device)
-    rows = [(called, *(f"{share:.0%}" for share in found.values())) for called, found in asked.items()]
-    display(table(rows, ("network", "photographs right", "units not named by a class", "by chance")))
+    unlike = published.named_units(*P.published, P.images, device=device)
+    rows = [(called, *(f"{share:.0%}" for share in shares)) for called, shares in unlike.items()]
+    display(table(rows, ("network", "units not named by a class", "with activations exchanged")))
 
 # %% [markdown]
 # ## What features still know
 #
 # Units are one way to ask. Another is a *linear probe*: how well can the number of objects, their color, the background or the other
-# object's shape be read off the features that the head is given? A label says only the class, and nothing rewards a network for keeping
-# the rest. A caption names it.
+# object's shape be read off the features that the head is given? A label says only the class, and nothing asks a network to keep the rest.
 
 # %% tags=["hide-input"]
 PROBED = {"probe_shape": "shape", "probe_color": "color", "probe_count": "count", "probe_background": "background", "probe_other_shape": "other shape",
@@ -201,11 +205,12 @@ figures.twins_table(
 )
 
 # %% [markdown]
-# Beside the twin that was told the class by labels, captions that say all kept the color and more of the number. The last row is the control without which such numbers mean
+# Full captions make a network keep the color, where class labels do not. The last row is the control without which such numbers mean
 # little: random weights keep some color, number and background of every image. Measured by it, being told the class made networks *lose* color, whether labels or sentences told it.
+# And it made them keep more of the number and of the other shape, of which nobody told them: to find the shape one has to find the objects.
 #
-# Again it is not language. What labels for everything taught is nearly all there, the background too. The pair lost the background, although three of four full captions name it: a label for
-# the background has to be answered for every image, and to find one's own among 128 captions it is enough to know other things of it.
+# Again it is not language. The twin that was told all by labels keeps the color too, and the background almost wholly, which the one told all in sentences lost, although three of four full
+# captions name it. A label for the background has to be answered for every scene. To find one's own among 128 captions, it may be enough to know other things.
 #
 # ## Told a sentence, what does it draw?
 #
@@ -267,23 +272,24 @@ text_box(three_of, "two red stars over waves", name="prompt")
 
 # %% [markdown]
 # **A bias, drawn.** The paper behind this method uses it to bring out what the captions of the web tie together
-# {cite:p}`kazemi2024clip`. Ours is tied on purpose: nine of ten scenes of a class have that class's color, in training alone. Then both pairs are asked for
-# a bare name.
+# {cite:p}`kazemi2024clip`. Ours is tied on purpose: a pair was trained on scenes of which nine in ten have the color of their class. It and the pair of before are asked for bare
+# names.
 
 # %% tags=["hide-input"]
 bare = {name: f"{name}\n({list(COLORS)[i % len(COLORS)]})" for i, name in enumerate(scene_classes()) if i % 3 == 1}
 figures.neutral_prompts(
     recorded, {"color by chance": "bias@captions", "color tied to class": "bias@biased"}, bare, label="Figure 6.5",
-    caption="Bare names, every third of the sixteen, as a pair draws them that saw each class in every color, and one that saw it nearly always in the "
-    "color in brackets. Below each picture, what a network that took no part reads in it. One of four starts, the first.",
-    alt="Pictures of five bare names by two pairs.",
+    caption="Bare names, every third of the sixteen, as drawn by a pair that saw each class in every color, and by one that saw it nearly always in the "
+    "color in brackets. Below each picture, what a network that took no part reads in it. The first of four starts.",
+    alt="Pictures of five bare names, drawn by two pairs.",
 )
 
 # %% tags=["hide-input"]
 figures.twins_table(
     recorded, "bias", {"leaked": "has the color tied to its class", "shape_read": "shape is read"},
     {"color by chance in training": "captions", "color tied to the class": "biased"},
-    caption="share of pictures of a bare name in which another network reads so, a number a pair; sixteen names, four starts each",
+    caption="share of pictures of a bare name in which another network reads so: the mean over pairs, in brackets each; sixteen names, four starts each. A color "
+    "at random would be the tied one in 9%",
 )
 
 # %% [markdown]
@@ -340,8 +346,8 @@ print(f"recorded, three pairs each: {with_them.value:.1%} ({with_them.low:.1%} t
 # ## Does language make robust?
 #
 # CLIPs are called robust, for their accuracy falls less when pictures are of another kind {cite:p}`radford2021clip`. That is not robustness against someone who
-# means harm. Here each twin is attacked at what it can do: the one answers by labels which of sixteen shapes it sees, the other by words which of eleven colors, in scenes of
-# one object.
+# means harm. Here two twins are attacked at what they can do: the one taught the class by labels says which of sixteen shapes it sees, the one taught by captions
+# which of eleven colors, in scenes of one object.
 
 # %%
 alone = scenes[single][: P.attacked]
@@ -364,7 +370,7 @@ figures.attacks_figure(
 
 # %% [markdown]
 # Both lose right answers to changes that nobody sees, shapes faster than colors: a color fills many pixels, and an edge is a few. Which of the two teachers leaves a network more
-# fragile cannot be read off here, for the questions differ. So twins were asked for the same shapes, at the radius where the one taught by labels keeps about 40%:
+# fragile cannot be read off here, for the questions differ. So twins were asked for the same shapes, at that of six radii at which the one taught by labels keeps nearest to 40%:
 
 # %% tags=["hide-input"]
 figures.twins_table(
@@ -438,9 +444,9 @@ for line in claims_table("clip").verdict_lines():
 #
 # ## The chapter's answer, in three sentences
 #
-# A network keeps what it is told of, in whatever form: told the class alone, sentences leave the same features and units as labels; told all, both leave color and number, and labels
-# leave more. Units that answer to color, number and place come the same way; a unit for a theme no twin has. What language adds is that a network can be asked: for a
-# picture of any sentence, in which others read the color and often the shape, and for a class that nobody had in mind.
+# What a network is told decides more than the form in which it is told: where that is the class alone, sentences leave the same features and units as labels, and where color is told,
+# color is kept and units for it come, by either. But not all that is told is kept, as the pair's background, and some is kept untold, as number. What language adds is the way to ask: with
+# any sentence of its words, for a picture in which others read the color and sometimes the shape, and for classes that are made of words afterwards.
 #
 # ## Exercises
 #
@@ -449,8 +455,8 @@ for line in claims_table("clip").verdict_lines():
 #
 # :::{admonition} Solution
 # :class: dropdown
-# One cannot say: the two differ in their images, in how much their teachers say, and in language. Change one at a time. Here that takes four twins: columns 1 and 2 of
-# Figure 6.2, or 3 and 4, differ in language; 1 and 3, or 2 and 4, in how much was told.
+# One cannot say: the two differ in their images, in how much their teachers say, and in language. Change one at a time. In Figure 6.2, columns 1 and 2 differ in language
+# (and in the loss that goes with it), 2 and 4 in how much was told. Columns 3 and 4 differ in both: labels tell all of every scene, captions of half.
 # :::
 #
 # **2. Names that always fit.** `name_by_text` takes off the logarithm of each word's mean over all scenes. What would the names be without it?

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -10,7 +11,6 @@ from thesis_kit import attacks, recording
 from thesis_kit.chapters.clip import published, twin_measures
 from thesis_kit.checks import UnknownName
 from thesis_kit.data import Part, Splits
-from thesis_kit.data.photos import IMAGENETTE_IN_IMAGENET
 from thesis_kit.extras import MissingPackage
 from thesis_kit.language import name_by_text, zero_shot
 from thesis_kit.models import build, build_clip
@@ -204,22 +204,23 @@ def _failing(*args, **kwargs):
     raise RuntimeError("Failed to download file")
 
 
-def test_a_published_pair_and_a_network_of_labels_are_asked_on_photographs(monkeypatch):
+def test_units_of_published_networks_are_named_on_photographs(monkeypatch):
     clip, other = build_clip("ViT-B-32", seed=0), build("vit_tiny_patch16_224", seed=0).eval()
     asked_for = []
     monkeypatch.setattr(published, "build_clip", lambda name, **how: asked_for.append((name, how)) or clip)
     monkeypatch.setattr(published, "build", lambda name, **how: asked_for.append((name, how)) or other)
-    x, y = torch.rand(6, 3, 224, 224, generator=torch.Generator().manual_seed(0)), torch.arange(6)
-    part = Part(x, y, torch.arange(6))
+    x = torch.rand(4, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    part = Part(x, torch.arange(4), torch.arange(4))
     monkeypatch.setattr(published.data, "imagenette", lambda *, size, n_test: Splits(part, part, part))
-    found = published.asked("ViT-B-32", "openai", "vit_tiny", 6, strongest=2)
-    assert asked_for == [("ViT-B-32", {"pretrained": "openai"}), ("vit_tiny", {"pretrained": True})]
-    pair, labeled = found.values()
-    with torch.no_grad():
-        right = other(x).argmax(dim=1) == torch.tensor(IMAGENETTE_IN_IMAGENET)[y]
-    assert labeled["right"] == right.double().mean().item()
+    few = type("Few", (), {"label_descriptions": lambda self: ["tench, Tinca tinca", "orange", "crane"]})
+    monkeypatch.setattr(timm.data, "ImageNetInfo", few)
+    found = published.named_units("ViT-B-32", "openai", "vit_tiny", 4, strongest=2)
+    assert asked_for == [
+        ("ViT-B-32", {"pretrained": "openai"}), ("vit_tiny", {"pretrained": True}), ("vit_tiny", {"seed": 0}),
+    ]  # fmt: skip
+    pair, labeled, untrained = found.values()
     a = twin_measures.late_units(clip.image, x)
-    names, _ = name_by_text(clip, a, x, [*published.CLASSES, *published.BESIDE], k=2)
-    assert pair["beside"] == (names >= 10).double().mean().item()
-    assert len(published.CLASSES) == len(IMAGENETTE_IN_IMAGENET)
-    assert 0 <= labeled["beside_by_chance"] <= 1
+    names, _ = name_by_text(clip, a, x, ["a tench", "an orange", "a crane", *published.NO_CLASS], k=2)
+    assert pair[0] == pytest.approx((names >= 3).double().mean().item())
+    assert labeled == untrained  # here they are one network
+    assert 0 <= pair[1] <= 1

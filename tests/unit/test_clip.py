@@ -306,7 +306,8 @@ def test_tokens_of_another_tokenizer_are_refused(number):
     with pytest.raises(ValueError, match=rf"(reach from {number}|to {number},).*the text tower knows 0 to"):
         clip.encode_tokens(tokens)
     with pytest.raises(ValueError, match="make them with its own tokenizer"):
-        training.Contrastive().check(clip, torch.rand(1, 3, 16, 16), tokens, None)
+        training.train(clip, Part(torch.rand(1, 3, 16, 16), tokens, torch.arange(1)), training.Contrastive(),
+                       updates=1, batch_size=1, lr=0.1)  # fmt: skip
 
 
 def test_scene_classes_have_their_article():

@@ -10,7 +10,7 @@ import torch
 from tests.worlds import miniatures
 from thesis_kit import recording
 from thesis_kit.chapters.clip import twin_measures
-from thesis_kit.chapters.clip.arms import EXPERIMENTS, asked
+from thesis_kit.chapters.clip.arms import EXPERIMENTS, prompts_and_answers
 from thesis_kit.chapters.clip.settings import CLIP, TAUGHT
 from thesis_kit.chapters.clip.world import naming_shapes
 from thesis_kit.data.scenes.lexicon import vocabulary
@@ -20,6 +20,7 @@ from thesis_kit.language import reads_order, typographic
 from thesis_kit.ledger.arm import frozen_hash
 from thesis_kit.ledger.cells import unpack
 from thesis_kit.ledger.claims import catalog
+from thesis_kit.ledger.results import load_result
 from thesis_kit.randomness import mix_seed
 from thesis_kit.zookeeping.recipes import RECIPES
 
@@ -99,7 +100,7 @@ def test_neutral_prompts_are_asked_of_both_trainings(result):
 
 
 def test_prompts_name_two_attributes_each_and_all_of_them_can_be_said():
-    said, wanted = asked(CLIP["record"])
+    said, wanted = prompts_and_answers(CLIP["record"])
     assert len(said) == len(set(said)) == len(wanted) == 16 * 14 >= 200
     assert vocabulary()(said).shape[0] == len(said)
     assert all(len(want) == 2 for want in wanted)
@@ -112,6 +113,14 @@ def test_words_of_concepts_can_all_be_said():
     vocabulary()(words)
     assert has.shape == (48, len(words))
     assert has[:, :11].sum(dim=1).tolist() == [1] * 48
+
+
+def test_recorded_names_are_words_that_units_can_be_named_by():
+    known = set(twin_measures.spoken(scenes())[0])
+    cells = [cell for arm in load_result("clip.scenes").cells.values() for cell in arm.values()]
+    names = [name for cell in cells for name in cell.get("chosen", {}).get("measured", [])]
+    assert names
+    assert set(names) <= known
 
 
 def test_recorded_seeds_are_the_twins_that_recipes_make():

@@ -14,6 +14,7 @@ from thesis_kit.chapters.clip.settings import TAUGHT
 from thesis_kit.data.scenes import Table
 from thesis_kit.data.scenes.pairs import LANGUAGE
 from thesis_kit.data.scenes.vocabulary import COLORS, SHAPES
+from thesis_kit.ledger.results import NotRecorded
 from thesis_kit.randomness import mix_seed
 
 WITH = {"label": "Figure 6.1", "caption": "What is seen."}
@@ -53,7 +54,9 @@ def test_units_stand_side_by_side_with_their_names(miniature):
     assert len(explorer.values) == math.ceil(len(units) / 3)
     assert f"Unit {units[-1]}, by captions: its 4 strongest scenes." in explorer.html
     assert all(name in explorer.html for one in kept.values() for name in one["measured"])
-    assert explorer.render(1)[1] == f"Units {units[0]} to {units[2]}."
+    assert explorer.render(1)[1] == f"Units {units[0]}, {units[1]}, {units[2]}."
+    with pytest.raises(NotRecorded, match=r"units@random, seed 0, of clip\.scenes has no kings to show"):
+        figures._shown(recorded, {"random": "units@random"}, "kings")
 
 
 def test_scenes_of_a_strip_are_those_that_excite_the_unit(miniature):
@@ -63,7 +66,7 @@ def test_scenes_of_a_strip_are_those_that_excite_the_unit(miniature):
     tower = miniatures.tiny_twin(TAUGHT["labels"][0], 0)
     a = twin_measures.late_units(tower, drawn.images)
     assert kept["strongest"][1] == a[:, kept["units"][1]].sort(descending=True, stable=True).indices[:4].tolist()
-    assert (world.judged(cell["settings"], [5, 2]).color == drawn.table[torch.tensor([5, 2])].color).all()
+    assert (world.judged_table(cell["settings"], [5, 2]).color == drawn.table[torch.tensor([5, 2])].color).all()
 
 
 def test_pictures_of_bare_names_stand_over_what_is_read(miniature):
@@ -74,7 +77,7 @@ def test_pictures_of_bare_names_stand_over_what_is_read(miniature):
         **WITH,
     )
     assert shown.html.count("<img") == 2 * len(read)
-    assert all(f"{one}?" in shown.html and told in shown.html for one, told in read.items())
+    assert all(f"{one}?" in shown.html and f"read as: {told}<" in shown.html for one, told in read.items())
 
 
 def test_false_words_stand_over_both_answers(miniature):
@@ -83,7 +86,7 @@ def test_false_words_stand_over_both_answers(miniature):
     told = recorded.cells["words@named-labels"][0]["chosen"]["first"]
     assert shown.html.count("<img") == len(told["label"]) == 6
     assert f"labels: {told['plain'][0]} → {told['written'][0]}" in shown.html
-    assert f"A {told['label'][5]} with the word {told['word'][5]}." in shown.html
+    assert f"{told['label'][5]}, and the word “{told['word'][5]}” on it." in shown.html
 
 
 def test_pictures_of_prompts_have_their_readings(scenes):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from hashlib import sha256
@@ -102,7 +103,7 @@ def _take(lock: FileLock, name: Path, path: Path) -> None:
                     raise
                 # somebody has just given the lock back, or removed the folder
     except Timeout:
-        _check_makeable(name, path)
+        _check_makeable(path)
         raise Busy(_busy(path)) from None
     except OSError as error:
         raise WriteFailed(cannot(path, error)) from error
@@ -112,16 +113,13 @@ def _take(lock: FileLock, name: Path, path: Path) -> None:
         raise
 
 
-def _check_makeable(name: Path, path: Path) -> None:
+def _check_makeable(path: Path) -> None:
     """A lock that could not be had is somebody's, unless no file can be made there, of which a lock says nothing."""
     try:
-        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR))
-    except FileExistsError:
-        return
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
     except OSError as error:
         raise WriteFailed(cannot(path, error)) from error
-    with contextlib.suppress(OSError):
-        name.unlink()
 
 
 def _give_back(lock: FileLock, name: Path, me: tuple[Path, int, int]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from thesis_kit import evaluation
 from thesis_kit.chapters.clip import twin_measures
+from thesis_kit.chapters.clip.readers import as_words
 from thesis_kit.chapters.clip.settings import CLIP, TAUGHT, Language
 from thesis_kit.chapters.clip.world import World, answers, naming_shapes
 from thesis_kit.chapters.world import costs
@@ -64,7 +65,7 @@ def probe(world: World) -> dict[str, Any]:
 def units(world: World) -> dict[str, Any]:
     """What hidden units of the last third of blocks answer to."""
     a = twin_measures.late_units(world.tower, world.scenes.images)
-    shown = twin_measures.strips(a, world.scenes) if world.seed == 0 else {}
+    shown = twin_measures.strongest_scenes(a, world.scenes) if world.seed == 0 else {}
     return {"scalars": twin_measures.unit_shares(a, world.scenes, world.settings), "chosen": shown}
 
 
@@ -88,7 +89,7 @@ def names(world: World) -> dict[str, Any]:
 
 def prompts(world: World) -> dict[str, Any]:
     """Attributes of a prompt that a network taught them reads from its picture, against those of another prompt."""
-    said, wanted = asked(world.settings)
+    said, wanted = prompts_and_answers(world.settings)
     pictures = _drawn(world, said)
     read = _read(world, pictures)
     own = torch.stack([_share(read, want, i) for i, want in enumerate(wanted)])
@@ -98,7 +99,7 @@ def prompts(world: World) -> dict[str, Any]:
     return {"scalars": numbers, "pictures": shown if world.seed == 0 else {}}
 
 
-def asked(settings: object) -> tuple[list[str], list[dict[str, int]]]:
+def prompts_and_answers(settings: object) -> tuple[list[str], list[dict[str, int]]]:
     """Prompts of two attributes, and which answer to which attribute each asks for."""
     said, wanted, s = [], [], settings
     for shape in range(s.shapes):
@@ -133,7 +134,7 @@ def bias(world: World) -> dict[str, Any]:
     s = world.settings
     said = [name for name in scene_classes()[: s.shapes] for _ in range(s.each)]
     pictures = _drawn(world, said)
-    read = {name: answers.cpu() for name, answers in _read(world, pictures).items()}
+    read = {name: found.cpu() for name, found in _read(world, pictures).items()}
     shapes = torch.arange(s.shapes).repeat_interleave(s.each)
     numbers = {
         "leaked": (read["color"] == shapes % len(COLORS)).double().mean().item(),
@@ -144,9 +145,12 @@ def bias(world: World) -> dict[str, Any]:
 
 def _shown(pictures: Tensor, read: dict[str, Tensor], said: list[str], each: int) -> dict[str, Any]:
     """The first picture of every prompt, and what is read in it."""
-    first = range(0, len(said), each)
-    seen = {said[i]: f"{list(COLORS)[int(read['color'][i])]} {SHAPES[int(read['shape'][i])]}" for i in first}
-    return {"pictures": {said[i]: pack_picture(pictures[i]) for i in first}, "chosen": {"read": seen}}
+    first = list(range(0, len(said), each))
+    seen = as_words(read["shape"][first], read["color"][first])
+    return {
+        "pictures": {said[i]: pack_picture(pictures[i]) for i in first},
+        "chosen": {"read": dict(zip([said[i] for i in first], seen, strict=True))},
+    }
 
 
 def robust(world: World) -> dict[str, Any]:
@@ -212,7 +216,8 @@ def arms(s: Language) -> tuple[Arm, ...]:
         *(arm("probe", on, "probes", probe, "fitted", "penalty") for on in (*four, EARLY, RANDOM)),
         *(arm("units", on, "units", units, *named) for on in (*four, EARLY, RANDOM)),
         arm("names", "captions", "names by text", names, "least", "strongest"),
-        *(arm("robust", on, "attacks", robust, "radii", "attacked", "tried") for on in four[:3]),
+        *(arm("robust", on, "attacks", robust, "radii", "attacked", "tried")
+          for on in ("labels", "class-captions", "captions")),
         *(arm("bias", on, "neutral prompts", bias, *drawn, "each", seeds=s.seeds["biased"])
           for on in ("captions", "biased")),
         arm("prompts", "captions", "prompts", prompts, *drawn, "colors", "textures"),

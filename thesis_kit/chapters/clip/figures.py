@@ -9,10 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from thesis_kit.chapters.clip.world import judged
+from thesis_kit.chapters.clip.world import judged_table
+from thesis_kit.data.scenes.captions import with_article
 from thesis_kit.data.scenes.pairs import misnamed
 from thesis_kit.data.scenes.render import render
-from thesis_kit.ledger.results import Result
+from thesis_kit.ledger.results import NotRecorded, Result
 from thesis_kit.ledger.statistics import wilson
 from thesis_kit.ledger.thumbnails import unpack_picture
 from thesis_kit.show.figures import COLORS, Shown, canvas, card, present, style
@@ -33,22 +34,40 @@ def units_explorer(
     Args:
         twins: what a network is called → its teacher, of whom units are recorded. rows: units of a frame.
     """
-    cells = {called: recorded.cells[f"units@{teacher}"][0] for called, teacher in twins.items()}
+    cells = _shown(recorded, {called: f"units@{teacher}" for called, teacher in twins.items()}, "strongest")
     units = next(iter(cells.values()))["chosen"]["units"]
     images = _scenes_of(cells)
     frames = [units[i : i + rows] for i in range(0, len(units), rows)]
 
     def frame(number: float) -> tuple[str, str]:
         at = round(number) - 1
-        shown = [_unit(cells, images, place) for place in range(at * rows, at * rows + len(frames[at]))]
+        places = range(at * rows, at * rows + len(frames[at]))
+        said = f"Units {', '.join(map(str, frames[at]))}"
         head = [words(called, end=True) for called in twins]
         tracks = f"repeat({len(twins)},minmax(0,1fr))"
-        alt = f"{len(frames[at])} positions in {len(twins)} networks"
-        cells_of = [*head, *(cell for unit in shown for cell in unit)]
-        return grid(cells_of, tracks, widest=150 * len(twins), alt=alt), f"Units {frames[at][0]} to {frames[at][-1]}."
+        shown = [cell for place in places for cell in _unit(cells, images, place)]
+        seen = grid([*head, *shown], tracks, widest=150 * len(twins), alt=f"{said} in {len(twins)} networks")
+        return seen, f"{said}."
 
     alt = "The same positions in several networks, each with its strongest scenes and the name that measurement finds."
     return slider(frame, tuple(range(1, len(frames) + 1)), name="units", label=label, caption=caption, alt=alt)
+
+
+def _shown(recorded: Result, arms: Mapping[str, str], what: str) -> dict[str, dict]:
+    """What is called how → the cell of seed 0 of its arm, which has to hold something to be shown, of the same images.
+
+    Raises:
+        NotRecorded: it was not recorded, or of other images than the first.
+    """
+    cells = {}
+    for called, arm in arms.items():
+        cell = recorded.cells.get(arm, {}).get(0, {})
+        if what not in cell.get("chosen", {}):
+            raise NotRecorded(f"{arm}, seed 0, of {recorded.name} has no {what} to show: record it anew")
+        cells[called] = cell
+    if len({cell["group"] for cell in cells.values()}) > 1:
+        raise NotRecorded(f"{', '.join(arms.values())} of {recorded.name} were asked about different images")
+    return cells
 
 
 def _scenes_of(cells: Mapping[str, dict]) -> dict[int, Tensor]:
@@ -56,14 +75,15 @@ def _scenes_of(cells: Mapping[str, dict]) -> dict[int, Tensor]:
     ids = sorted({one for cell in cells.values() for best in cell["chosen"]["strongest"] for one in best})
     settings = next(iter(cells.values()))["settings"]
     small = F.interpolate(
-        render(judged(settings, ids), settings["size"]).images, (_SMALL, _SMALL), mode="bilinear", antialias=True
+        render(judged_table(settings, ids), settings["size"]).images, (_SMALL, _SMALL), mode="bilinear", antialias=True
     )
     return dict(zip(ids, small, strict=True))
 
 
 def _unit(cells: Mapping[str, dict], images: Mapping[int, Tensor], place: int) -> list[str]:
     """A row of the explorer: a unit in each network, over its name."""
-    row = []
+    unit = next(iter(cells.values()))["chosen"]["units"][place]
+    row = [f'<div style="grid-column:1/-1">Unit {unit}</div>']
     for called, cell in cells.items():
         found = {name: column[place] for name, column in cell["chosen"].items()}
         alt = f"Unit {found['units']}, {called}: its {len(found['strongest'])} strongest scenes."
@@ -164,30 +184,28 @@ def neutral_prompts(
     """
     require_words(alt=alt)
     rows = {}
-    for called, arm in arms.items():
-        cell = recorded.cells[arm][0]
-        read = cell["chosen"]["read"]
-        rows[called] = [
-            f"<div>{tile(pixels(unpack_picture(cell['pictures'][one])), f'{one}, {called}', quality=70)}"
-            f"{words(read[one])}</div>"
-            for one in prompts
-        ]
+    for called, cell in _shown(recorded, arms, "read").items():
+        rows[called] = []
+        for one in prompts:
+            read = f"read as: {cell['chosen']['read'][one]}"
+            seen = tile(pixels(unpack_picture(cell["pictures"][one])), f"{one}, {called}; {read}", quality=70)
+            rows[called].append(f"<div>{seen}{words(read)}</div>")
     inner = rows_of_pictures(rows, [*prompts.values()], alt=alt, cell=110, fold=3)
     return Shown(card(inner, label=label, caption=caption), f"{label}. {caption}")
 
 
 def false_words(recorded: Result, arms: Mapping[str, str], *, label: str, caption: str) -> Shown:
     """The first scenes with a false word on each, over what every network answers without and with it."""
-    cells = {called: recorded.cells[arm][0] for called, arm in arms.items()}
+    cells = _shown(recorded, arms, "first")
     first = next(iter(cells.values()))
     told, settings = first["chosen"]["first"], first["settings"]
     count = len(told["label"])
-    images = render(misnamed(judged(settings, range(count))), settings["size"]).images
+    images = render(misnamed(judged_table(settings, range(count))), settings["size"]).images
     tiles = []
     for i, image in enumerate(images):
         answers = {called: cell["chosen"]["first"] for called, cell in cells.items()}
         said = "\n".join(f"{called}: {one['plain'][i]} → {one['written'][i]}" for called, one in answers.items())
-        alt = f"A {told['label'][i]} with the word {told['word'][i]}."
+        alt = f"A scene with {with_article(told['label'][i])}, and the word “{told['word'][i]}” on it."
         tiles.append(f"<div>{tile(pixels(image), alt, quality=80)}{words(said)}</div>")
     inner = grid(tiles, "repeat(auto-fill,minmax(150px,1fr))", widest=3 * 190, alt="scenes with false words")
     return Shown(card(inner, label=label, caption=caption), f"{label}. {caption}")

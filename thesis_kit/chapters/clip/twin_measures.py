@@ -103,7 +103,7 @@ def spoken(scenes: Scenes) -> tuple[list[str], Tensor]:
     return list(has), torch.stack(list(has.values()), dim=1)
 
 
-def strips(a: Tensor, scenes: Scenes, *, units: int = 24, strongest: int = 4) -> dict[str, list]:
+def strongest_scenes(a: Tensor, scenes: Scenes, *, units: int = 24, strongest: int = 4) -> dict[str, list]:
     """Evenly spaced units, none picked: their strongest scenes, and the words that measurement finds for them with the
     AUROC of scenes that did not choose them."""
     shown = torch.linspace(0, a.shape[1] - 1, units).round().long().unique().to(a.device)

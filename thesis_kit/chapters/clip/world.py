@@ -74,7 +74,7 @@ class World(Shared):
         return f"{self.settings.data}/{self.settings.size}px"
 
 
-def judged(settings: Mapping[str, Any], rows: Iterable[int]) -> Table:
+def judged_table(settings: Mapping[str, Any], rows: Iterable[int]) -> Table:
     """The table of these of the scenes by which a recorded cell of such settings was judged, by their places."""
     return LANGUAGE[settings["data"]].sample(torch.tensor([*rows]), seed=mix_seed(_JUDGED))
 
