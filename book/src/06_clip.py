@@ -152,8 +152,8 @@ figures.twins_table(
 # Half of the thesis's observation is there: units of the twins that were told all in sentences select such concepts several
 # times as often as those of twins that were told the class by labels. But it is not language that does it. Told the class alone, sentences give no more such
 # units than labels do. Told all, labels give them too, as many at least. (They tell all of every scene, where half of the captions say no more than the class.)
-# Figure 6.2 shows what such units are for: colors above all, and backgrounds where labels told them. The other half is not there. By this measure no twin has a unit for
-# a theme, though captions name themes now and then.
+# The names in Figure 6.2 say what units are for then: mostly colors where sentences told all, mostly backgrounds and colors where labels did. The other half is not there. By
+# this measure no twin has a unit for a theme, though captions name themes now and then.
 #
 # Twins do not name shapes equally well, as the last column says. The row "half as long" is therefore a label twin that was stopped when it was hardly better than those that were told
 # all. Few of its units select anything, as of its elders: that is not what the difference is due to.

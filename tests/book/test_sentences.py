@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from thesis_kit.chapters.inversion.figures import main_effect
+from thesis_kit.data.scenes.vocabulary import COLORS
 from thesis_kit.ledger.claims import catalog
 from thesis_kit.ledger.judging import judge_claim, measure_contrast
 from thesis_kit.ledger.results import Result, load_result
@@ -39,6 +40,9 @@ def found(recorded: Result, expression: str, kind: str = "items") -> Interval:
 
 def median(recorded: Result, measure: str, arm: str) -> float:
     return float(np.median(np.concatenate(list(recorded.per_image(measure, arm).values()))))
+
+
+_HUES, _GROUNDS = " ".join(COLORS), "sky waves bricks rings diagonals tiles hills background"
 
 
 def _named(r: Result, teacher: str, words: str) -> int:
@@ -386,12 +390,12 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
     ),
     (
         "06",
-        "colors above all, and backgrounds where labels told them",
+        "mostly colors where sentences told all, mostly backgrounds and colors where labels did",
         "clip.scenes",
         lambda r: (
-            _named(r, "captions", "red orange yellow green turquoise blue purple pink brown white black") > 12
-            and _named(r, "attributes", "sky waves bricks rings diagonals tiles hills background") > 12
-            and _named(r, "captions", "sky waves bricks rings diagonals tiles hills background") < 2
+            _named(r, "captions", _HUES) > 12
+            and _named(r, "attributes", f"{_HUES} {_GROUNDS}") > 12
+            and _named(r, "attributes", _GROUNDS) > _named(r, "captions", _GROUNDS)
         ),
     ),
     (
