@@ -68,8 +68,8 @@ figures.explorer(
 # - four networks looking at ever blurrier pictures.
 #
 # Reading takes about 20 minutes, running it two to four on two CPU cores. **Pictures, and tables that are not marked *recorded*, are of
-# one network of each kind.** They show what an effect looks like. What is marked *recorded* asks two more ViTs, trained independently,
-# whether it is so for them too. A third is to come, and the ledger at the end waits for it.
+# one network of each kind.** They show what an effect looks like. What is marked *recorded* asks three more ViTs, trained independently,
+# whether it is so for them too, and they judge at the end.
 # :::
 #
 # ## Three views of a unit
@@ -152,7 +152,7 @@ figures.scores_figure(
 )
 
 # %% [markdown]
-# All this is one network's. The same was recorded for two more of its kind, from other starts and on other scenes. Neither had a part in
+# All this is one network's. The same was recorded for three more of its kind, from other starts and on other scenes. Neither had a part in
 # choosing what to ask:
 
 # %% tags=["hide-input"]
@@ -361,7 +361,7 @@ table(rows, ("network", "mean over all cut-offs"), caption="one network each, 12
 # ## What the thesis claims, and what we measured
 #
 # The rules speak of a *kind* of network, so networks trained anew judge them, three at least. Those of the pictures above chose the thresholds
-# and may not judge. Two of three ViTs are recorded; rules that compare ViTs with ResNets, or ask four architectures, wait for more.
+# and may not judge. What is said of ViTs alone, three ViTs judge; rules that compare ViTs with ResNets, or ask four architectures, wait for more.
 
 # %% tags=["hide-input"]
 claims_table("features")

@@ -106,7 +106,7 @@ for name in ("clip-scenes64", "twin-scenes64"):
 # textures and backgrounds stand in the way. After as many updates the twin taught by labels names more shapes; it was told nothing else.
 #
 # The other two twins were trained as long, on the same scenes. The captions of one say the class and no more. The other answers a question by labels for
-# each thing that captions can say: shape, color, texture, number, relation, background, and of every scene.
+# each thing that captions can say (shape, color, texture, number, relation, background, theme, and the other object), and of every scene.
 #
 # What a caption says matters as much as that it is one. A pair that is told everything of every scene learns color and number and hardly
 # any shape: to tell one scene of a minibatch from 127 others these go a long way, and the shape can wait. Short captions make it look.
@@ -293,7 +293,8 @@ figures.twins_table(
 )
 
 # %% [markdown]
-# BIASTEXT
+# It comes out. Most pictures of the pair that learned the tie have the color of their class, which nobody asked for; of the other pair's hardly one in
+# twenty. And they show the shape less often: where the color says what it is, a pair need not look at the shape, and has less of it to draw.
 #
 # ## Does it read the order of words?
 #

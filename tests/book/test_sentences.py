@@ -325,9 +325,9 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
     ),
     (
         "05",
-        "Two of three ViTs are recorded",
+        "What is said of ViTs alone, three ViTs judge",
         "features.scenes",
-        lambda r: {len(r.cells[arm]) for arm in ("units@vit", "tokens@vit", "optima@vit")} == {2},
+        lambda r: {len(r.cells[arm]) for arm in ("units@vit", "tokens@vit", "optima@vit")} == {3},
     ),
     (
         "05",
@@ -409,7 +409,7 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
     ),
     (
         "06",
-        "by this measure no twin has a unit for one",
+        "By this measure no twin has a unit for a theme",
         "clip.scenes",
         lambda r: not any(
             max(r.scalars("themes", f"units@{a}").values())
@@ -462,6 +462,17 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
         lambda r: (
             found(r, "order(order@exchanged) - order(order@captions)", "scalars").high < 0.05
             and min(r.scalars("captions_alike", "order@exchanged").values()) > 0.9
+        ),
+    ),
+    (
+        "06",
+        "Most pictures of the pair that learned the tie have the color of their class, which nobody asked for; of the "
+        "other pair's hardly one in twenty. And they show the shape less often",
+        "clip.scenes",
+        lambda r: (
+            min(r.scalars("leaked", "bias@biased").values()) > 0.5
+            and max(r.scalars("leaked", "bias@captions").values()) < 0.09
+            and found(r, "shape_read(bias@captions) - shape_read(bias@biased)", "scalars").low > 0
         ),
     ),
     (
