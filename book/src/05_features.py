@@ -361,7 +361,7 @@ table(rows, ("network", "mean over all cut-offs"), caption="one network each, 12
 # ## What the thesis claims, and what we measured
 #
 # The rules speak of a *kind* of network, so networks trained anew judge them, three at least. Those of the pictures above chose the thresholds
-# and may not judge. What is said of ViTs alone, three ViTs judge; rules that compare ViTs with ResNets, or ask four architectures, wait for more.
+# and may not judge. What is said of ViTs alone, three ViTs judge, and where three cannot decide, the row says so; rules that compare ViTs with ResNets, or ask four architectures, wait for more.
 
 # %% tags=["hide-input"]
 claims_table("features")
