@@ -155,7 +155,16 @@ figures.twins_table(
 # The names in Figure 6.2 say what units are for then: mostly colors where sentences told all, mostly backgrounds and colors where labels did. The other half is not there. By
 # this measure no twin has a unit for a theme, though captions name themes now and then.
 #
-# Twins do not name shapes equally well, as the last column says. The row "half as long" is therefore a label twin that was stopped when it was hardly better than those that were told
+# %% tags=["hide-input"]
+figures.blocks_figure(
+    recorded, {**FOUR, "random weights": "random"}, label="Figure 6.3",
+    caption="Recorded: the share of each block's 384 hidden units that select a concept within a class, all of them asked; a line a twin.",
+)
+
+# %% [markdown]
+# BLOCKTEXT
+#
+# Twins do not name shapes equally well, as the last column of the table says. The row "half as long" is therefore a label twin that was stopped when it was hardly better than those that were told
 # all. Few of its units select anything, as of its elders: that is not what the difference is due to.
 #
 # ## Names by text
@@ -232,7 +241,7 @@ of_color = {color: [prompt for prompt in at if color in prompt] for color in col
 pictures = {color: {one: [drawn.images[at[one] + i] for i in range(P.each)] for one in said} for color, said in of_color.items()}
 readings = {color: {one: [told[at[one] + i] for i in range(P.each)] for one in said} for color, said in of_color.items()}
 figures.prompt_explorer(
-    pictures, readings, name="color", label="Figure 6.3",
+    pictures, readings, name="color", label="Figure 6.4",
     caption=f"{len(at)} prompts, {P.each} starts each, drawn by the pair and shown as they are. Under each, what others read in it: the shape by an "
     "independent residual network, the color by a linear reader of how much of which color there is, in squares of 8 × 8 pixels. Move the slider for another color.",
 )
@@ -263,7 +272,7 @@ table(rows, (f"read in {len(prompts)} pictures", "shape", "color"))
 def three_of(prompt):
     mine = invert_prompts(clip, [prompt] * 3, size=P.size, schedule=quick, seed=1, progress=False)
     return figures.prompts_figure(
-        {"": list(mine.images)}, ["start 1", "start 2", "start 3"], label="Figure 6.4", caption=f"“{prompt}” from three starts.",
+        {"": list(mine.images)}, ["start 1", "start 2", "start 3"], label="Figure 6.5", caption=f"“{prompt}” from three starts.",
         alt=f"Three pictures drawn for “{prompt}”.",
     )
 
@@ -278,7 +287,7 @@ text_box(three_of, "two red stars over waves", name="prompt")
 # %% tags=["hide-input"]
 bare = {name: f"{name}\n({list(COLORS)[i % len(COLORS)]})" for i, name in enumerate(scene_classes()) if i % 3 == 1}
 figures.neutral_prompts(
-    recorded, {"color by chance": "bias@captions", "color tied to class": "bias@biased"}, bare, label="Figure 6.5",
+    recorded, {"color by chance": "bias@captions", "color tied to class": "bias@biased"}, bare, label="Figure 6.6",
     caption="Bare names, every third of the sixteen, as drawn by a pair that saw each class in every color, and by one that saw it nearly always in the "
     "color in brackets. Below each picture, what a network that took no part reads in it. The first of four starts.",
     alt="Pictures of five bare names, drawn by two pairs.",
@@ -313,7 +322,7 @@ sentences = captions(some.table, "full")
 with torch.no_grad():
     near = torch.stack([clip.similarity(torch.stack(pair), [sentence])[:, 0] for pair, sentence in zip(quiz, sentences, strict=True)])
 figures.order_quiz(
-    quiz, sentences, near.cpu(), torch.tensor(right), label="Figure 6.6",
+    quiz, sentences, near.cpu(), torch.tensor(right), label="Figure 6.7",
     caption="Which picture does the sentence belong to? The first scenes of the test images whose objects stand side by side.",
 )
 
@@ -365,7 +374,7 @@ for called, (model, y) in subjects.items():
 
 # %% tags=["hide-input"]
 figures.attacks_figure(
-    kept, label="Figure 6.7",
+    kept, label="Figure 6.8",
     caption=f"Right answers of both twins on {P.attacked} scenes of one object under PGD with ten steps, by the largest change of a pixel.",
 )
 
@@ -406,7 +415,7 @@ figures.shares_table(certified, (str(votes.budget), "share (95%)", "scenes"), ca
 # %% tags=["hide-input"]
 WRITTEN = {"captions": "words@named-captions", "labels": "words@named-labels"}
 figures.false_words(
-    recorded, WRITTEN, label="Figure 6.8",
+    recorded, WRITTEN, label="Figure 6.9",
     caption="The first six scenes they were asked about, each with the name of another class written on it. Below, what each twin answers without the word → with it.",
 )
 

@@ -85,6 +85,18 @@ def test_late_units_are_those_of_the_last_third():
     assert torch.allclose(twin_measures.late_units(tower, x), expected)
 
 
+def test_units_of_every_block_are_asked(result):
+    found = dict(result.cells["units@labels"][0]["curves"]["selective"])
+    tower, drawn = twin("labels"), scenes()
+    names = [site.name for site in recording.sites(tower).of_kind("hidden")]
+    assert list(found) == list(range(1, len(names) + 1))
+    a = recording.stream(tower, drawn.images, names[0], reduce="rows")[names[0]]
+    settings = next(arm for arm in EXPERIMENTS["scenes"].arms if arm.name == "units@labels").settings
+    alone = twin_measures.unit_shares(a, drawn, settings)["selective"]
+    assert abs(found[1] - alone) < 0.2  # what chance reaches is of all blocks' units together
+    assert found[len(names)] <= 1
+
+
 def test_attacks_are_compared_at_one_radius_chosen_on_other_scenes(result):
     one, other = (scalars(result, f"robust@{on}")["eps"] for on in ("labels", "captions"))
     assert one == other

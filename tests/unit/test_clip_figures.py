@@ -59,6 +59,13 @@ def test_units_stand_side_by_side_with_their_names(miniature):
         figures._shown(recorded, {"random": "units@random"}, "kings")
 
 
+def test_blocks_are_told_in_words_too(miniature):
+    recorded = miniature("clip.scenes")
+    shown = figures.blocks_figure(recorded, {"by labels": "labels", "random": "random"}, **WITH)
+    lines = {a: recorded.curves("selective", f"units@{a}")[0][:, 1] for a in ("labels", "random")}
+    assert f"by labels: {', '.join(f'{100 * share:.0f}' for share in lines['labels'])}; random: " in shown.html
+
+
 def test_scenes_of_a_strip_are_those_that_excite_the_unit(miniature):
     cell = miniature("clip.scenes").cells["units@labels"][0]
     kept = cell["chosen"]

@@ -63,10 +63,15 @@ def probe(world: World) -> dict[str, Any]:
 
 
 def units(world: World) -> dict[str, Any]:
-    """What hidden units of the last third of blocks answer to."""
-    a = twin_measures.late_units(world.tower, world.scenes.images)
-    shown = twin_measures.strongest_scenes(a, world.scenes) if world.seed == 0 else {}
-    return {"scalars": twin_measures.unit_shares(a, world.scenes, world.settings), "chosen": shown}
+    """What hidden units of the last third of blocks answer to, and how many of every block select a concept."""
+    s, scenes = world.settings, world.scenes
+    a = twin_measures.late_units(world.tower, scenes.images)
+    by_block = twin_measures.selective_by_block(world.tower, scenes, s)
+    return {
+        "scalars": twin_measures.unit_shares(a, scenes, s),
+        "curves": {"selective": [[block, share] for block, share in enumerate(by_block, start=1)]},
+        "chosen": twin_measures.strongest_scenes(a, scenes) if world.seed == 0 else {},
+    }
 
 
 def order(world: World) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from thesis_kit.show.tables import table
 
 _SMALL = 44  # pixels of a scene in a strip
 _LOOKS = (("blue", "o"), ("vermilion", "s"), ("gray", "x"))
+_LINES = (("blue", "o"), ("sky", "^"), ("orange", "s"), ("vermilion", "D"), ("gray", "x"))
 
 
 def units_explorer(
@@ -112,6 +113,24 @@ def twins_table(
 
     rows = [(called, *(cell(teacher, measure) for measure in columns)) for called, teacher in twins.items()]
     return table(rows, ("mean (each twin)", *columns.values()), caption=caption)
+
+
+def blocks_figure(recorded: Result, twins: Mapping[str, str], *, label: str, caption: str) -> Shown:
+    """The share of units of every block that select a concept within a class: a line a network, a color a teacher."""
+    said = []
+    with style():
+        figure, axis = canvas(size=(7, 3.8))
+        for (called, teacher), (color, marker) in zip(twins.items(), _LINES, strict=False):
+            every = [100 * points[:, 1] for points in recorded.curves("selective", f"units@{teacher}").values()]
+            for i, line in enumerate(every):
+                blocks = range(1, len(line) + 1)
+                axis.plot(blocks, line, color=COLORS[color], marker=marker, label=called if i == 0 else None)
+            said.append(f"{called}: {', '.join(f'{value:.0f}' for value in sum(every) / len(every))}")
+        axis.set_xlabel("block"), axis.set_ylabel("units that select a concept (%)"), axis.set_xticks(list(blocks))
+        axis.set_ylim(bottom=0)
+        figure.legend(loc="outside lower center", ncols=2)
+    alt = f"Shares of units in percent by block, means over networks. {'; '.join(said)}."
+    return present(figure, label=label, caption=caption, alt=alt)
 
 
 def shares_table(rows: Mapping[str, Tensor], head: Sequence[str], *, caption: str) -> Shown:

@@ -50,10 +50,17 @@ def corrected(accuracy: float, classes: int) -> float:
 
 def late_units(tower: nn.Module, x: Tensor) -> Tensor:
     """Mean activations over patches of all hidden units in the last third of blocks, (n, u)."""
-    sites = [site.name for site in recording.sites(tower).of_kind("hidden")]
-    late = sites[-math.ceil(len(sites) / 3) :]
-    found = recording.stream(tower, x, late, reduce="rows")
-    return torch.cat([found[name] for name in late], dim=1)
+    sites = _hidden(tower)
+    return torch.cat(_activations(tower, x, sites[-math.ceil(len(sites) / 3) :]), dim=1)
+
+
+def _hidden(tower: nn.Module) -> list[str]:
+    return [site.name for site in recording.sites(tower).of_kind("hidden")]
+
+
+def _activations(tower: nn.Module, x: Tensor, sites: list[str]) -> list[Tensor]:
+    found = recording.stream(tower, x, sites, reduce="rows")
+    return [found[name] for name in sites]
 
 
 def concepts(scenes: Scenes) -> tuple[list[str], Tensor]:
@@ -72,6 +79,15 @@ def concepts(scenes: Scenes) -> tuple[list[str], Tensor]:
 def area(scenes: Scenes) -> Tensor:
     """The share of each image that objects cover, (n,)."""
     return scenes.masks.sum(dim=1).clamp(0, 1).mean(dim=(1, 2))
+
+
+def selective_by_block(tower: nn.Module, scenes: Scenes, settings: object) -> list[float]:
+    """The share of hidden units of every block, in their order, that select a concept beside the class."""
+    blocks = _activations(tower, scenes.images, _hidden(tower))
+    strata = strata_of(scenes.table.shape[:, 0], area(scenes), settings.bins)
+    _, has = concepts(scenes)
+    found = selective(torch.cat(blocks, dim=1), has, strata, least=settings.least, shuffles=settings.shuffles)
+    return [one.double().mean().item() for one in found.any(dim=1).split([a.shape[1] for a in blocks])]
 
 
 def unit_shares(a: Tensor, scenes: Scenes, settings: object) -> dict[str, float]:
