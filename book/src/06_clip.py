@@ -162,7 +162,7 @@ figures.blocks_figure(
 )
 
 # %% [markdown]
-# BLOCKTEXT
+# No depth is left out: from the first block on, a quarter and more of the units of twins that were told all select something, and hardly any of the others'.
 #
 # Twins do not name shapes equally well, as the last column of the table says. The row "half as long" is therefore a label twin that was stopped when it was hardly better than those that were told
 # all. Few of its units select anything, as of its elders: that is not what the difference is due to.

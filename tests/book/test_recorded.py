@@ -131,7 +131,7 @@ CHEAP = {
         only=("N", "one step", "weak", "R"),
     ),
 }
-UNDER_WAY = ("clip.scenes", "features.scenes", "inversion.real")  # recordings of which not all that is planned is there
+UNDER_WAY = ("features.scenes", "inversion.real")  # recordings of which not all that is planned is there
 SLOW = {  # those whose cheapest cell takes minutes
     "inversion.real": "a cell takes minutes: `thesis-kit claims verify --arena real --package` measures them again",
 }

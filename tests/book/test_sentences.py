@@ -51,6 +51,12 @@ def _named(r: Result, teacher: str, words: str) -> int:
     return sum(bool({*words.split()} & {*name.split()}) for name in names)
 
 
+def _by_block(r: Result, *teachers: str) -> list[float]:
+    """The shares of units that select a concept, of every block of every twin of these teachers."""
+    lines = [line for on in teachers for line in r.curves("selective", f"units@{on}").values()]
+    return [share for line in lines for share in line[:, 1]]
+
+
 def _free_comes_near(r: Result) -> bool:
     return (
         r.mean("passes", "free-8 twice").value == 0.25 * r.mean("passes", "pgd-7").value
@@ -396,6 +402,16 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
             _named(r, "captions", _HUES) > 12
             and _named(r, "attributes", f"{_HUES} {_GROUNDS}") > 12
             and _named(r, "attributes", _GROUNDS) > _named(r, "captions", _GROUNDS)
+        ),
+    ),
+    (
+        "06",
+        "from the first block on, a quarter and more of the units of twins that were told all select something, and "
+        "hardly any of the others'",
+        "clip.scenes",
+        lambda r: (
+            min(_by_block(r, "captions", "attributes")) > 0.25
+            and np.mean(_by_block(r, "labels", "class-captions", "random")) < 0.05
         ),
     ),
     (
