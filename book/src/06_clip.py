@@ -389,7 +389,8 @@ figures.twins_table(
 )
 
 # %% [markdown]
-# ROBUSTTEXT
+# The pair that was told the class alone names shapes as well as the twin of labels, and loses them as easily. Language by itself protects from nothing. The pair that was told all names
+# fewer shapes to begin with, and keeps fewer.
 #
 # What words make of a pair is a classifier like any other, so it can be certified like any other: let it vote over noisy copies of an image
 # ([chapter 2](02_certificates.ipynb)), and within a radius no change whatever turns the vote.
@@ -427,7 +428,9 @@ figures.twins_table(
 )
 
 # %% [markdown]
-# WORDSTEXT
+# Both learned to read, for it paid: half of the scenes that they were trained on had a word, nearly always the right one. A wrong one takes a good part of their right answers away. And the twin
+# taught by labels follows it more often, not less. Labels ask for the class and nothing else, and the word on the picture says it. Here, then, reading is not an effect of language. It is
+# what a shortcut in the images does to anyone who may take it.
 #
 # ## What the thesis claims, and what we measured
 #

@@ -57,6 +57,12 @@ def _by_block(r: Result, *teachers: str) -> list[float]:
     return [share for line in lines for share in line[:, 1]]
 
 
+def _share_harmed(r: Result, on: str) -> float:
+    """Of scenes named rightly without a word, those named wrongly with a false one, over twins."""
+    right, harmed = (sum(r.scalars(m, f"words@named-{on}").values()) for m in ("right", "harmed"))
+    return harmed / right
+
+
 def _free_comes_near(r: Result) -> bool:
     return (
         r.mean("passes", "free-8 twice").value == 0.25 * r.mean("passes", "pgd-7").value
@@ -490,6 +496,31 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
             and max(r.scalars("leaked", "bias@captions").values()) < 0.09
             and found(r, "shape_read(bias@captions) - shape_read(bias@biased)", "scalars").low > 0
         ),
+    ),
+    (
+        "06",
+        "A wrong one takes a good part of their right answers away. And the twin taught by labels follows it more often, "
+        "not less",
+        "clip.scenes",
+        lambda r: (
+            min(_share_harmed(r, on) for on in ("captions", "labels")) > 0.4
+            and found(r, "flips(words@named-labels) - flips(words@named-captions)", "scalars").low > 0
+        ),
+    ),
+    (
+        "06",
+        "names shapes as well as the twin of labels, and loses them as easily",
+        "clip.scenes",
+        lambda r: (
+            abs(found(r, "N(robust@class-captions) - N(robust@labels)").value) < 3
+            and abs(found(r, "R(robust@class-captions) - R(robust@labels)").value) < 6
+        ),
+    ),
+    (
+        "06",
+        "The pair that was told all names fewer shapes to begin with, and keeps fewer",
+        "clip.scenes",
+        lambda r: all(found(r, f"{m}(robust@labels) - {m}(robust@captions)").low > 0 for m in ("N", "R")),
     ),
     (
         "07",
