@@ -499,8 +499,8 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
     ),
     (
         "06",
-        "A wrong one takes a good part of their right answers away. And the twin taught by labels follows it more often, "
-        "not less",
+        "A wrong one takes a good part of their right answers away. And the twin taught by labels follows it more "
+        "often, not less",
         "clip.scenes",
         lambda r: (
             min(_share_harmed(r, on) for on in ("captions", "labels")) > 0.4
