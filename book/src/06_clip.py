@@ -302,8 +302,8 @@ figures.twins_table(
 )
 
 # %% [markdown]
-# It comes out. Most pictures of the pair that learned the tie have the color of their class, which nobody asked for; of the other pair's hardly one in
-# twenty. And they show the shape less often: where the color says what it is, a pair need not look at the shape, and has less of it to draw.
+# It comes out. Most pictures of the pairs that learned the tie have the color of their class, which nobody asked for; of the others' no more than chance has
+# it. And they show the shape less often: where the color says what it is, a pair need not look at the shape, and has less of it to draw.
 #
 # ## Does it read the order of words?
 #

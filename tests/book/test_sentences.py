@@ -488,12 +488,12 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
     ),
     (
         "06",
-        "Most pictures of the pair that learned the tie have the color of their class, which nobody asked for; of the "
-        "other pair's hardly one in twenty. And they show the shape less often",
+        "Most pictures of the pairs that learned the tie have the color of their class, which nobody asked for; of the "
+        "others' no more than chance has it. And they show the shape less often",
         "clip.scenes",
         lambda r: (
             min(r.scalars("leaked", "bias@biased").values()) > 0.5
-            and max(r.scalars("leaked", "bias@captions").values()) < 0.09
+            and r.mean("leaked", "bias@captions").value < 1 / len(COLORS)
             and found(r, "shape_read(bias@captions) - shape_read(bias@biased)", "scalars").low > 0
         ),
     ),
