@@ -19,7 +19,7 @@ import torch
 from IPython.display import display
 
 from thesis_kit import attacks, certification, zoo
-from thesis_kit.chapters.clip import figures, published, readers, twin_measures
+from thesis_kit.chapters.clip import figures, published_units, readers, twin_measures
 from thesis_kit.data.scenes import captions
 from thesis_kit.data.scenes.captions import with_article
 from thesis_kit.data.scenes.pairs import LANGUAGE, directed
@@ -196,7 +196,7 @@ print(
 
 # %%
 if P.published:  # a pair and a network taught by labels, in the profile full
-    unlike = published.named_units(*P.published, P.images, device=device)
+    unlike = published_units.named_units(*P.published, P.images, device=device)
     rows = [(called, *(f"{share:.0%}" for share in shares)) for called, shares in unlike.items()]
     display(table(rows, ("network", "units not named by a class", "with activations exchanged")))
 

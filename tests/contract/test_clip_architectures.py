@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from thesis_kit import attacks, recording
-from thesis_kit.chapters.clip import published, twin_measures
+from thesis_kit.chapters.clip import published_units, twin_measures
 from thesis_kit.checks import UnknownName
 from thesis_kit.data import Part, Splits
 from thesis_kit.extras import MissingPackage
@@ -207,20 +207,20 @@ def _failing(*args, **kwargs):
 def test_units_of_published_networks_are_named_on_photographs(monkeypatch):
     clip, other = build_clip("ViT-B-32", seed=0), build("vit_tiny_patch16_224", seed=0).eval()
     asked_for = []
-    monkeypatch.setattr(published, "build_clip", lambda name, **how: asked_for.append((name, how)) or clip)
-    monkeypatch.setattr(published, "build", lambda name, **how: asked_for.append((name, how)) or other)
+    monkeypatch.setattr(published_units, "build_clip", lambda name, **how: asked_for.append((name, how)) or clip)
+    monkeypatch.setattr(published_units, "build", lambda name, **how: asked_for.append((name, how)) or other)
     x = torch.rand(4, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     part = Part(x, torch.arange(4), torch.arange(4))
-    monkeypatch.setattr(published.data, "imagenette", lambda *, size, n_test: Splits(part, part, part))
+    monkeypatch.setattr(published_units.data, "imagenette", lambda *, size, n_test: Splits(part, part, part))
     few = type("Few", (), {"label_descriptions": lambda self: ["tench, Tinca tinca", "orange", "crane"]})
     monkeypatch.setattr(timm.data, "ImageNetInfo", few)
-    found = published.named_units("ViT-B-32", "openai", "vit_tiny", 4, strongest=2)
+    found = published_units.named_units("ViT-B-32", "openai", "vit_tiny", 4, strongest=2)
     assert asked_for == [
         ("ViT-B-32", {"pretrained": "openai"}), ("vit_tiny", {"pretrained": True}), ("vit_tiny", {"seed": 0}),
     ]  # fmt: skip
     pair, labeled, untrained = found.values()
     a = twin_measures.late_units(clip.image, x)
-    names, _ = name_by_text(clip, a, x, ["a tench", "an orange", "a crane", *published.NO_CLASS], k=2)
+    names, _ = name_by_text(clip, a, x, ["a tench", "an orange", "a crane", *published_units.NO_CLASS], k=2)
     assert pair[0] == pytest.approx((names >= 3).double().mean().item())
     assert labeled == untrained  # here they are one network
     assert 0 <= pair[1] <= 1

@@ -509,8 +509,12 @@ def agrees(finding):
     )
     if finding.contrast.kind == "trials":
         return finding.verdict in (Verdict.HOLDS, Verdict.FAILS) and "exact binomial test" in finding.reason
+    if asked is None:
+        apart, inside = low > within or high < -within, -within <= low and high <= within
+        either = inside or apart
+        return {Verdict.SAME: inside, Verdict.FAILS: apart, Verdict.INCONCLUSIVE: not either}[finding.verdict]
     return {
-        Verdict.HOLDS: lambda: asked is not None and low >= asked,
+        Verdict.HOLDS: lambda: low >= asked,
         Verdict.IN_DIRECTION: lambda: finding.contrast.directed and 0 < low < asked,
         Verdict.FAILS: lambda: high < asked and not (finding.contrast.directed and low > 0),
         Verdict.SAME: lambda: within is not None and -within <= low and high <= within,
