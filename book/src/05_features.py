@@ -152,7 +152,7 @@ figures.scores_figure(
 )
 
 # %% [markdown]
-# All this is one network's. The same was recorded for three more of its kind, from other starts and on other scenes. Neither had a part in
+# All this is one network's. The same was recorded for three more of its kind, from other starts and on other scenes. None of them had a part in
 # choosing what to ask:
 
 # %% tags=["hide-input"]
