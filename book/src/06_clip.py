@@ -49,11 +49,12 @@ verifier, reader = zoo.load("verifier-scenes64", device=device), readers.color_r
 seen = readers.read(drawn.images.to(device), verifier, reader)
 told = readers.as_words(*seen)
 places = [prompts.index(with_article(f"{color} {shapes[0]}")) for color in colors]
+colored = sum(told[place].startswith(color) for color, place in zip(colors, places, strict=True))
 figures.prompts_figure(
     {"": [drawn.images[place] for place in places]}, [f"“{prompts[place]}”" for place in places], label="Figure 6.1",
-    caption="Four sentences as the network taught by captions draws them, from noise and with nothing stretched; below each, what two networks "
-    "that took no part read in it. Color comes with three of them, and points that a star might have with all.",
-    alt=f"Four pictures of a blob in the middle of noise: {', '.join(colors)}.", below=[f"read as: {told[place]}" for place in places],
+    caption="Sentences as the network taught by captions draws them, from noise and with nothing stretched; below each, what two networks "
+    f"that took no part read in it. The color is read in {colored} of {len(places)}, and all have points, as a star might.",
+    alt=f"{len(places)} pictures of a blob in the middle of noise: {', '.join(colors)}.", below=[f"read as: {told[place]}" for place in places],
 )
 
 # %% [markdown]
