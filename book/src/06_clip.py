@@ -16,7 +16,7 @@
 from functools import partial
 
 import torch
-from IPython.display import display
+from IPython.display import Markdown, display
 
 from thesis_kit import attacks, certification, zoo
 from thesis_kit.chapters.clip import figures, published_units, readers, twin_measures
@@ -140,9 +140,12 @@ figures.units_explorer(
 TWINS = {**FOUR, "class, by labels, half as long": "early-labels", "random weights": "random"}
 figures.twins_table(
     recorded, "units", {"selective": "select a concept within a class", "themes": "stand for a theme", "count": "AUROC for “many” (95th percentile)", "N": "scenes named rightly"}, TWINS,
-    caption="hidden units of the last two blocks: the mean over twins, in brackets each; and how many scenes a twin names by its shape. Asked about "
+    caption="hidden units of the last two blocks, and how many scenes a twin names by its shape: the mean over three twins, in brackets its 95% interval over twins. Asked about "
     f"{recorded.settings('units@labels')['images']:,} scenes that no twin was trained on",
 )
+
+# %%
+Markdown(f"*{recorded.provenance()}.*")
 
 # %% [markdown]
 # A unit *selects a concept within a class* if, among scenes of one class in which objects cover about as much, it tells
@@ -182,10 +185,10 @@ rows = [(str(unit), words[by_text[unit]], f"{words[concept[unit]]} ({auroc[unit]
 table(rows, ("unit", "by text", "by measurement (AUROC)"), caption="eight units of the caption twin, evenly spaced")
 
 # %% tags=["hide-input"]
+named, agree, differ = (recorded.mean(measure, "names@captions") for measure in ("named", "agree", "differ_shuffled"))
 print(
-    f"recorded, three pairs: {recorded.mean('named', 'names@captions').value:.0%} of their units have a name by measurement; text gives the same one to "
-    f"{recorded.mean('agree', 'names@captions').value:.0%} of these, and to {1 - recorded.mean('differ_shuffled', 'names@captions').value:.0%} "
-    "when activations are exchanged among images"
+    f"recorded, three pairs: {named.value:.0%} ({named.low:.0%} to {named.high:.0%}) of their units have a name by measurement; text gives the same one to "
+    f"{agree.value:.0%} ({agree.low:.0%} to {agree.high:.0%}) of these, and to {1 - differ.value:.0%} when activations are exchanged among images"
 )
 
 # %% [markdown]
@@ -211,7 +214,7 @@ if P.published:  # a pair and a network taught by labels, in the profile full
 PROBED = {"probe_shape": "shape", "probe_color": "color", "probe_count": "count", "probe_background": "background", "probe_other_shape": "other shape",
           "probe_theme": "theme"}
 figures.twins_table(
-    recorded, "probe", PROBED, TWINS, caption="what a linear probe reads, corrected for guessing (0% is chance, 100% perfect); a number a twin, on 2,000 scenes"
+    recorded, "probe", PROBED, TWINS, caption="what a linear probe reads, corrected for guessing (0% is chance, 100% perfect): the mean over three twins and its 95% interval over twins, on " f"{recorded.settings('probe@labels')['images']:,} scenes"
 )
 
 # %% [markdown]
@@ -298,8 +301,8 @@ figures.neutral_prompts(
 figures.twins_table(
     recorded, "bias", {"leaked": "has the color tied to its class", "shape_read": "shape is read"},
     {"color by chance in training": "captions", "color tied to the class": "biased"},
-    caption="share of pictures of a bare name in which another network reads so: the mean over pairs, in brackets each; sixteen names, four starts each. A color "
-    "at random would be the tied one in 9%",
+    caption="share of pictures of a bare name in which another network reads so: the mean over three pairs and its 95% interval over pairs; sixteen names, four starts each. "
+    f"A color at random would be the tied one in {1 / len(COLORS):.0%}",
 )
 
 # %% [markdown]
@@ -386,7 +389,7 @@ figures.attacks_figure(
 # %% tags=["hide-input"]
 figures.twins_table(
     recorded, "robust", {"N": "right", "R": "right under attack"}, {called: teacher for called, teacher in FOUR.items() if teacher != "attributes"},
-    caption="recorded: shapes, 500 scenes, a number a twin; PGD with 20 steps",
+    caption=f"recorded: shapes, {recorded.settings('robust@labels')['attacked']} scenes; the mean over three twins and its 95% interval; PGD with 20 steps",
 )
 
 # %% [markdown]
@@ -425,7 +428,8 @@ figures.false_words(
 figures.twins_table(
     recorded, "words", {"right": "right without a word", "flips": "the word takes over", "harmed": "wrong with the word"},
     {"taught by captions": "named-captions", "taught by labels": "named-labels"},
-    caption="share of 2,000 scenes, a number a twin; the last two of all scenes: right without the word, and then the word's class, or any wrong one",
+    caption=f"share of {recorded.settings('words@named-labels')['images']:,} scenes, the mean over three twins and its 95% interval over twins; the last two are of all scenes: right "
+    "without the word, and then the word's class, or any wrong one",
 )
 
 # %% [markdown]

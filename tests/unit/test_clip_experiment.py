@@ -17,6 +17,7 @@ from thesis_kit.data.scenes.lexicon import vocabulary
 from thesis_kit.data.scenes.pairs import LANGUAGE, directed
 from thesis_kit.data.scenes.vocabulary import RELATIONS
 from thesis_kit.language import reads_order, typographic
+from thesis_kit.language.naming import selective, strata_of
 from thesis_kit.ledger.arm import frozen_hash
 from thesis_kit.ledger.cells import unpack
 from thesis_kit.ledger.claims import catalog
@@ -90,11 +91,13 @@ def test_units_of_every_block_are_asked(result):
     tower, drawn = twin("labels"), scenes()
     names = [site.name for site in recording.sites(tower).of_kind("hidden")]
     assert list(found) == list(range(1, len(names) + 1))
-    a = recording.stream(tower, drawn.images, names[0], reduce="rows")[names[0]]
-    settings = next(arm for arm in EXPERIMENTS["scenes"].arms if arm.name == "units@labels").settings
-    alone = twin_measures.unit_shares(a, drawn, settings)["selective"]
-    assert abs(found[1] - alone) < 0.2  # what chance reaches is of all blocks' units together
-    assert found[len(names)] <= 1
+    a = torch.cat([recording.stream(tower, drawn.images, name, reduce="rows")[name] for name in names], dim=1)
+    settings = result.cells["units@labels"][0]["settings"]
+    strata = strata_of(drawn.table.shape[:, 0], twin_measures.area(drawn), settings["bins"])
+    known = {key: settings[key] for key in ("least", "shuffles")}
+    some = selective(a, twin_measures.concepts(drawn)[1], strata, **known).any(dim=1)
+    shares = some.double().unflatten(0, (len(names), -1)).mean(dim=1).tolist()
+    assert [*found.values()] == pytest.approx(shares)
 
 
 def test_attacks_are_compared_at_one_radius_chosen_on_other_scenes(result):

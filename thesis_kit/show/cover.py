@@ -217,9 +217,9 @@ def _clip(scenes: Result) -> str:
         return _percent(scenes, "probe_color", f"probe@{on}")
 
     return (
-        "One network, four teachers. Told all about scenes in sentences, it comes to have units for colors, numbers "
-        f"and places: {units('captions')} of its late units select one within a class. But told as much by labels, "
-        f"{units('attributes')} do; told the class alone, {units('class-captions')} after sentences and "
+        "One network, four teachers. Told all about scenes in sentences, it comes to have units for more than the "
+        f"class: {units('captions')} of its late units select a color, a number or the like within one. Told all by "
+        f"labels, {units('attributes')} do; told the class alone, {units('class-captions')} after sentences and "
         f"{units('labels')} after labels; untrained {units('random')}. It is what was told, then, not the language. "
         f"Color goes the same way: a linear probe reads it with {color('captions')} accuracy after all in sentences, "
         f"{color('attributes')} after all by labels, and {color('labels')} after the class by labels, corrected for "

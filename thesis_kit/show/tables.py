@@ -10,6 +10,7 @@ import html
 import unicodedata
 from collections.abc import Mapping, Sequence
 
+from thesis_kit.ledger.results import Result
 from thesis_kit.show.shown import Shown
 
 _FITS = 44  # letters of a row that a phone shows without breaking a word
@@ -110,3 +111,22 @@ def _cell(kind: str, text: str, right: bool, *, scope: str = "", label: str = ""
     marks += f' data-label="{html.escape(label, quote=True)}"' * bool(label)
     marks += ' style="text-align:right"' if right else ' style="text-align:left"'
     return f"<{kind}{marks}>{html.escape(text)}</{kind}>"
+
+
+def mean_with_ends(recorded: Result, measure: str, arm: str, *, percent: bool) -> str:
+    """A recorded number of several networks: the mean, and in brackets its 95% interval over networks; of two networks
+    each one's number, for an interval from two says nothing.
+
+    Args:
+        percent: the number is a share.
+    """
+
+    def said(number: float) -> str:
+        scale, digits = (100, 0) if percent else (1, 2)
+        return f"{round(scale * number, digits) + 0.0:.{digits}f}"  # no −0
+
+    every, found = list(recorded.scalars(measure, arm).values()), recorded.mean(measure, arm)
+    high = min(1.0, found.high) if percent else found.high  # Student's knows no largest share
+    known = f"{said(found.low)} to {said(high)}" if len(every) > 2 else ", ".join(map(said, every))
+    told = f"({known})" if len(every) > 1 else "(one network)"
+    return f"{said(found.value)}{'%' * percent} {told}".replace("-", "−")

@@ -1,4 +1,5 @@
-"""What chapter 6's notebook shows: units of twins side by side, pictures of prompts, the quiz of order, and attacks."""
+"""What chapter 6's notebook shows: units of twins side by side, pictures of prompts, the quiz of order, attacks, and
+false words."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from thesis_kit.show.figures import COLORS, Shown, canvas, card, present, style
 from thesis_kit.show.pictures import grid, montage, pixels, rows_of_pictures, tile, words
 from thesis_kit.show.players import Slider, slider
 from thesis_kit.show.shown import require_words
-from thesis_kit.show.tables import table
+from thesis_kit.show.tables import mean_with_ends, table
 
 _SMALL = 44  # pixels of a scene in a strip
 _LOOKS = (("blue", "o"), ("vermilion", "s"), ("gray", "x"))
@@ -97,22 +98,18 @@ def _unit(cells: Mapping[str, dict], images: Mapping[int, Tensor], place: int) -
 def twins_table(
     recorded: Result, question: str, columns: Mapping[str, str], twins: Mapping[str, str], *, caption: str
 ) -> Shown:
-    """A recorded number of every twin, the mean and in brackets each: a row a teacher, a column a measure.
+    """Recorded numbers of twins, the mean and its 95% interval over twins: a row a teacher, a column a measure.
 
     Args:
         question: of the arms, as in ``question@teacher``. columns: measure → what it is called; names that speak of an
             AUROC are shown with two decimals, others as percentages. twins: what a teacher is called → its name.
     """
-
-    def cell(teacher: str, measure: str) -> str:
-        values = list(recorded.scalars(measure, f"{question}@{teacher}").values())
-        percent = "AUROC" not in columns[measure]
-        shown = [f"{100 * value:.0f}" if percent else f"{value:.2f}" for value in (sum(values) / len(values), *values)]
-        unit = "%" * percent
-        return f"{shown[0]}{unit}" + f" ({', '.join(shown[1:])})" * (len(values) > 1)
-
-    rows = [(called, *(cell(teacher, measure) for measure in columns)) for called, teacher in twins.items()]
-    return table(rows, ("mean (each twin)", *columns.values()), caption=caption)
+    rows = [
+        (called, *(mean_with_ends(recorded, measure, f"{question}@{teacher}", percent="AUROC" not in title)
+                   for measure, title in columns.items()))
+        for called, teacher in twins.items()
+    ]  # fmt: skip
+    return table(rows, ("mean (95%)", *columns.values()), caption=caption)
 
 
 def blocks_figure(recorded: Result, twins: Mapping[str, str], *, label: str, caption: str) -> Shown:

@@ -16,7 +16,7 @@ from thesis_kit.show.figures import COLORS, Shown, canvas, card, present, style
 from thesis_kit.show.pictures import bars, grid, image_uri, montage, pixels, rows_of_pictures, tile, words
 from thesis_kit.show.players import Slider, slider
 from thesis_kit.show.shown import require_words
-from thesis_kit.show.tables import table
+from thesis_kit.show.tables import mean_with_ends, table
 from thesis_kit.show.unit_explorer import UnitExplorer
 from thesis_kit.show.unit_pictures import lit
 
@@ -124,21 +124,9 @@ def cohort_table(
     """
 
     def said(cell: str | tuple[str, str]) -> str:
-        return cell if isinstance(cell, str) else _with_ends(recorded, *cell, percent)
+        return cell if isinstance(cell, str) else mean_with_ends(recorded, *cell, percent=percent)
 
     return table([(called, *map(said, cells)) for called, cells in rows.items()], head, caption=caption)
-
-
-def _with_ends(recorded: Result, measure: str, arm: str, percent: bool) -> str:
-    def said(number: float) -> str:
-        scale, digits = (100, 0) if percent else (1, 2)
-        return f"{round(scale * number, digits) + 0.0:.{digits}f}"  # no −0
-
-    every, found = list(recorded.scalars(measure, arm).values()), recorded.mean(measure, arm)
-    high = min(1.0, found.high) if percent else found.high  # Student's knows no largest share
-    known = f"{said(found.low)} to {said(high)}" if len(every) > 2 else ", ".join(map(said, every))
-    told = f"({known})" if len(every) > 1 else "(one network)"
-    return f"{said(found.value)}{'%' * percent} {told}".replace("-", "−")
 
 
 def locality_figure(recorded: Result, *, label: str, caption: str) -> Shown:
