@@ -307,7 +307,7 @@ def _reason(findings: tuple[ContrastFinding, ...]) -> str:
     if len(findings) == 1:
         return findings[0].reason
     if all(finding.verdict is Verdict.HOLDS for finding in findings) and findings[0].contrast.kind != "trials":
-        return f"all {len(findings)} parts of the rule hold"
+        return f"{'both' if len(findings) == 2 else f'all {len(findings)}'} parts of the rule hold"
     parts: dict[str, list[int]] = {}
     for number, finding in enumerate(findings, start=1):
         parts.setdefault(f"{finding.verdict.value}, for {finding.reason}", []).append(number)

@@ -149,13 +149,18 @@ class Result:
 
     def _again(self) -> str:
         """A clause about the cells that were measured again and are still what they were then."""
-        known = {cell.get("sha256") for cell in self.every_cell}
-        found = [one for one in self.reproduced if one.cell in known]
+        found = self.measured_again
         if not found:
             return ""
         ways = list(dict.fromkeys(one.agreed for one in found))
-        runs = f"{len(found)} of {len(known)} runs"
+        runs = f"{len(found)} of {len(self.every_cell)} runs"
         return f"; reproduced on {_dates(one.date for one in found)} ({runs}, {' or '.join(ways)})"
+
+    @property
+    def measured_again(self) -> tuple[Reproduced, ...]:
+        """What is known of the present cells that were measured again."""
+        known = {cell.get("sha256") for cell in self.every_cell}
+        return tuple(one for one in self.reproduced if one.cell in known)
 
     @property
     def sha256(self) -> str:

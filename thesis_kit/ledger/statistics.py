@@ -317,6 +317,8 @@ def _reached(interval: Interval, threshold: float, directed: bool) -> tuple[Verd
         return Verdict.FAILS, "the whole interval lies below the threshold" + (
             " and does not lie wholly above zero" if threshold > 0 and directed else ""
         )
+    if low == high:
+        return Verdict.INCONCLUSIVE, "all came to exactly the threshold, so that nothing tells them apart"
     return Verdict.INCONCLUSIVE, "the interval reaches to both sides of the threshold"
 
 

@@ -77,7 +77,7 @@ finding, and stands here like any other.
 
 Where a rule, or the kind of its interval, was chosen when the outcomes were known, its row says so. A promised
 probability (that a certificate is right) has no threshold for its interval: an exact binomial test refutes it if so
-many failures cannot be chance. Claims of chapters to come stand here with what is planned.
+many failures cannot be chance. Claims that nothing was measured for yet stand here with what is planned.
 
 {number}
 

@@ -26,6 +26,9 @@ function show(){{for(var i=0;i<p.length;i++)p[i].style.display=i==s.value?"block
 o.textContent=t[s.value];s.setAttribute("aria-valuetext",t[s.value]);}}
 s.addEventListener("input",show);show();}})();"""
 
+# Under a figure taller than the window the slider stays at the window's foot, so that one sees what it changes.
+_IN_SIGHT = "position:sticky;bottom:0;background:#fff"
+
 
 @dataclass(frozen=True)
 class Slider:
@@ -99,9 +102,9 @@ def slider(
         for i, (one, text) in enumerate(zip(seen, texts, strict=True))
     )
     control = (
-        f'<input type="range" min="0" max="{len(values) - 1}" value="{start}" aria-label="{html.escape(name)}" '
+        f'<div class="tk-control" style="{_IN_SIGHT}"><input type="range" min="0" max="{len(values) - 1}" value="{start}" aria-label="{html.escape(name)}" '
         f'style="width:100%;height:2em;accent-color:#0072B2"><output aria-live="polite" style="display:block;'
-        f'min-height:3em">{html.escape(texts[start])}</output>'
+        f'min-height:3em">{html.escape(texts[start])}</output></div>'
     )
     script = "<script>" + _SCRIPT.format(name=key, texts=in_script(texts)) + "</script>"
     inner = f'<div id="{key}">{frames}{control}</div>{script}'

@@ -80,11 +80,11 @@ def _recording(result: Result) -> tuple[str, ...]:
     cells = result.every_cell
     chapter, arena = result.name.split(".")
     machines = dict.fromkeys(f"{c['machine']['processor']}, {c['machine']['device']}" for c in cells)
-    days, again = sorted({cell["recorded"] for cell in cells}), sorted({one.date for one in result.reproduced})
+    days, again = sorted({cell["recorded"] for cell in cells}), result.measured_again
     return (
         f"{catalog().chapters[chapter].title}, {arena}",
         _span(days),
-        _span(again),
+        f"{len(again)} runs, {_span(sorted({one.date for one in again}))}" if again else "not yet",
         " and ".join(machines),
         " and ".join(dict.fromkeys(cell["machine"]["torch"] for cell in cells)),
         str(len(cells)),
@@ -95,4 +95,4 @@ def _recording(result: Result) -> tuple[str, ...]:
 
 def _span(days: list[str]) -> str:
     """The first and the last of some days, or the one."""
-    return " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "not yet"
+    return " to ".join(dict.fromkeys([days[0], days[-1]]))

@@ -64,7 +64,7 @@ def _lighter(text: str) -> str:
     text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", text)
     text = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", text)
-    text = re.sub(r'<g id="\w+?_\d+">', "<g>", text)
+    text = re.sub(r'<g id="[\w.]+?_\d+">', "<g>", text)
     text = _FONT.sub("sans-serif", _DIGITS.sub(r"\1", text))
     return re.sub(r"\n\s*", "\n", _PAINT.sub(_variable, text))
 

@@ -7,6 +7,7 @@ name of its column.
 from __future__ import annotations
 
 import html
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +16,7 @@ from thesis_kit.show.shown import Shown
 
 _FITS = 44  # letters of a row that a phone shows without breaking a word
 _NUMBERS = set("0123456789.,+-−–×%±[]() /εσ∞")
+_WHOLE = re.compile(r"\(−?[\d.,]+%? to −?[\d.,]+%?\)|\d{4}-\d\d-\d\d")  # intervals and days, never broken over lines
 Cells = Sequence[object]
 
 
@@ -95,7 +97,8 @@ def _html(lines: list[list[str]], columns: list[str], caption: str, bold: int | 
 
 def _longest_word(text: str) -> int:
     """Letters of a cell that cannot be broken: a number, or the longest word of a name."""
-    return max(map(len, text.split()), default=0) if set(text) - _NUMBERS else len(text)
+    words = [*_WHOLE.findall(text), *text.split()]
+    return max(map(len, words), default=0) if set(text) - _NUMBERS else len(text)
 
 
 def _entry(line: list[str], place: int, columns: list[str], right: list[bool]) -> str:
@@ -110,7 +113,8 @@ def _cell(kind: str, text: str, right: bool, *, scope: str = "", label: str = ""
     marks = f' role="{role}"' + f' scope="{scope}"' * bool(scope)
     marks += f' data-label="{html.escape(label, quote=True)}"' * bool(label)
     marks += ' style="text-align:right"' if right else ' style="text-align:left"'
-    return f"<{kind}{marks}>{html.escape(text)}</{kind}>"
+    said = _WHOLE.sub(r'<span style="white-space:nowrap">\g<0></span>', html.escape(text))
+    return f"<{kind}{marks}>{said}</{kind}>"
 
 
 def mean_with_ends(recorded: Result, measure: str, arm: str, *, percent: bool) -> str:

@@ -44,7 +44,7 @@ class Features:
     seeds: MappingProxyType = field(
         default_factory=lambda: MappingProxyType(
             {
-                "vit": THREE,
+                "vit": FIVE,
                 "vit-plain": FIVE,
                 "resnet-plain": SIX,
                 "convnext-plain": THREE,
