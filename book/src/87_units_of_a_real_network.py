@@ -21,8 +21,9 @@ layers = real_units.kept()
 effort = real_units.EFFORT
 real_units.optima_grid(
     layers, label="Figure 1",
-    caption=f"What excites wide channels of EfficientNet-Lite0 most, six of each stage, evenly spaced and none picked. Each began as noise "
-    f"and climbed for {effort['steps']} steps, {effort['size']} × {effort['size']} pixels, its frequencies changed in place of its pixels.",
+    caption=f"What excites wide channels of EfficientNet-Lite0 most, six of each stage, evenly spaced and none picked; at the end of each row the first "
+    f"and the fourth of them again, with random weights. Each began as noise and climbed for {effort['steps']} steps, {effort['size']} × {effort['size']} "
+    "pixels, its frequencies changed in place of its pixels.",
 )
 
 # %% [markdown]
@@ -32,26 +33,19 @@ real_units.optima_grid(
 #
 # ## The same with random weights
 #
-# A network that learned nothing has channels too, and each has an image that excites it most. Here are the optima of two channels of every stage, by the same call.
-
-# %% tags=["hide-input"]
-real_units.controls_grid(
-    layers, label="Figure 2",
-    caption="The first and the fourth of the channels above, of the same architecture with random weights.",
-)
-
-# %% [markdown]
+# A network that learned nothing has channels too, and each has an image that excites it most. Now look at the last two pictures of each row.
 # There is no such order. The first stages have blots, and a grating here and there, which any small convolution draws; the late ones are nearly
 # empty. So the textures and the parts in Figure 1 were learned. That these are *eyes* is our reading of them, and nothing here tests it.
 #
-# How coarse a picture is can be counted: the share of its energy in high frequencies.
+# How fine a picture is can be counted: the share of its energy above a quarter of a wave per pixel, half the highest frequency that pixels can hold.
 
 # %%
 table(real_units.fine_rows(layers), ("", "channels drawn", "high frequencies (95%)", "random weights, each"))
 
 # %% [markdown]
-# The intervals are over channels of the stage, by Student's t, for this one network and one start. What excites a trained channel has fine detail
-# at every depth. Behind many random layers hardly any detail gets through, so the last optima of the untrained network are smooth.
+# The intervals are over channels of the stage, by Student's t, for this one network and one start. From stage 3 on, what excites a trained channel has
+# fine detail. Stage 2 has both, plain tones and gratings. With random weights one channel of stage 4 has as much, so detail alone is no sign
+# of learning. Behind many random layers hardly any gets through, and the last optima of the untrained network are smooth.
 #
 # ## What is missing
 #

@@ -39,7 +39,7 @@ def test_the_table_has_means_with_their_intervals():
     low, high = student_interval(layer.fine)
     assert row[2] == f"{sum(layer.fine) / 6:.0%} ({max(0, low):.0%} to {min(1, high):.0%}; n = 6)"
     shown = real_units.optima_grid([layer], label="Figure 1", caption="One stage.")
-    assert shown.html.count("<img") == real_units.EACH
+    assert shown.html.count("<img") == real_units.EACH + real_units.CONTROLS
 
 
 @pytest.mark.skipif(not any(distributions(name=PACKAGE)), reason=f"{PACKAGE} is not installed, which [real] brings")

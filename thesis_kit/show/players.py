@@ -102,9 +102,9 @@ def slider(
         for i, (one, text) in enumerate(zip(seen, texts, strict=True))
     )
     control = (
-        f'<div class="tk-control" style="{_IN_SIGHT}"><input type="range" min="0" max="{len(values) - 1}" value="{start}" aria-label="{html.escape(name)}" '
-        f'style="width:100%;height:2em;accent-color:#0072B2"><output aria-live="polite" style="display:block;'
-        f'min-height:3em">{html.escape(texts[start])}</output></div>'
+        f'<div class="tk-control" style="{_IN_SIGHT}"><input type="range" min="0" max="{len(values) - 1}" '
+        f'value="{start}" aria-label="{html.escape(name)}" style="width:100%;height:2em;accent-color:#0072B2">'
+        f'<output aria-live="polite" style="display:block;min-height:3em">{html.escape(texts[start])}</output></div>'
     )
     script = "<script>" + _SCRIPT.format(name=key, texts=in_script(texts)) + "</script>"
     inner = f'<div id="{key}">{frames}{control}</div>{script}'

@@ -30,7 +30,8 @@ def lit(image: Tensor, pattern: Tensor) -> Tensor:
 
 
 def triples_html(found: Triples, *, shown: int | None = None, alt: str, cell: int = 84) -> str:
-    """HTML of units in rows, with the controls that there are below them.
+    """HTML of units in rows, with the controls that there are below them: the image made to excite a unit best, the
+    images that excite it most, and where in them.
 
     Args:
         shown: how many of the strongest images; all that are kept unless given.
@@ -41,7 +42,7 @@ def triples_html(found: Triples, *, shown: int | None = None, alt: str, cell: in
     for part in found.rows:
         for i, name in enumerate(part.names):
             rows[name] = _row(part, i, shown)
-    columns = ["optimum", *["strongest"] * shown, *["where"] * shown]
+    columns = ["best", *["top"] * shown, *["where"] * shown]  # short enough for a phone
     return rows_of_pictures(rows, columns, alt=alt, cell=cell)
 
 

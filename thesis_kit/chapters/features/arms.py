@@ -1,6 +1,7 @@
 """Chapter 5's arms: one for each question and kind of network, every seed another network of the cohort.
 
 Arms, as question@network: ``units`` (scores of all units by site), ``tokens`` (what class tokens and patches do),
+``variance`` (how much patches differ within images),
 ``optima`` (whether optima look like what excites their units), ``leak`` and ``masks`` (pictures with a hole, without
 their object, before another background) and ``frequency`` (low-passed pictures). ``units@random`` is the ViT's
 architecture with weights that learned nothing. On photographs of clothes, of which only the class is known, the arms
@@ -20,6 +21,7 @@ from thesis_kit.chapters.features import measures
 from thesis_kit.chapters.features.settings import CLOTHES, FEATURES, Features
 from thesis_kit.chapters.features.world import Photographs, World, plainly
 from thesis_kit.features import scores
+from thesis_kit.features import tokens as tokens_by_depth
 from thesis_kit.ledger.arm import Arm, Experiment, pick
 
 RANDOM = "random"
@@ -81,6 +83,12 @@ def tokens(world: World) -> dict[str, Any]:
     curves = measures.token_curves(world.subject, world.pictures.images, world.pictures.labels)
     lines = {name: _points(line, first=0) for name, line in curves.items()}
     return {"scalars": measures.token_numbers(curves), "curves": lines}
+
+
+def variance(world: World) -> dict[str, Any]:
+    """How much of the variance of patches lies within images, by depth."""
+    within = tokens_by_depth.within_share(world.subject, world.pictures.images).tolist()
+    return {"scalars": measures.within_numbers(within), "curves": {"within": _points(within, first=0)}}
 
 
 def _points(line: list[float], first: int = 1) -> list[list[float]]:
@@ -159,6 +167,7 @@ def arms(s: Features) -> tuple[Arm, ...]:
         *(arm("leak", on, "pictures with a hole", leak) for on in PLAIN),
         *(arm("masks", on, "backgrounds", background, "correlated") for on in ("vit-correlated", "resnet-correlated")),
         arm("tokens", "vit", "tokens", tokens),
+        arm("variance", RANDOM, "variance within images", variance),
         *(arm("units", on, "units", units_and_maps, *_JUDGED) for on in ("vit", RANDOM)),
         arm("optima", "vit", "optima", optima, *_MADE),
     )

@@ -71,7 +71,8 @@ def _cells(title: str, part: Triples, shown: int) -> str:
         look = "display:block;width:100%;border-radius:0;padding:0;margin:0"
         cells.append(f'<div><img src="{strip}" alt="{alt}" style="{look}"><div>{number}</div></div>')
     tracks = f"repeat(auto-fill,minmax({(1 + 2 * shown) * _SMALL}px,1fr))"
-    heading = f'<div style="font-weight:600;margin:8px 0 2px">{html.escape(title)}</div>'
+    order = f"each: optimum, {shown} strongest images, and where it fires in them"
+    heading = f'<div style="margin:8px 0 2px"><strong>{html.escape(title)}</strong>; {order}</div>'
     return heading + grid(cells, tracks, widest=900, alt=title)
 
 
@@ -130,12 +131,13 @@ def cohort_table(
 
 
 def locality_figure(recorded: Result, *, label: str, caption: str) -> Shown:
-    """How local recorded networks are, by block, a line each: how far units' maps follow the object, beside the same
-    with random weights, and how much of what patches hold differs within an image."""
+    """How local recorded networks are, by block, a line each: how far units' maps follow the object, and how much of
+    what patches hold differs within an image, both beside random weights."""
     panels = {
         "correlation of maps with the object": {"trained": ("follows the object", "units@vit"),
                                                 "random weights": ("follows the object", "units@random")},
-        "variance within images (%)": {"trained": ("within", "tokens@vit")},
+        "variance within images (%)": {"trained": ("within", "tokens@vit"),
+                                       "random weights": ("within", "variance@random")},
     }  # fmt: skip
     looks = {
         "trained": {"color": COLORS["blue"], "linestyle": "-", "marker": "o", "markersize": 4},
@@ -168,7 +170,7 @@ def tokens_figure(
             line = [100 * value for value in curves[key]]
             axis.plot(range(len(line)), line, color=COLORS[color], marker=marker, label=called)
             said.append(f"{called}: {', '.join(f'{value:.0f}' for value in line)}")
-        axis.set_xlabel("blocks"), axis.set_ylabel("accuracy, corrected for guessing (%)"), axis.set_ylim(-5, 105)
+        axis.set_xlabel("blocks"), axis.set_ylabel("corrected accuracy (%)"), axis.set_ylim(-5, 105)
         axis.set_xticks(range(len(line)))
         figure.legend(loc="outside lower center", ncols=1)
     return present(figure, label=label, caption=caption, alt=f"Accuracy in percent by blocks. {'; '.join(said)}.")

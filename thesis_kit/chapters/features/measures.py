@@ -191,9 +191,13 @@ def token_numbers(curves: Mapping[str, Sequence[float]]) -> dict[str, float]:
         "patches_before": curves["patches"][-2],
         "cosine_gain_last": gains[-1],
         "cosine_gain_other": max(gains[:-1], default=0.0),
-        "within_last": curves["within"][-1],
-        "within_before": curves["within"][-2],
+        **within_numbers(curves["within"]),
     }
+
+
+def within_numbers(within: Sequence[float]) -> dict[str, float]:
+    """The share of variance within images behind the last block and behind the one before it."""
+    return {"within_last": within[-1], "within_before": within[-2]}
 
 
 def mask_numbers(follows: Sequence[float]) -> dict[str, float]:

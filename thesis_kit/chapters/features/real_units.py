@@ -25,7 +25,6 @@ from thesis_kit.ledger.thumbnails import pack_picture, unpack_picture
 from thesis_kit.models import zoo
 from thesis_kit.show.figures import Shown, card
 from thesis_kit.show.pictures import pixels, rows_of_pictures, tile
-from thesis_kit.show.shown import require_words
 
 KEPT = Path(__file__).with_name("results") / "units@lite0.json"
 MEMBER = "efficientnet-lite0"
@@ -104,24 +103,18 @@ def _unpacked(part: dict[str, Any]) -> Tensor:
 
 
 def optima_grid(layers: list[Layer], *, label: str, caption: str) -> Shown:
-    """A row a stage: the optima of its units."""
-    rows = {f"stage {layer.stage}": _tiles(layer.images, f"stage {layer.stage}") for layer in layers}
-    return _figure(rows, "Optima of hidden channels, a row a stage.", label, caption)
-
-
-def controls_grid(layers: list[Layer], *, label: str, caption: str) -> Shown:
-    """The same with random weights."""
-    rows = {f"stage {layer.stage}": _tiles(layer.untrained, f"stage {layer.stage}, random weights") for layer in layers}
-    return _figure(rows, "Optima of channels of random weights, a row a stage.", label, caption)
-
-
-def _tiles(images: Tensor, called: str) -> list[str]:
-    return [tile(pixels(image), f"{called}: an optimum", quality=60) for image in images]
-
-
-def _figure(rows: dict[str, list[str]], alt: str, label: str, caption: str) -> Shown:
-    require_words(alt=alt)
-    inner = rows_of_pictures(rows, (), alt=alt, cell=96)
+    """A row a stage: the optima of its units, and of some of them with random weights."""
+    alike = range(1, EACH + 1, EACH // CONTROLS)
+    columns = [*(f"trained {i}" for i in range(1, EACH + 1)), *(f"random {i}" for i in alike)]
+    rows = {
+        f"stage {one.stage}": [
+            tile(pixels(image), f"stage {one.stage}, {called}: an optimum", quality=60)
+            for image, called in zip([*one.images, *one.untrained], columns, strict=True)
+        ]
+        for one in layers
+    }
+    alt = "Optima of hidden channels, trained and with random weights, a row a stage."
+    inner = rows_of_pictures(rows, columns, alt=alt, cell=96, fold=4)
     return Shown(card(inner, label=label, caption=caption), f"{label}. {caption}")
 
 
