@@ -126,12 +126,12 @@ def test_every_network_of_a_cohort_has_its_line(miniature):
 def test_numbers_of_a_cohort_have_their_interval_over_networks():
     recorded = Recorded(alike=[0.4, 0.5, 0.6], below=[-0.2, -0.1], one=[0.25], none=[-0.001, 0.03])
     rows = {"units": [("alike", "units@vit"), "as published"], "tokens": [("below", "units@vit"), ("one", "units@vit")]}
-    shown = figures.cohort_table(recorded, rows, ("", "ours", "theirs"), caption="Two numbers.").html
+    shown = figures.cohort_table(recorded, rows, ("", "ours", "theirs"), caption="Two numbers.").text
     assert "0.50 (0.25 to 0.75)" in shown  # 0.5 ± 4.303 · 0.1 / √3
     assert "as published" in shown
     assert "−0.15 (−0.20, −0.10)" in shown
     assert "0.25 (one network)" in shown
     rows |= {"none": [("none", "units@vit"), ""]}
-    shown = figures.cohort_table(recorded, rows, ("", "ours", "theirs"), caption="Two numbers.", percent=True).html
+    shown = figures.cohort_table(recorded, rows, ("", "ours", "theirs"), caption="Two numbers.", percent=True).text
     assert "50% (25 to 75)" in shown
     assert "1% (0, 3)" in shown
