@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -338,6 +338,8 @@ def _stack_of(model: Model, x: Tensor) -> Stack:
     with recorder(as_module(model), known.names) as watcher:
         watcher(plain(x[:1]))
         prefixes = [watcher.site(name).prefix for name in known.names]
+    if len(set(prefixes)) == 1 and prefixes[0] > known.classes:
+        known = replace(known, prefix=prefixes[0])  # registers of which the network does not tell
     if set(prefixes) != {known.prefix}:
         raise ValueError(
             f"{type(sites(model).network).__name__} says that it has {known.prefix} class tokens and registers. It has "
@@ -358,7 +360,27 @@ def _with_class(model: Model, x: Tensor) -> Stack:
             f"the head of {type(network).__name__} reads all patches ({pool or 'map'}), not the class token: what the "
             "class token does cannot be read there"
         )
+    if known.classes and not _read_alone(model, x[:1], known):
+        raise ValueError(
+            f"the head of {type(network).__name__} does not read the first token alone, as which a class token is "
+            "known here: change what stands elsewhere behind the last block, and the logits change"
+        )
     return known
+
+
+def _read_alone(model: Model, x: Tensor, known: Stack) -> bool:
+    """Whether the logits hang on no token behind the last block but the class tokens."""
+
+    def elsewhere(place: int, block: Callable) -> Callable:
+        def changed(tokens: Tensor) -> Tensor:
+            given = block(tokens).clone()
+            given[:, known.classes :] = given[:, known.classes :].roll(1, dims=-1) + 1
+            return given
+
+        return changed
+
+    whole, others = (_asked(model, x, known, changes, 1) for changes in ({}, {len(known) - 1: elsewhere}))
+    return torch.allclose(whole, others, rtol=1e-3, atol=1e-5)
 
 
 def _check_depth(depth: int, known: Stack) -> None:

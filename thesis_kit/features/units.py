@@ -12,11 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from thesis_kit.asking import Model, as_module
+from thesis_kit.asking import Model, as_module, plain
 from thesis_kit.checks import check_images, choose
-from thesis_kit.recording.batches import Run, record
-from thesis_kit.recording.sites import Site
-from thesis_kit.recording.streaming import check_directions, check_units, given_units, spread
+from thesis_kit.recording.batches import Run, check_inputs, named, recorder
+from thesis_kit.recording.order import laid_out
+from thesis_kit.recording.sites import Site, spread
+from thesis_kit.recording.streaming import check_directions, check_units, given_units
+from thesis_kit.recording.taps import arranged, place_of_layer
 from thesis_kit.recording.watching import IMAGES, Watcher, seated, size_seen
 from thesis_kit.synthesis import Objective
 
@@ -39,6 +41,8 @@ def maps(
 ) -> Float[Tensor, "n k ..."]:
     """Each unit at every patch of some images: (n, k, rows, columns) where the patches form a grid, else (n, k, t).
 
+    That tokens lie row by row is not taken for granted: a patch is changed, and one looks where that is noticed.
+
     Args:
         model, run: as for ``recording.record``.
         x: images in [0, 1], on the model's device.
@@ -53,9 +57,13 @@ def maps(
         torch.Size([4, 2, 4, 4])
     """
     check_images(x)
-    value = record(model, x, site, run=run)[site]
-    place = site_of(model, site)
-    seen = spread(value, place and seated(place, value, size_seen(as_module(model), x)))
+    model = as_module(model)
+    check_inputs(model, x)
+    with recorder(model, named(site), run=run) as watcher:
+        watcher(plain(x))
+        value, place = watcher.standing(*watcher.names)
+    _check_no_map_of_tokens(place)
+    seen = laid_out(spread(value, place), model, x, place, run=run)
     if units is None:
         return seen
     return _chosen(seen, given_units(units), site)
@@ -79,11 +87,15 @@ def excitation(model: Model, site: str, units: Units, *, over: str = "mean") -> 
     """
     choose(over, _REDUCERS, "way to take patches together")
     place, wanted, module = site_of(model, site), given_units(units), as_module(model)
+    _check_no_map_of_tokens(place)
+    layer = place_of_layer(module, site) if place is None else None
 
     def read(seen: dict[str, Tensor], index: Tensor) -> Tensor:
         shape, value = seen[site].shape[:2], seen[site].flatten(0, 1).float()  # targets and copies; both in one row
         size = size_seen(module, seen[IMAGES].flatten(0, 1)) if IMAGES in seen else None
-        patches = spread(value, place and seated(place, value, size)).flatten(2)  # (n · e, u, patches)
+        value = value if layer is None else arranged(value, layer, len(value))
+        known = place or layer
+        patches = spread(value, known and seated(known, value, size)).flatten(2)  # (n · e, u, patches)
         asked = wanted.to(patches.device)[index]
         check = check_directions if wanted.is_floating_point() else check_units
         rows = check(asked, patches.shape[1], site).repeat_interleave(shape[1], dim=0)
@@ -96,6 +108,15 @@ def excitation(model: Model, site: str, units: Units, *, over: str = "mean") -> 
 
     said = f"units of {site}" if not wanted.is_floating_point() else f"directions in {site}"
     return Objective([site, IMAGES], read, said, targets=len(wanted), settings=f"{over} of {said} {wanted.tolist()}")
+
+
+def _check_no_map_of_tokens(place: Site | None) -> None:
+    """Refuse what stands between two tokens: it lies nowhere in an image, and its mean is the same for all of them."""
+    if place is not None and place.form == "attention":
+        raise ValueError(
+            f"{place.name} has a number for every two tokens, and each of its rows adds up to 1: it has no units that "
+            "lie in an image. Take recording.record for the map itself"
+        )
 
 
 def _chosen(seen: Tensor, units: Tensor, name: str) -> Tensor:

@@ -29,6 +29,30 @@ def found_in(model: nn.Module) -> Sites:
     return Sites(_found(network, modules), network, modules)
 
 
+def site_of_layer(model: nn.Module, name: str, at: str = "output") -> Site | None:
+    """How what a layer gives, or is given, lies: as at the site that listens there, or as tokens of its block do.
+
+    None of layers of which this cannot be told: those of no block of tokens, and those inside an attention.
+    """
+    listed = found_in(model)
+    same = (site for site in listed.values() if (site.module, site.at) == (name, at))
+    if (site := next(same, None)) is not None:
+        return replace(site, name=name)
+    stream = [site for site in listed.values() if site.kind == "residual"]
+    held = [site for site in stream if structure.lies_in(site.block, name)]
+    if held and at == "output":  # a stage gives what its last block gives
+        return replace(held[-1], name=name, kind="layer", module=name, scaled=False)
+    inside = [site for site in stream if structure.lies_in(name, site.block)]
+    attended = {site.module for site in (*listed.values(), *listed.refused.values()) if site.kind in ATTENDED}
+    if not inside or any(structure.lies_in(name, module) for module in attended):
+        return None
+    around = max(inside, key=lambda site: len(site.block))
+    linear = isinstance(listed.modules[name], nn.Linear | nn.LayerNorm)
+    if around.form != "tokens" or not linear:
+        return None
+    return replace(around, name=name, kind="layer", module=name, at=at, width=None, scaled=False)
+
+
 def innermost(model: nn.Module) -> nn.Module:
     """The network in a ``Classifier``, a compiled model or a ``DataParallel``."""
     while (part := inside(model)) is not None:
@@ -174,7 +198,9 @@ def _scaled_later(behind: str, block: str, modules: structure.Modules) -> bool:
 def _of_convolutions(block: str, last: str | None, modules: structure.Modules) -> Iterator[Site]:
     """Sites of a block of convolutions, or of a single layer with one."""
     if last is None:
-        yield _site(f"{block}.out", "layer", block, "output", "maps", block, modules)
+        inner = next(structure.main_convolutions(modules[block]), None)
+        width = modules[f"{block}.{inner}"].out_channels if inner else None
+        yield _site(f"{block}.out", "layer", block, "output", "maps", block, modules, width=width)
         return
     hidden = modules[last].in_channels
     yield _site(f"{block}.hidden", "hidden", last, "input", "maps", block, modules, width=hidden)

@@ -181,6 +181,32 @@ def _alike(count: int, size: tuple[int, int]) -> tuple[int, int] | None:
     return (rows, count // rows) if fits else None
 
 
+def spread(value: Tensor, site: Site | None) -> Tensor:
+    """Units before positions, (n, u, …), without class tokens and registers, as maps where the patches form a grid.
+
+    ``value`` is what ``record`` gives of a site, with its prefix and grid there; None for the site stands for a layer
+    by its name.
+    """
+    if value.ndim == 2:
+        return value[:, :, None]
+    form = site.form if site is not None else ("tokens" if value.ndim == 3 else "maps")
+    if form == "tokens" and value.ndim == 3:
+        if site is None:
+            return value.transpose(1, 2)
+        return _on_grid(site.patches(value).transpose(1, 2), site)
+    if form == "heads":
+        return _on_grid(site.patches(value).transpose(2, 3).flatten(1, 2), site)  # from (n, heads · d, t)
+    return value
+
+
+def _on_grid(values: Tensor, site: Site) -> Tensor:
+    """(n, u, t) as (n, u, rows, columns) where the patches' rows and columns are known."""
+    if values.shape[2] == 0:
+        raise ValueError(f"{site.name} holds class tokens and no patches: pool it by “class”")
+    rows, columns = site.grid or (0, 0)
+    return values.unflatten(2, (rows, columns)) if rows * columns == values.shape[2] else values
+
+
 class Sites(Mapping[str, Site]):
     """The sites of a network by name, in the order of depth; ``print`` shows them as a table."""
 

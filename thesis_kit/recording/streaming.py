@@ -15,8 +15,9 @@ from thesis_kit.checks import NonFiniteOutput, check_count, choose
 from thesis_kit.data.forms import as_tensor, in_memory, is_dataset
 from thesis_kit.data.parts import Stream
 from thesis_kit.recording.batches import Names, Run, check_inputs, named, recorder
+from thesis_kit.recording.order import laid_out
 from thesis_kit.recording.reducers import Moments, Reducer, Rows, Top, TopExamples
-from thesis_kit.recording.sites import Site
+from thesis_kit.recording.sites import Site, spread
 
 Pool = str | Callable[[Tensor], Tensor]
 POOLS = ("mean", "max", "class")
@@ -61,7 +62,7 @@ def stream(
     make = choose(reduce, _REDUCERS, "way to reduce") if isinstance(reduce, str) else reduce
     names = named(sites)
     kept = {name: make() for name in names}
-    for values, positions in _recorded(model, data, names, batch_size, run):
+    for values, positions, _ in _recorded(model, data, names, batch_size, run, as_they_are=callable(pool)):
         for name, (value, site) in values.items():
             kept[name].add(_pooled(value, site, name, pool), positions)
     return {name: reducer.result() for name, reducer in kept.items()}
@@ -98,7 +99,7 @@ def top_examples(
     """
     name, top = _only(site), Top(k)
     chosen = None if units is None else given_units(units)
-    for values, positions in _recorded(model, data, [name], batch_size, run):
+    for values, positions, x in _recorded(model, data, [name], batch_size, run):
         value, place = values[name]
         if chosen is not None and chosen.is_floating_point():
             pooled, seen = _along(chosen, value, place, name, pool)
@@ -109,6 +110,8 @@ def top_examples(
             pooled, seen = pooled[:, chosen], spread(value, place)[:, chosen] if patterns else None
         top.add(pooled, positions.to(pooled.device), seen if patterns else None)
     found = top.result()
+    if patterns:
+        found = replace(found, pattern=laid_out(found.pattern, model, x, place, run=run))
     return found if chosen.is_floating_point() else replace(found, units=chosen)
 
 
@@ -125,9 +128,12 @@ def _only(site: str | Site) -> str:
 
 
 def _recorded(
-    model: Model, data: object, names: Sequence[str], batch_size: int, run: Run | None
-) -> Iterator[tuple[dict[str, tuple[Tensor, Site | None]], Tensor]]:
-    """What stands at some sites, with the sites, and the positions of the inputs, batch by batch."""
+    model: Model, data: object, names: Sequence[str], batch_size: int, run: Run | None, *, as_they_are: bool = False
+) -> Iterator[tuple[dict[str, tuple[Tensor, Site | None]], Tensor, Tensor]]:
+    """What stands at some sites, with the sites, the positions of the inputs, and these, batch by batch.
+
+    What layers give is arranged as at sites too, where it is known how it lies, unless it is wanted ``as_they_are``.
+    """
     model = as_module(model)
     check_count(batch_size, what="batch_size")
     device = next((parameter.device for parameter in parameters(model)), None)
@@ -137,7 +143,8 @@ def _recorded(
             check_inputs(model, x)
             seen = watcher(plain(x))
             positions = torch.arange(first, first + len(x))
-            yield {name: (seen[name], watcher.site(name)) for name in names}, positions
+            as_given = {name: (seen[name], watcher.site(name)) for name in names}
+            yield as_given if as_they_are else {name: watcher.standing(name) for name in names}, positions, x
             first += len(x)
     if first == 0:
         raise ValueError("there are no inputs to record: the data are empty")
@@ -178,6 +185,11 @@ def _pooled(value: Tensor, site: Site | None, name: str, pool: Pool) -> Tensor:
     elif choose(pool, POOLS, "way to pool") == "class":
         pooled = _class_token(value, site, name)
     else:
+        if site is not None and site.form == "attention" and pool == "mean":
+            raise ValueError(
+                f"each row of {name} adds up to 1, so that its mean says nothing of an input: pool it by “max”, or by "
+                "a function of your own"
+            )
         positions = spread(value, site).flatten(2)
         pooled = positions.mean(dim=2) if pool == "mean" else positions.amax(dim=2)
     if pooled.ndim != 2 or len(pooled) != len(value):
@@ -185,32 +197,6 @@ def _pooled(value: Tensor, site: Site | None, name: str, pool: Pool) -> Tensor:
     if not torch.isfinite(pooled).all():
         raise NonFiniteOutput(f"{name} gives NaN or infinity: check the model's weights, precision and inputs")
     return pooled
-
-
-def spread(value: Tensor, site: Site | None) -> Tensor:
-    """Units before positions, (n, u, …), without class tokens and registers, as maps where the patches form a grid.
-
-    ``value`` is what ``record`` gives of a site, with its prefix and grid there; None for the site stands for a layer
-    by its name.
-    """
-    if value.ndim == 2:
-        return value[:, :, None]
-    form = site.form if site is not None else ("tokens" if value.ndim == 3 else "maps")
-    if form == "tokens" and value.ndim == 3:
-        if site is None:
-            return value.transpose(1, 2)
-        return _on_grid(site.patches(value).transpose(1, 2), site)
-    if form == "heads":
-        return _on_grid(site.patches(value).transpose(2, 3).flatten(1, 2), site)  # from (n, heads · d, t)
-    return value
-
-
-def _on_grid(values: Tensor, site: Site) -> Tensor:
-    """(n, u, t) as (n, u, rows, columns) where the patches' rows and columns are known."""
-    if values.shape[2] == 0:
-        raise ValueError(f"{site.name} holds class tokens and no patches: pool it by “class”")
-    rows, columns = site.grid or (0, 0)
-    return values.unflatten(2, (rows, columns)) if rows * columns == values.shape[2] else values
 
 
 def _class_token(value: Tensor, site: Site | None, name: str) -> Tensor:

@@ -160,14 +160,14 @@ def convolutional(modules: Modules, taken: list[str]) -> dict[str, str | None]:
             continue
         if any(lies_in(name, part) or lies_in(part, name) for part in taken if part):
             continue
-        layers = list(_main_convolutions(module))
+        layers = list(main_convolutions(module))
         if layers:
             found = {outer: last for outer, last in found.items() if not lies_in(name, outer)}
             found[name] = f"{name}.{layers[-1]}" if len(layers) > 1 else None
     return found
 
 
-def _main_convolutions(block: nn.Module) -> Iterator[str]:
+def main_convolutions(block: nn.Module) -> Iterator[str]:
     """Names, inside a block, of the convolutions of its main path in their order."""
     aside: list[str] = []
     for name, module in block.named_modules():

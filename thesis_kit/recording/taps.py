@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from thesis_kit.checks import choose
-from thesis_kit.recording.listing import found_in
+from thesis_kit.recording.listing import found_in, innermost, site_of_layer
 from thesis_kit.recording.sites import Site, Sites
 
 INPUT_OF = "input of "
@@ -59,6 +59,14 @@ class Finder:
         return Tap(self.sites.modules[site.module], site.at, site.module, run, site)
 
 
+def place_of_layer(model: nn.Module, name: str) -> Site | None:
+    """How what stands at a layer, or at its input, lies; None where that is not known."""
+    inner = _WRAPPED.sub("", name.removeprefix(INPUT_OF))
+    if inner not in dict(innermost(model).named_modules()):
+        return None
+    return site_of_layer(model, inner, "input" if name.startswith(INPUT_OF) else "output")
+
+
 def arranged(value: object, site: Site, n: int) -> Tensor:
     """What was seen at a site, with the n inputs first and in the order of its form.
 
@@ -78,7 +86,10 @@ def arranged(value: object, site: Site, n: int) -> Tensor:
             f"{site.name} is of shape {tuple(value.shape)} for {n} inputs, and its first dimension must be the inputs: "
             f"take the layer {site.module!r} as it is, or another site"
         )
-    return value.movedim(-1, 1) if value.ndim > 3 and site.channels_last else value
+    if site.form == "maps" and value.ndim == 4 and value.shape[1] != site.width == value.shape[-1]:
+        return value.movedim(-1, 1)  # a block of convolutions that turns its maps for what comes next
+    first = site.width is not None and value.shape[1] == site.width != value.shape[-1]
+    return value.movedim(-1, 1) if value.ndim > 3 and site.channels_last and not first else value
 
 
 def _by_head(value: Tensor, site: Site, n: int) -> Tensor:

@@ -16,13 +16,17 @@ from thesis_kit.models.classifier import Classifier
 from thesis_kit.models.seen import inside
 from thesis_kit.recording.attending import Attending
 from thesis_kit.recording.sites import ATTENDED, Site
-from thesis_kit.recording.taps import INPUT_OF, Finder, arranged
+from thesis_kit.recording.taps import INPUT_OF, Finder, arranged, place_of_layer
 
 LOGITS, IMAGES = "logits", "images"
 _FUSED = (
     "under fused attention, which computes no map: set fused_attn = False on the attention layers, or call "
     "timm.layers.set_fused_attn(False), or set TIMM_FUSED_ATTN=0, before the model is made; or take the block's site "
     "“attention_map”, which is recorded either way"
+)
+_UNHEARD = (
+    ": q, k, v and maps are overheard where an attention calls scaled_dot_product_attention, matmul or softmax, and "
+    "not in other ways such as einsum; take its site “attention_out”, or a layer inside it"
 )
 
 
@@ -132,7 +136,8 @@ class Watcher:
         self.names = tuple(name for name in self.names if name not in missing or name not in self._optional)
         if missing := self._waiting():
             fused = " " + _FUSED if any(_is_fused(self._around[name]) for name in missing) else ""
-            raise ValueError(f"the model's forward pass never reaches {', '.join(missing)}{fused}")
+            unheard = "" if fused or not all(self._taps[name].at in ATTENDED for name in missing) else _UNHEARD
+            raise ValueError(f"the model's forward pass never reaches {', '.join(missing)}{fused}{unheard}")
         return self._seen
 
     def is_batch_norm(self, name: str) -> bool:
@@ -143,6 +148,27 @@ class Watcher:
         """The site that a name stands for, as it is for the images seen last; None where it is a layer's."""
         site = self._taps[name].site if name in self._taps else None
         return site if site is None or name not in self._seen else seated(site, self._seen[name], self._size)
+
+    def standing(self, name: str) -> tuple[Tensor, Site | None]:
+        """What was seen last under a name, and how it lies: at a site as it says, at a layer as at the site that
+        listens there, or as tokens of its block do; None where that is not known.
+
+        Raises:
+            ValueError: what a layer gives does not have the inputs first.
+        """
+        value, site = self._seen[name], self.site(name)
+        if site is not None or name in (IMAGES, LOGITS):
+            return value, site
+        place = place_of_layer(self.model, name)
+        if place is not None:
+            value = arranged(value, place, self._n)
+            return value, seated(place, value, self._size)
+        if len(value) != self._n:
+            raise ValueError(
+                f"{name} is of shape {tuple(value.shape)} for {self._n} inputs, and its first dimension must be the "
+                "inputs: take a site of recording.sites(model), or another layer"
+            )
+        return value, None
 
     def _answer(self, x: Tensor) -> object:
         """What the model, or what is run in its place, says to the inputs."""
