@@ -14,7 +14,7 @@ from thesis_kit.asking import Model, as_module
 from thesis_kit.recording.batches import Run, record
 from thesis_kit.recording.listing import found_in
 from thesis_kit.recording.sites import Site, spread
-from thesis_kit.recording.structure import parent_of
+from thesis_kit.recording.structure import convolves, parent_of
 from thesis_kit.recording.watching import seated, size_seen
 
 _PLACES = ((0.3, 0.7), (0.7, 0.3), (0.25, 0.5), (0.5, 0.75), (0.75, 0.6))  # rows and columns, as shares of the sides
@@ -30,9 +30,15 @@ def laid_out(seen: Tensor, model: Model, x: Tensor, place: Site | None, *, run: 
     if seen.ndim != 4 or x.ndim != 4 or place is None:
         return seen
     (rows, columns), (height, width) = seen.shape[2:], x.shape[2:]
-    if place.form == "maps" and abs(rows * width - columns * height) <= max(height, width):
-        return seen  # convolutions keep the order, and only these proportions are an image's
+    proportionate = abs(rows * width - columns * height) <= max(height, width)
+    if proportionate and (place.form == "maps" or _convolved(model, place)):
+        return seen  # convolutions need the order, and blur where a change is noticed
     return seen if _lies_as_seen(model, x, place, run) else seen.flatten(2)
+
+
+def _convolved(model: Model, place: Site) -> bool:
+    """Whether the block that the site is of works on maps."""
+    return bool(place.block) and convolves(found_in(as_module(model)).modules[place.block])
 
 
 def _lies_as_seen(model: Model, x: Tensor, place: Site, run: Run | None) -> bool:

@@ -109,9 +109,10 @@ def top_examples(
             chosen = check_units(chosen, pooled.shape[1], name).to(pooled.device)
             pooled, seen = pooled[:, chosen], spread(value, place)[:, chosen] if patterns else None
         top.add(pooled, positions.to(pooled.device), seen if patterns else None)
+        shown = x
     found = top.result()
     if patterns:
-        found = replace(found, pattern=laid_out(found.pattern, model, x, place, run=run))
+        found = replace(found, pattern=laid_out(found.pattern, model, shown, place, run=run))
     return found if chosen.is_floating_point() else replace(found, units=chosen)
 
 
