@@ -5,7 +5,7 @@
 #
 # Between a sound and the words that are written down for it lie layers of *units*, numbers that go up for some sounds and down
 # for others. Ask for the sound that drives a unit up, and the unit can be *heard*. Below, move the slider from the first layer
-# to the last and press the pictures: ticks and hisses turn into pieces of words.
+# to the last and press the pictures: to our ears, ticks and hisses turn into pieces of words.
 
 # %% [setup]
 
@@ -282,7 +282,7 @@ for line in claims_table("sonification").verdict_lines():
 #
 # The first layers of a recognizer hear hisses, hums and phones, in somebody's voice and at its pitch. The last ones know the word
 # and hardly who says it, though what is that word to them is often another to a second recognizer. And it is learning that does
-# this: the same layers with random weights let most of it pass.
+# this: the same layers with random weights let most of it pass, and only of the fall in pitch do they show about half.
 #
 # ## Exercises
 #

@@ -337,46 +337,69 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
     ),
     (
         "05",
-        "What is said of ViTs alone, three ViTs judge",
+        "What is said of ViTs alone, five ViTs judge",
         "features.scenes",
-        lambda r: {len(r.cells[arm]) for arm in ("units@vit", "tokens@vit", "optima@vit")} == {3},
+        lambda r: {len(r.cells[arm]) for arm in ("units@vit", "tokens@vit", "optima@vit")} == {5},
     ),
     (
         "05",
-        "In these hidden units are somewhat more alike than queries, and no more than values",
+        "Hidden units are more alike in what excites them than queries; whether more than values, five networks do not "
+        "decide",
         "features.scenes",
         lambda r: (
-            _alike(r, "q") > 0.03
-            and abs(_alike(r, "v")) < 0.03
+            found(r, "monosemanticity_hidden_last(units@vit) - monosemanticity_q_last(units@vit)", "scalars").low > 0
+            and _reaches_zero(
+                found(r, "monosemanticity_hidden_last(units@vit) - monosemanticity_v_last(units@vit)", "scalars")
+            )
         ),
     ),
     (
         "05",
-        "A random direction of the hidden layer is as selective as a unit, or more so. And units fire more seldom than "
-        "directions do",
+        "A random direction of the hidden layer does *better* than a unit in every one of them. And units fire more "
+        "seldom than directions do",
         "features.scenes",
         lambda r: (
-            _alike(r, "hidden_rotated") < 0.01
+            max(np.subtract(*(_last(r, f"monosemanticity_{kind}") for kind in ("hidden", "hidden_rotated")))) < 0
             and all(np.subtract(*(_last(r, f"log_kurtosis_{kind}") for kind in ("hidden", "hidden_rotated"))) > 0.2)
         ),
     ),
     (
         "05",
-        "most of what patches hold differs within the image, and in the last block clearly less",
+        "In every network patches of an image grow more alike in the last block, and random weights show no such fall. "
+        "But far from even: most of what patches hold still differs within the image",
         "features.scenes",
         lambda r: (
-            r.mean("within_before", "tokens@vit").value > 0.7
+            min(r.scalars("within_last", "tokens@vit").values()) > 0.5
+            and abs(np.subtract(*(r.mean(m, "variance@random").value for m in ("within_before", "within_last")))) < 0.02
             and min(np.subtract(*(list(r.scalars(m, "tokens@vit").values()) for m in ("within_before", "within_last"))))
             > 0.03
         ),
     ),
     (
         "05",
-        "Maps follow the object about as much in the last block as before. And the gray lines lie above the blue ones",
+        "They follow the object in the last block about as much as before, as far as five networks tell. And the gray "
+        "lines lie above the blue ones",
         "features.scenes",
         lambda r: (
             abs(r.mean("mask_before", "units@vit").value - r.mean("mask_last", "units@vit").value) < 0.02
             and min(r.scalars("mask_last", "units@random").values()) > max(r.scalars("mask_last", "units@vit").values())
+        ),
+    ),
+    (
+        "05",
+        "At equal settings the optima of queries, keys and values look *more* like what their units answer to than "
+        "those of hidden units do",
+        "features.scenes",
+        lambda r: all(
+            found(r, f"choice_{kind}(optima@vit) - choice_hidden(optima@vit)", "scalars").low > 0 for kind in "qkv"
+        ),
+    ),
+    (
+        "05",
+        "Holding it at its mean carries just as little about the image, and nearly half of the loss is gone",
+        "features.scenes",
+        lambda r: (
+            0.4 < _won_back(r) < 0.5 and found(r, "held(tokens@vit) - isolated(tokens@vit)", "scalars").low > 0
         ),
     ),
     (
@@ -555,9 +578,15 @@ def _last(r: Result, measure: str) -> list[float]:
     return list(r.scalars(f"{measure}_last", "units@vit").values())
 
 
-def _alike(r: Result, other: str) -> float:
-    """How much more alike the strongest scenes of hidden units are than those of another kind."""
-    return float(np.mean(_last(r, "monosemanticity_hidden")) - np.mean(_last(r, f"monosemanticity_{other}")))
+def _won_back(r: Result) -> float:
+    """Of what isolating the class token costs, the share that holding it at its mean does not."""
+    held, isolated, natural = (r.mean(m, "tokens@vit").value for m in ("held", "isolated", "natural"))
+    return (held - isolated) / (natural - isolated)
+
+
+def _reaches_zero(interval: Interval) -> bool:
+    return interval.low < 0 < interval.high
+
 
 
 def _fallen(r: Result, early: str, late: str, which: str = "trained") -> float:

@@ -175,8 +175,8 @@ def _regularization(digits: Result) -> str:
     return (
         f"Much of it is look. Squeezing the logits seems to gain {over('weak', 'lsq', 'natural')} points against a "
         f"weak attack; against a strong ensemble {over('worst', 'lsq', 'natural')} are left. Training on noisy images "
-        f"is what defends, {over('worst', 'noise', 'natural')} points in the worst case, and training on attacks "
-        f"defends better: {over('worst', 'pgd-7', 'natural')}."
+        f"is what defends: it gains {over('worst', 'noise', 'natural')} points in the worst case. Training on attacks "
+        f"gains more: {over('worst', 'pgd-7', 'natural')}."
     )
 
 
@@ -201,11 +201,12 @@ def _features(scenes: Result) -> str:
         return _percent(scenes, measure, "tokens@vit")
 
     return (
-        "How alike are the scenes that excite a ViT's late wide units most? For such units "
+        "How alike are the scenes that excite a unit most? For a ViT's wide units in late blocks "
         f"{alike('hidden')}, for random directions of their layer {alike('hidden_rotated')}, for queries "
-        f"{alike('q')}, for units that never learned {alike('hidden', 'random')}. With its class token kept apart "
-        f"until the last block a ViT gets {right('isolated')} right in place of {right('natural')}, and "
-        f"{right('held')} with one that says nothing, corrected for guessing."
+        f"{alike('q')}, for units that never learned {alike('hidden', 'random')}. The answer is read from a token of "
+        f"its own. Kept apart from the image until the last block, it is right for {right('isolated')} of scenes in "
+        f"place of {right('natural')}; where the image sees its mean instead, for {right('held')}, corrected for "
+        "guessing."
     )
 
 
@@ -218,8 +219,8 @@ def _clip(scenes: Result) -> str:
 
     return (
         "One network, four teachers. Told all about scenes in sentences, it comes to have units for more than the "
-        f"class: {units('captions')} of its late units select a color, a number or the like within one. Told all by "
-        f"labels, {units('attributes')} do; told the class alone, {units('class-captions')} after sentences and "
+        f"class: {units('captions')} of its late units select a color, a number or the like within a class. Told all "
+        f"by labels, {units('attributes')} do; told the class alone, {units('class-captions')} after sentences and "
         f"{units('labels')} after labels; untrained {units('random')}. It is what was told, then, not the language. "
         f"Color goes the same way: a linear probe reads it with {color('captions')} accuracy after all in sentences, "
         f"{color('attributes')} after all by labels, and {color('labels')} after the class by labels, corrected for "
