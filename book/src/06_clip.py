@@ -155,7 +155,7 @@ Markdown(f"*{recorded.provenance()}.*")
 #
 # Half of the thesis's observation is there: units of the twins that were told all in sentences select such concepts several
 # times as often as those of twins that were told the class by labels. But it is not language that does it. Told the class alone, sentences give no more such
-# units than labels do. Told all, labels give them too, as many at least. (They tell all of every scene, where half of the captions say no more than the class.)
+# units than labels do. Told all, labels give them too, about as many as far as three twins tell. (They tell all of every scene, where half of the captions say no more than the class.)
 # The names in Figure 6.2 say what units are for then: mostly colors where sentences told all, mostly backgrounds and colors where labels did. The other half is not there. By
 # this measure no twin has a unit for a theme, though captions name themes now and then.
 #

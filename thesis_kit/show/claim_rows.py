@@ -49,7 +49,8 @@ MEANINGS = {
         "is asked: wholly outside); of a promised probability: the test refutes it"
     ),
     Verdict.SAME: "where a row asks for it: the whole interval of a difference lies within the distance it names",
-    Verdict.INCONCLUSIVE: "the interval is too wide to tell, parts of the rule disagree, or a condition is not met",
+    Verdict.INCONCLUSIVE: "the interval is too wide to tell, nothing differs at all, parts of the rule disagree, or a "
+    "condition is not met",
     Verdict.NOT_RUN: "nothing was measured, for the reason given",
 }
 _SHADES = {
