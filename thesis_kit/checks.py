@@ -43,6 +43,19 @@ def check_images(x: Tensor) -> None:
         )
 
 
+def check_finite(x: Tensor, form: str, *, what: str) -> None:
+    """Require a floating-point tensor of finite numbers, with as many dimensions as ``form`` names, as in "(n, u)"."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        seen = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(
+            f"{what} must be a floating-point tensor {form}, got {seen}: convert with torch.as_tensor(…).float()"
+        )
+    if x.ndim != form.count(",") + 1:
+        raise ValueError(f"{what} must have shape {form}, got {tuple(x.shape)}: flatten it, or add what is missing")
+    if not torch.isfinite(x).all():
+        raise NonFiniteOutput(f"{what} contain NaN or infinity: check the model's weights and inputs")
+
+
 def check_labels(y: Tensor, n: int, n_classes: int | None = None, *, what: str = "labels") -> None:
     """Require an int64 tensor of shape (n,), with values in [0, n_classes) where the number of classes is known."""
     if not isinstance(y, Tensor) or y.dtype != torch.int64:
@@ -102,7 +115,6 @@ def check_eps(eps: float, *, what: str = "eps", norm: str | None = None) -> None
             f"{what} = {eps:g} is more than the whole range of a pixel, [0, 1]: for {eps:g} gray levels of 255 give "
             f"{eps:g} / 255"
         )
-
 
 
 def check_same_device(model: nn.Module, x: Tensor) -> None:

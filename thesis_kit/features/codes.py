@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from thesis_kit.checks import NonFiniteOutput, check_count
+from thesis_kit.checks import check_count, check_finite
 
 _DECAY = 0.3  # share of the steps, at the end, in which the rate falls to 0
 
@@ -34,6 +34,7 @@ class SparseCodes:
 
     def explained(self, a: Float[Tensor, "n u"]) -> float:
         """The share of the variance of some tokens, around their mean, that is left when they are built again."""
+        check_finite(a, "(n, u)", what="tokens")
         lost = (self.decode(self.encode(a)) - a).square().sum()
         return (1 - lost / (a - a.mean(dim=0)).square().sum()).item()
 
@@ -64,8 +65,7 @@ def learn(
     check_count(steps, what="steps", least=0)
     if k > width:
         raise ValueError(f"of {width} codes at most {width} can be used at a time, got k = {k}")
-    if not torch.isfinite(a).all():
-        raise NonFiniteOutput("the tokens contain NaN or infinity: check the model's weights and inputs")
+    check_finite(a, "(n, u)", what="tokens")
     mean = a.mean(dim=0)
     scale = (a - mean).square().mean().sqrt()
     if not len(a) > 1 or scale == 0:
