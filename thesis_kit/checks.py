@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from collections.abc import Mapping
 
 import torch
@@ -115,6 +116,12 @@ def check_eps(eps: float, *, what: str = "eps", norm: str | None = None) -> None
             f"{what} = {eps:g} is more than the whole range of a pixel, [0, 1]: for {eps:g} gray levels of 255 give "
             f"{eps:g} / 255"
         )
+
+
+def check_path(path: str | os.PathLike, *, what: str) -> None:
+    """Require the path of a file."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{what} must be the path of a file, got {path!r}")
 
 
 def check_same_device(model: nn.Module, x: Tensor) -> None:

@@ -16,7 +16,7 @@ from thesis_kit.asking import Model, as_module
 from thesis_kit.checks import check_images, choose
 from thesis_kit.recording.batches import Run, record
 from thesis_kit.recording.sites import Site
-from thesis_kit.recording.streaming import check_directions, check_units, given_units, spread
+from thesis_kit.recording.streaming import check_directions, check_units, given_units, only, spread
 from thesis_kit.recording.watching import IMAGES, Watcher, seated, size_seen
 from thesis_kit.synthesis import Objective
 
@@ -31,6 +31,7 @@ def site_of(model: Model, name: str) -> Site | None:
         UnknownName: neither a site nor a layer has the name; near names are offered.
         ValueError: a site that cannot be recorded, such as q of an attention in windows.
     """
+    name = only(name)
     return Watcher(as_module(model), [name]).site(name)
 
 
@@ -53,6 +54,7 @@ def maps(
         torch.Size([4, 2, 4, 4])
     """
     check_images(x)
+    site = only(site)
     value = record(model, x, site, run=run)[site]
     place = site_of(model, site)
     seen = spread(value, place and seated(place, value, size_seen(as_module(model), x)))
@@ -78,6 +80,7 @@ def excitation(model: Model, site: str, units: Units, *, over: str = "mean") -> 
         torch.Size([2, 1, 8, 8])
     """
     choose(over, _REDUCERS, "way to take patches together")
+    site = only(site)
     place, wanted, module = site_of(model, site), given_units(units), as_module(model)
 
     def read(seen: dict[str, Tensor], index: Tensor) -> Tensor:

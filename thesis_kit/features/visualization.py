@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from thesis_kit.asking import Model, as_module, borrowed, device_of
-from thesis_kit.checks import check_count, check_images, choose
+from thesis_kit.checks import check_count, check_eps, check_images, choose
 from thesis_kit.features.units import Units, excitation
 from thesis_kit.models.seen import inside
 from thesis_kit.recording.watching import Watcher
@@ -99,8 +99,8 @@ def visualize(
     """
     choose(method, METHODS, "method of visualization")
     model = as_module(model)
-    side = size or own_size(model)
-    check_count(side, what="size", least=2)
+    side = own_size(model) if size is None else size
+    check_count(side, what="size", least=2), check_eps(tv, what="tv")
     steps = STEPS[method] if steps is None else steps
     copies = COPIES[method] if copies is None else copies
     objective, settings = _settings(model, site, units, method, side, copies, tv, images)
