@@ -358,8 +358,10 @@ def test_what_cannot_be_recorded_is_one_sentence():
     with pytest.raises(ValueError, match=r"cannot take inputs of shape \(3,\) \(only squares") as caught:
         recording.record(Refusing(), torch.rand(2, 3), "layer")
     assert isinstance(caught.value.__cause__, AssertionError)
+    broken = Refusing()
+    broken.layer.weight.data.fill_(torch.inf)
     with pytest.raises(NonFiniteOutput, match="the model returned NaN"):  # a sentence of our own passes
-        recording.record(Refusing(), torch.full((3, 3), 1e38), "logits")
+        recording.record(broken, torch.ones(3, 3), "logits")
 
 
 @pytest.mark.bad_input
