@@ -36,6 +36,10 @@ def ask(model: Model, x: Tensor, *others: Tensor) -> Any:
     return answer.to(torch.promote_types(answer.dtype, x.dtype))
 
 
+class CannotTake(ValueError):
+    """A model's own code failed at the inputs that it was given."""
+
+
 @contextmanager
 def taking(x: Tensor) -> Iterator[None]:
     """What a model's own code raises inside the block becomes a sentence about the inputs that it cannot take.
@@ -43,7 +47,7 @@ def taking(x: Tensor) -> Iterator[None]:
     Sentences of the package and what is no fault of the inputs, such as a full memory, pass as they are.
 
     Raises:
-        ValueError: with the model's own error as its cause.
+        CannotTake: with the model's own error as its cause.
     """
     try:
         yield
@@ -52,14 +56,14 @@ def taking(x: Tensor) -> Iterator[None]:
             raise
         said = " ".join(str(error).split()).rstrip(".") or "it does not say why"
         floating = x.is_floating_point()
-        what = "images" if x.ndim == 4 and floating else "inputs"
-        shape = f"{tuple(x.shape[1:])}" if floating else f"{tuple(x.shape[1:])} and {x.dtype}"
+        images = x.ndim == 4 and floating
+        seen = f"images of shape {tuple(x.shape[1:])}" if images else f"inputs of shape {tuple(x.shape)}"
         advice = (
             "their size or channels, choose others, or let tk.Classifier(network, size=…) resize them"
-            if floating else "their kind of number, convert them with x.float()"
+            if floating else "their shape or kind of number, choose others or convert them with x.float()"
         )  # fmt: skip
-        raise ValueError(
-            f"the model cannot take {what} of shape {shape} ({said}): where that is for {advice}"
+        raise CannotTake(
+            f"the model cannot take {seen}{'' if floating else f', {x.dtype}'} ({said}): where that is for {advice}"
         ) from error
 
 

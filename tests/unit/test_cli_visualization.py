@@ -13,7 +13,7 @@ from torchvision.utils import save_image
 from typer.testing import CliRunner
 
 from thesis_kit import cli, data, features
-from thesis_kit.files.pictures import read_picture
+from thesis_kit.files.picture_files import read_picture
 from thesis_kit.models import zoo
 
 runner = CliRunner()

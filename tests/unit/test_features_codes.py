@@ -66,6 +66,8 @@ def test_what_cannot_be_meant_is_refused():
         codes.learn(a[None], 4, 1)
     with pytest.raises(TypeError, match="tokens must be a floating-point tensor"):
         codes.learn(a.long(), 4, 1)
+    with pytest.raises(ValueError, match=r"tokens must have 3 units as their last dimension, got \(2, 4\)"):
+        codes.learn(torch.rand(9, 3), 4, 1, steps=0).encode(torch.rand(2, 4))
     a[0, 0] = torch.nan
     with pytest.raises(NonFiniteOutput, match="tokens contain NaN"):
         codes.learn(a, 4, 1)

@@ -199,7 +199,7 @@ def test_nothing_is_left_behind(kind):
     before, fast = x.clone(), torch.backends.mha.get_fastpath_enabled()
     names = ["blocks.0.q", "blocks.2.residual", "logits"]
     if kind is Broken:
-        with pytest.raises(ValueError, match=r"cannot take inputs of shape \(5, 7\) \(broken\)"):
+        with pytest.raises(ValueError, match=r"cannot take inputs of shape \(\d, 5, 7\) \(broken\)"):
             recording.record(model, x, names)
     else:
         recording.record(model, x, names)
@@ -355,7 +355,7 @@ def test_what_cannot_be_recorded_is_one_sentence():
             recording.record(model, spectra(), sites)
     with pytest.raises(TypeError, match=r"convert with x.float\(\) / 255"):
         recording.record(model, spectra().byte(), "conv1")
-    with pytest.raises(ValueError, match=r"cannot take inputs of shape \(3,\) \(only squares") as caught:
+    with pytest.raises(ValueError, match=r"cannot take inputs of shape \(2, 3\) \(only squares") as caught:
         recording.record(Refusing(), torch.rand(2, 3), "layer")
     assert isinstance(caught.value.__cause__, AssertionError)
     broken = Refusing()
@@ -369,8 +369,8 @@ def test_what_cannot_be_recorded_is_one_sentence():
     ("x", "message"),
     [
         (torch.rand(2, 4, 8, 8), r"cannot take images of shape \(4, 8, 8\) \(.*4 channels.*\): where that is for"),
-        (torch.rand(2, 3), r"cannot take inputs of shape \(3,\) \(.*\): where that is for their size or channels"),
-        (torch.ones(2, 3, 8, 8).long(), r"shape \(3, 8, 8\) and torch.int64 \(.*\): .* convert them with x.float\(\)"),
+        (torch.rand(2, 3), r"inputs of shape \([12], 3\) \(.*\): where that is for their size or channels"),
+        (torch.ones(2, 3, 8, 8).long(), r"shape \([12], 3, 8, 8\), torch.int64 \(.*\): .* convert them with x.float\(\)"),
     ],
 )
 def test_inputs_that_the_model_cannot_take_are_one_sentence(x, message):
@@ -379,6 +379,7 @@ def test_inputs_that_the_model_cannot_take_are_one_sentence(x, message):
         lambda: recording.record(model, x, "1"),
         lambda: recording.stream(model, x, "1"),
         lambda: recording.top_examples(model, x, "1", 1),
+        lambda: recording.sites(model, x),
     ):
         with pytest.raises(ValueError, match=message) as caught:
             call()

@@ -161,7 +161,7 @@ def _from_folder(folder: Path, images: int, side: int, channels: int) -> tuple[T
     import torch
 
     from thesis_kit.extras import needs
-    from thesis_kit.files.pictures import read_picture
+    from thesis_kit.files.picture_files import read_picture
 
     to_tensor = needs("torchvision.transforms.functional", extra="show").to_tensor
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES and path.is_file())[:images]

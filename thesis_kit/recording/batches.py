@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from thesis_kit.asking import Model, as_module, evaluating, gradients, plain
+from thesis_kit.asking import CannotTake, Model, as_module, evaluating, gradients, plain
 from thesis_kit.checks import NonFiniteOutput, check_same_device
 from thesis_kit.recording.listing import found_in
 from thesis_kit.recording.sites import Site, Sites
@@ -90,6 +90,8 @@ def _measured(model: torch.nn.Module, x: Tensor, listed: Sites, run: Run | None)
     yield from listed.refused.values()
     try:
         found = _seen(model, x, listed, run)
+    except CannotTake:
+        raise
     except ValueError:  # because of one of them: which?
         found = {}
         for name in listed:
