@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from thesis_kit import recording, synthesis
 from thesis_kit.checks import NonFiniteOutput, UnknownName
 from thesis_kit.data import Part
+from thesis_kit.data.forms import windows
 from thesis_kit.models import Classifier
 from thesis_kit.recording import Moments, Top
 
@@ -370,7 +371,7 @@ def test_what_cannot_be_recorded_is_one_sentence():
     [
         (torch.rand(2, 4, 8, 8), r"cannot take images of shape \(4, 8, 8\) \(.*4 channels.*\): where that is for"),
         (torch.rand(2, 3), r"inputs of shape \([12], 3\) \(.*\): where that is for their size or channels"),
-        (torch.ones(2, 3, 8, 8).long(), r"shape \([12], 3, 8, 8\), torch.int64 \(.*\): .* convert them with x.float\(\)"),
+        (torch.ones(2, 3, 8, 8).long(), r"shape \([12], 3, 8, 8\), torch.int64 \(.*\): .* convert them with x.float"),
     ],
 )
 def test_inputs_that_the_model_cannot_take_are_one_sentence(x, message):
@@ -444,6 +445,7 @@ def test_the_callers_randomness_stays():
     before = torch.random.get_rng_state()
     recording.stream(model, data, "blocks.0.hidden")
     recording.top_examples(model, data, "blocks.0.hidden", 2)
+    assert len(list(windows(TensorDataset(torch.zeros(6, 3, 4, 4), torch.arange(6)), 4))) == 2
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

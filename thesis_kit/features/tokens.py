@@ -78,7 +78,7 @@ def isolate_cls(
         blocks: 0, which is the whole network as it is, to all L.
         hold: "alone", the class token goes through the blocks by itself and patches by themselves, as published; or
             "mean", patches see the class token's mean over a data set, as deep as they are, and it sees nothing.
-        means: for "mean", of ``class_means``; of ``x`` itself unless given.
+        means: for "mean", of ``class_means`` of this network; of ``x`` itself unless given.
         batch_size: images a pass.
 
     Raises:

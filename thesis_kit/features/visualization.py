@@ -74,7 +74,7 @@ def visualize(
             by the copies), "fourier", or "maco", which wants ``images``.
         size: side of the images; the model's own where it says so.
         steps, copies: of every image; the method's published numbers unless given.
-        tv: weight of total variation, of "paper" and "code" alone.
+        tv: weight of total variation, at least 0, of "paper" and "code" alone.
         images: real images (n, c, size, size) in [0, 1], whose mean spectrum "maco" holds fixed.
         seed: of all random numbers.
         knobs: other arguments of ``synthesis.synthesize``, such as ``checkpoint``, ``batch`` and ``channels``; what the
