@@ -196,6 +196,7 @@ def test_a_dead_unit_is_refused_and_named_among_others():
         ({"method": "codes"}, "did you mean code"),
         ({"size": 1}, "size must be a whole number of at least 2"),
         ({"size": 0}, "size must be a whole number of at least 2, got 0"),
+        ({"method": "code", "copies": 0}, "copies must be a whole number of at least 1, got 0"),
         ({"tv": "x"}, "tv must be a finite number of at least 0, got x"),
         ({"tv": -1}, "tv must be a finite number of at least 0, got -1"),
         ({"method": "maco", "images": torch.rand(0, 3, SIDE, SIDE)}, "mean spectrum is that of at least one image"),

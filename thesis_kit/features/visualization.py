@@ -103,6 +103,7 @@ def visualize(
     check_count(side, what="size", least=2), check_eps(tv, what="tv")
     steps = STEPS[method] if steps is None else steps
     copies = COPIES[method] if copies is None else copies
+    check_count(copies, what="copies")
     objective, settings = _settings(model, site, units, method, side, copies, tv, images)
     found = synthesize(model, objective, stages=Stage(side, steps), seed=seed, **{**settings, **knobs})
     _check_alive(model, excitation(model, site, units), found.images)
