@@ -8,6 +8,7 @@ touches: ``evaluating`` for passes, ``borrowed`` for gradients at the input.
 from __future__ import annotations
 
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,43 @@ def ask(model: Model, x: Tensor, *others: Tensor) -> Any:
     if not isinstance(answer, Tensor) or not answer.is_floating_point():
         return answer  # whoever reads it says what is wrong with it
     return answer.to(torch.promote_types(answer.dtype, x.dtype))
+
+
+class CannotTake(ValueError):
+    """A model's own code failed at the inputs that it was given."""
+
+
+@contextmanager
+def taking(x: Tensor) -> Iterator[None]:
+    """What a model's own code raises inside the block becomes a sentence about the inputs that it cannot take.
+
+    Sentences of the package and what is no fault of the inputs, such as a full memory, pass as they are.
+
+    Raises:
+        CannotTake: with the model's own error as its cause.
+    """
+    try:
+        yield
+    except (AssertionError, IndexError, RuntimeError, ValueError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error) or _is_ours(error):
+            raise
+        said = " ".join(str(error).split()).rstrip(".") or "it does not say why"
+        floating = x.is_floating_point()
+        images = x.ndim == 4 and floating
+        seen = f"images of shape {tuple(x.shape[1:])}" if images else f"inputs of shape {tuple(x.shape)}"
+        advice = (
+            "their size or channels, choose others, or let tk.Classifier(network, size=…) resize them"
+            if floating else "their shape or kind of number, choose others or convert them with x.float()"
+        )  # fmt: skip
+        raise CannotTake(
+            f"the model cannot take {seen}{'' if floating else f', {x.dtype}'} ({said}): where that is for {advice}"
+        ) from error
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether it is a sentence of this package about a value, raised by a line of its own."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return isinstance(error, ValueError) and frames[-1].f_globals.get("__name__", "").startswith("thesis_kit.")
 
 
 @contextmanager

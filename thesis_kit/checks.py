@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from collections.abc import Mapping
 
 import torch
@@ -41,6 +42,19 @@ def check_images(x: Tensor) -> None:
             f"pixels must lie in [0, 1], got [{low:.3g}, {high:.3g}]: put the normalization inside the model "
             "(models.Classifier does it) and remove Normalize from the data's transforms"
         )
+
+
+def check_finite(x: Tensor, form: str, *, what: str) -> None:
+    """Require a floating-point tensor of finite numbers, with as many dimensions as ``form`` names, as in "(n, u)"."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        seen = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(
+            f"{what} must be a floating-point tensor {form}, got {seen}: convert with torch.as_tensor(…).float()"
+        )
+    if x.ndim != form.count(",") + 1:
+        raise ValueError(f"{what} must have shape {form}, got {tuple(x.shape)}: flatten it, or add what is missing")
+    if not torch.isfinite(x).all():
+        raise NonFiniteOutput(f"{what} contain NaN or infinity: check the model's weights and inputs")
 
 
 def check_labels(y: Tensor, n: int, n_classes: int | None = None, *, what: str = "labels") -> None:
@@ -103,6 +117,11 @@ def check_eps(eps: float, *, what: str = "eps", norm: str | None = None) -> None
             f"{eps:g} / 255"
         )
 
+
+def check_path(path: str | os.PathLike, *, what: str) -> None:
+    """Require the path of a file."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{what} must be the path of a file, got {path!r}")
 
 
 def check_same_device(model: nn.Module, x: Tensor) -> None:

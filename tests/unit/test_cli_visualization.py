@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,6 +13,7 @@ from torchvision.utils import save_image
 from typer.testing import CliRunner
 
 from thesis_kit import cli, data, features
+from thesis_kit.files.picture_files import read_picture
 from thesis_kit.models import zoo
 
 runner = CliRunner()
@@ -71,6 +73,44 @@ def test_what_is_no_picture_is_left_or_named(tmp_path):
         call(*LEAST, "--folder", pictures, "--strongest", 1, "--controls", 0, "--sheet", tmp_path / "units.png")
 
 
+def test_pictures_are_upright_and_keep_the_range_of_sixteen_bits(tmp_path):
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
+    Image.fromarray(ramp.astype(np.uint16)).save(tmp_path / "deep.png")
+    for channels in (1, 3):
+        x = to_tensor(read_picture(tmp_path / "deep.png", channels))
+        assert x.shape == (channels, 64, 64)
+        assert torch.allclose(x, torch.from_numpy(ramp / 65535).float(), atol=0.5 / 255 + 2 / 65535)
+    left_half = Image.new("RGB", (40, 20))
+    left_half.paste((255, 255, 255), (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: the left side of what is stored is the top
+    left_half.save(tmp_path / "turned.png", exif=exif)
+    x = to_tensor(read_picture(tmp_path / "turned.png"))
+    assert x.shape == (3, 40, 20)
+    assert (x[:, :20] == 1).all()
+    assert (x[:, 20:] == 0).all()
+    for name, number, kind in (("real", 0.5, np.float32), ("long", 1 << 20, np.int32)):
+        Image.fromarray(np.full((8, 8), number, dtype=kind)).save(tmp_path / f"{name}.tiff")
+        with pytest.raises(ValueError, match=rf"{name}.tiff holds numbers whose range it does not say \(mode [FI]\)"):
+            read_picture(tmp_path / f"{name}.tiff")
+
+
+@pytest.mark.parametrize("size", [0, -5])
+def test_a_size_is_at_least_one(size):
+    refused = call(*LEAST, "--size", size)
+    assert refused.exit_code == 2
+    assert "Invalid value for '--size'" in refused.output
+
+
+def test_folders_that_are_none_are_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for name, message in (("file", "file is a file: give a folder of pictures"), ("none", "none does not exist")):
+        with pytest.raises(ValueError, match=message):
+            call(*LEAST, "--folder", tmp_path / name, "--sheet", tmp_path / "units.png")
+    with pytest.raises(OSError, match=r"file is a file and no folder, choose another name; nothing was changed"):
+        call(*LEAST, "--sheet", tmp_path / "file" / "units.png")
+
+
 def test_what_can_be_named_is_listed():
     shown = call("--model", MEMBER, "--list")
     assert "blocks.{0…5}.hidden" in shown.output
@@ -83,6 +123,8 @@ def test_what_can_be_named_is_listed():
         ((*LEAST, "--sheet", "units.jpg"), "ends in .png"),
         ((*LEAST, "--units", "3-x"), "numbers or ranges"),
         ((*LEAST, "--units", "3,3"), "once each"),
+        ((*LEAST, "--units", "0,3-1"), "the range 3-1 runs backwards: give it as 1-3"),
+        ((*LEAST, "--tv", "-1"), "tv must be a finite number of at least 0"),
         ((*LEAST, "--units", "0-99999999999"), "0-99999999999 are 100,000,000,000 units, and no layer has as many"),
         ((*LEAST, "--layer", "blocks.1.hiden"), "did you mean blocks.1.hidden"),
         ((*LEAST, "--units", "400"), r"numbers in \[0, 383\]"),

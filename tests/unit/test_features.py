@@ -195,6 +195,11 @@ def test_a_dead_unit_is_refused_and_named_among_others():
         ({"site": "blocks.1.hiden"}, "did you mean blocks.1.hidden"),
         ({"method": "codes"}, "did you mean code"),
         ({"size": 1}, "size must be a whole number of at least 2"),
+        ({"size": 0}, "size must be a whole number of at least 2, got 0"),
+        ({"method": "code", "copies": 0}, "copies must be a whole number of at least 1, got 0"),
+        ({"tv": "x"}, "tv must be a finite number of at least 0, got x"),
+        ({"tv": -1}, "tv must be a finite number of at least 0, got -1"),
+        ({"method": "maco", "images": torch.rand(0, 3, SIDE, SIDE)}, "mean spectrum is that of at least one image"),
     ],
 )
 def test_what_cannot_be_visualized_is_one_sentence(knobs, message):
@@ -202,6 +207,37 @@ def test_what_cannot_be_visualized_is_one_sentence(knobs, message):
     with pytest.raises(ValueError, match=message) as caught:
         features.visualize(vit(), **given)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("site", [None, 3, b"blocks.0.hidden", [], ["blocks.0.hidden", "blocks.1.hidden"]])
+def test_units_are_asked_about_at_one_site_by_name(site):
+    several = isinstance(site, list) and len(site) > 1
+    message = "units are asked about at one site, got 2" if several else "sites are given by their names"
+    model, x = vit(), images(2)
+    for call in (
+        lambda: features.maps(model, x, site),
+        lambda: features.excitation(model, site, [0]),
+        lambda: features.visualize(model, site, [0], **QUICK),
+        lambda: features.triples(model, x, site, [0], **QUICK),
+        lambda: recording.top_examples(model, x, site, 1),
+    ):
+        with pytest.raises(ValueError if several else TypeError, match=message):
+            call()
+
+
+@pytest.mark.bad_input
+def test_arguments_of_triples_are_looked_at_first():
+    for units in ("0-3", {1, 2}, None):
+        with pytest.raises(ValueError, match=r"units are whole numbers \(k,\) or directions \(k, u\)"):
+            features.triples(vit(), images(2), "blocks.0.hidden", units, **QUICK)
+    for controls in (-1, True, 1.5):
+        with pytest.raises(ValueError, match="controls must be a whole number of at least 0"):
+            features.triples(vit(), images(2), "blocks.0.hidden", [0], controls=controls, **QUICK)
+    with pytest.raises(TypeError, match="checkpoint must be the path of a file, got 3"):
+        features.visualize(vit(), "blocks.0.hidden", [0], checkpoint=3, **QUICK)
+    with pytest.raises(ValueError, match=r"the model cannot take images of shape \(1, 16, 16\)"):
+        features.maps(vit(), images(2)[:, :1], "blocks.0.hidden")
 
 
 @pytest.mark.bad_input

@@ -55,12 +55,19 @@ def test_the_same_seed_gives_the_same_codes_and_leaves_the_callers_randomness():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.bad_input
 def test_what_cannot_be_meant_is_refused():
     a, _ = planted(50)
     with pytest.raises(ValueError, match="at most 4 can be used"):
         codes.learn(a, 4, 5)
     with pytest.raises(ValueError, match="all the same"):
         codes.learn(torch.ones(9, 3), 4, 1)
+    with pytest.raises(ValueError, match=r"tokens must have shape \(n, u\), got \(1, 50"):
+        codes.learn(a[None], 4, 1)
+    with pytest.raises(TypeError, match="tokens must be a floating-point tensor"):
+        codes.learn(a.long(), 4, 1)
+    with pytest.raises(ValueError, match=r"tokens must have 3 units as their last dimension, got \(2, 4\)"):
+        codes.learn(torch.rand(9, 3), 4, 1, steps=0).encode(torch.rand(2, 4))
     a[0, 0] = torch.nan
     with pytest.raises(NonFiniteOutput, match="tokens contain NaN"):
         codes.learn(a, 4, 1)

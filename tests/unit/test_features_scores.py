@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from thesis_kit import features
-from thesis_kit.checks import NonFiniteOutput
 from thesis_kit.data.scenes import DISTRIBUTIONS
 from thesis_kit.features import frequency, masks, scores
 
@@ -153,9 +152,27 @@ def test_what_cannot_be_scored_is_one_sentence():
         (lambda: scores.kurtosis(a[:1]), "at least two images"),
         (lambda: scores.kurtosis(a / 0), "NaN or infinity"),
         (lambda: scores.selectivity(a, y * 0), "all images are of one"),
+        (lambda: scores.kurtosis(a.long()), "activations must be a floating-point tensor"),
+        (lambda: scores.purity(a[0], y), r"activations must have shape \(n, u\), got \(3,\)"),
+        (lambda: scores.auroc(a, a), "concepts must be a tensor of bool"),
+        (lambda: scores.auroc(a, y == 1), r"one row an image, \(10, k\), got \(10,\)"),
+        (lambda: scores.auroc(a, a > 0, strata=y[:4]), r"strata must have shape \(10,\)"),
+        (lambda: scores.best_concept(a, a > 0, strata=y[:4]), r"strata must have shape \(10,\)"),
+        (lambda: scores.best_concept(a, y == 1), r"one row an image, \(10, k\), got \(10,\)"),
+        (lambda: scores.best_concept(a[:3], a[:3] > 0), "at least two each: got 3 images"),
+        (lambda: scores.monosemanticity(a, a.log(), 4), "embeddings contain NaN"),
+        (lambda: scores.monosemanticity(a, a.long(), 4), "embeddings must be a floating-point tensor"),
+        (lambda: scores.two_alternative(a, a[:2, None], a[:, None]), r"strong images .* \(10, m, 3\), got \(2, 1, 3\)"),
+        (lambda: scores.two_alternative(a, a[:, None], a[:, None][:, :0]), r"weak images .* got \(10, 0, 3\)"),
     ):
-        with pytest.raises((ValueError, NonFiniteOutput), match=message):
+        with pytest.raises((ValueError, TypeError), match=message):
             call()
+
+
+def test_purity_takes_labels_of_any_size_and_sign():
+    a, y = draw(40, 3), classes(40)
+    huge = torch.tensor([-7, 1 << 60, 3, -(1 << 50)])
+    torch.testing.assert_close(scores.purity(a, huge[y], 10), scores.purity(a, y, 10))
 
 
 # Masks
@@ -213,6 +230,12 @@ def test_masks_of_another_size_are_refused(scenes):
         masks.hole(scenes.images, torch.zeros(24, 16, 16))
     with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):
         masks.hole(scenes.images, 255 * torch.ones(24, 32, 32))
+    with pytest.raises(TypeError, match=r"masks must be a tensor \(n, h, w\), got ndarray"):
+        masks.hole(scenes.images, torch.zeros(24, 32, 32).numpy())
+    with pytest.raises(ValueError, match=r"maps must have shape \(n, u, rows, columns\), got \(24, 2, 16\)"):
+        masks.mask_correlation(torch.rand(24, 2, 16), torch.zeros(24, 32, 32))
+    with pytest.raises(ValueError, match="masks contain NaN"):
+        masks.mask_correlation(torch.rand(24, 2, 4, 4), torch.full((24, 32, 32), torch.nan))
 
 
 def test_a_map_agrees_with_a_mask_and_not_with_a_place_or_an_image():
@@ -270,3 +293,10 @@ def test_frequencies_that_pixels_cannot_show_are_refused():
         frequency.gratings(32, [20])
     with pytest.raises(ValueError, match="at least 0, got -1"):
         frequency.low_pass(torch.rand(1, 3, 8, 8), -1)
+    for cutoff in ("3", None, True):
+        with pytest.raises(ValueError, match="cutoff must be a finite number of cycles"):
+            frequency.low_pass(torch.rand(1, 3, 8, 8), cutoff)
+
+
+def test_of_no_images_none_is_left():
+    assert frequency.low_pass(torch.rand(0, 3, 8, 8), 3).shape == (0, 3, 8, 8)

@@ -168,6 +168,72 @@ def test_networks_whose_class_token_cannot_be_taken_apart_are_refused(make, mess
 
 
 @pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("means", "message"),
+    [
+        ("all", r"means must be a floating-point tensor \(depths, class tokens, d\), got str"),
+        (torch.zeros(4, 12), r"means must have shape \(depths, class tokens, d\), got \(4, 12\)"),
+        (torch.zeros(4, 1, 10), r"means must have shape \(4, 1, 12\), .* got \(4, 1, 10\): take those that"),
+        (torch.zeros(3, 1, 12), r"means must have shape \(4, 1, 12\), .* got \(3, 1, 12\)"),
+        (torch.zeros(4, 2, 12), r"means must have shape \(4, 1, 12\), .* got \(4, 2, 12\)"),
+        (torch.full((4, 1, 12), torch.nan), "means contain NaN"),
+    ],
+)
+def test_means_of_another_network_are_refused(model, x, means, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        tokens.isolate_cls(model, x, 1, hold="mean", means=means)
+
+
+ASKED = {
+    "isolate_cls": lambda *given, **knobs: tokens.isolate_cls(*given, 1, **knobs),
+    "held": lambda *given, **knobs: tokens.isolate_cls(*given, 1, hold="mean", **knobs),
+    "drop_patches": lambda *given, **knobs: tokens.drop_patches(*given, 1, **knobs),
+    "class_logits": lambda *given, **knobs: tokens.class_logits(*given, 1, **knobs),
+    "patch_logits": tokens.patch_logits,
+    "class_means": tokens.class_means,
+    "similarity": tokens.similarity,
+    "within_share": tokens.within_share,
+    "token_norms": tokens.token_norms,
+}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("asked", ASKED)
+def test_images_and_batches_that_cannot_be_meant_are_one_sentence(model, x, asked):
+    for batch_size in (0, "4", 2.0):
+        with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1"):
+            ASKED[asked](model, x, batch_size=batch_size)
+    for other, message in (
+        (x[:, :1], r"the model cannot take images of shape \(1, 16, 16\)"),
+        (x[:, :, :8], r"the model cannot take images of shape \(3, 8, 16\)"),
+        (x[:0], r"at least one, got shape \(0, 3, 16, 16\)"),
+        (x[0], r"images must have shape \(n, c, h, w\)"),
+        (x.mul(255).long(), "images must be a floating-point tensor"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            ASKED[asked](model, other)
+
+
+class Beside(nn.Module):
+    """A ViT whose logits come in a tuple or a dict."""
+
+    def __init__(self, network: nn.Module, form):
+        super().__init__()
+        self.network, self.form = network, form
+
+    def forward(self, x):
+        return self.form(self.network(x))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("form", [lambda z: (z, z), lambda z: {"logits": z}])
+@pytest.mark.parametrize("asked", ["isolate_cls", "held", "drop_patches", "class_logits"])
+def test_networks_that_return_more_than_logits_are_told_so(x, asked, form):
+    with pytest.raises(ValueError, match="a classifier must return logits of shape"):
+        ASKED[asked](Beside(vit(), form), x)
+
+
+@pytest.mark.bad_input
 @pytest.mark.parametrize("depth", [-1, 4])
 def test_depths_that_there_are_not_are_refused(model, x, depth):
     with pytest.raises(ValueError, match=r"the network has 3 blocks, got 4|at least 0"):

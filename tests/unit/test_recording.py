@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from thesis_kit import recording, synthesis
 from thesis_kit.checks import NonFiniteOutput, UnknownName
 from thesis_kit.data import Part
+from thesis_kit.data.forms import windows
 from thesis_kit.models import Classifier
 from thesis_kit.recording import Moments, Top
 
@@ -199,7 +200,7 @@ def test_nothing_is_left_behind(kind):
     before, fast = x.clone(), torch.backends.mha.get_fastpath_enabled()
     names = ["blocks.0.q", "blocks.2.residual", "logits"]
     if kind is Broken:
-        with pytest.raises(RuntimeError, match="broken"):
+        with pytest.raises(ValueError, match=r"cannot take inputs of shape \(\d, 5, 7\) \(broken\)"):
             recording.record(model, x, names)
     else:
         recording.record(model, x, names)
@@ -355,8 +356,36 @@ def test_what_cannot_be_recorded_is_one_sentence():
             recording.record(model, spectra(), sites)
     with pytest.raises(TypeError, match=r"convert with x.float\(\) / 255"):
         recording.record(model, spectra().byte(), "conv1")
-    with pytest.raises(ValueError, match="the model refuses such inputs: only squares"):
+    with pytest.raises(ValueError, match=r"cannot take inputs of shape \(2, 3\) \(only squares") as caught:
         recording.record(Refusing(), torch.rand(2, 3), "layer")
+    assert isinstance(caught.value.__cause__, AssertionError)
+    broken = Refusing()
+    broken.layer.weight.data.fill_(torch.inf)
+    with pytest.raises(NonFiniteOutput, match="the model returned NaN"):  # a sentence of our own passes
+        recording.record(broken, torch.ones(3, 3), "logits")
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.rand(2, 4, 8, 8), r"cannot take images of shape \(4, 8, 8\) \(.*4 channels.*\): where that is for"),
+        (torch.rand(2, 3), r"inputs of shape \([12], 3\) \(.*\): where that is for their size or channels"),
+        (torch.ones(2, 3, 8, 8).long(), r"shape \([12], 3, 8, 8\), torch.int64 \(.*\): .* convert them with x.float"),
+    ],
+)
+def test_inputs_that_the_model_cannot_take_are_one_sentence(x, message):
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(72, 2))
+    for call in (
+        lambda: recording.record(model, x, "1"),
+        lambda: recording.stream(model, x, "1"),
+        lambda: recording.top_examples(model, x, "1", 1),
+        lambda: recording.sites(model, x),
+    ):
+        with pytest.raises(ValueError, match=message) as caught:
+            call()
+        assert isinstance(caught.value.__cause__, RuntimeError)
+    assert hooks(model) == 0
 
 
 class Refusing(nn.Module):
@@ -409,6 +438,15 @@ FORMS = {
     "loader": lambda x: DataLoader(TensorDataset(x), batch_size=3),
     "minibatches": lambda x: [x[:5], x[5:]],
 }
+
+
+def test_the_callers_randomness_stays():
+    model, data = encoder(), FORMS["data set"](spectra(6))
+    before = torch.random.get_rng_state()
+    recording.stream(model, data, "blocks.0.hidden")
+    recording.top_examples(model, data, "blocks.0.hidden", 2)
+    assert len(list(windows(TensorDataset(torch.zeros(6, 3, 4, 4), torch.arange(6)), 4))) == 2
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -514,7 +552,7 @@ def test_data_that_cannot_be_meant_are_one_sentence():
     found = [recording.top_examples(model, x, "blocks.0.hidden", 1, units=units).units.tolist()
              for units in (torch.tensor([1, 2], dtype=torch.uint8), range(1, 3), (1, 2))]  # fmt: skip
     assert found == [[1, 2]] * 3
-    with pytest.raises(ValueError, match="strong inputs are asked of one site, got 2"):
+    with pytest.raises(ValueError, match="units are asked about at one site, got 2"):
         recording.top_examples(model, x, ["blocks.0.hidden", "conv1"], 1)
     with pytest.raises(ValueError, match="there are no inputs to record"):
         recording.stream(model, [], "blocks.0.hidden")
@@ -522,6 +560,14 @@ def test_data_that_cannot_be_meant_are_one_sentence():
         recording.stream(model, 3, "blocks.0.hidden")
     with pytest.raises(UnknownName, match="unknown way to reduce 'moment': did you mean moments"):
         recording.stream(model, x, "blocks.0.hidden", reduce="moment")
+    for reduce in (None, 3, Top(2), lambda: 3):
+        with pytest.raises(TypeError, match="reduce must be “moments”, “rows” or a function that makes a reducer"):
+            recording.stream(model, x, "blocks.0.hidden", reduce=reduce)
+    for pool in (None, 3):
+        with pytest.raises(UnknownName, match="unknown way to pool"):
+            recording.stream(model, x, "blocks.0.hidden", pool=pool)
+    with pytest.raises(TypeError, match=r"pool must give a tensor \(3, u\) of blocks.0.hidden, got ndarray"):
+        recording.stream(model, x, "blocks.0.hidden", pool=lambda value: value.mean(1).numpy())
     with pytest.raises(UnknownName, match="unknown way to pool 'maxi': did you mean max"):
         recording.stream(model, x, "blocks.0.hidden", pool="maxi")
     with pytest.raises(ValueError, match="has no class token"):

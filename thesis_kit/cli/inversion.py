@@ -39,7 +39,7 @@ Sheet = Annotated[Path, typer.Option(help="The contact sheet, as PNG; a JSON of 
 def invert(
     classes: Classes = None, model: Model = None, clip: ClipName = None, prompt: Prompts = None, tag: Tag = None,
     sheet: Sheet = Path("inversion.png"),
-    size: Annotated[int | None, typer.Option(help="Side of the images; the model's own if left out.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Side of the images; the model's own if left.")] = None,
     each: Annotated[int, typer.Option(min=1, help="Images of every class or prompt.")] = 1,
     draws: Annotated[
         int, typer.Option(min=1, help="Of so many drawings of a class, keep the one that the model is surest of.")

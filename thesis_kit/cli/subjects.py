@@ -47,7 +47,7 @@ NClasses = Annotated[
 ]
 Data = Annotated[str, typer.Option(help="Data set whose test images are taken, such as scenes.v1-a or cifar10.")]
 Images = Annotated[int, typer.Option(min=1, help="So many test images.")]
-Size = Annotated[int, typer.Option(help="Pixels along a side, for scenes.")]
+Size = Annotated[int, typer.Option(min=1, help="Pixels along a side, for scenes.")]
 Seed = Annotated[int, typer.Option(help="Decides all random numbers.")]
 Pretrained = Annotated[bool, typer.Option("--pretrained", help="timm's weights; random ones if left out.")]
 

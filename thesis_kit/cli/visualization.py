@@ -40,7 +40,7 @@ def visualize(
     steps: Annotated[int | None, typer.Option(min=1, help="Steps; as published if left out.")] = None,
     copies: Annotated[int | None, typer.Option(min=1, help="Copies of an image in every step.")] = None,
     tv: Annotated[float, real("Weight of total variation.")] = 5e-4,
-    size: Annotated[int | None, typer.Option(help="Side of the images; the model's own if left out.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Side of the images; the model's own if left.")] = None,
     data: Annotated[str | None, typer.Option(help="Data whose test images are looked through; scenes.v1.")] = None,
     folder: Folder = None,
     images: Annotated[int, typer.Option(min=1, help="So many images at most.")] = 500,
@@ -54,6 +54,9 @@ def visualize(
         raise ValueError(f"the contact sheet is a PNG: give --sheet a name that ends in .png, not {sheet}")
     if folder is not None and data is not None:
         raise ValueError("--data and --folder are two answers to one question: give one of them")
+    if folder is not None and not folder.is_dir():
+        wrong = "is a file" if folder.exists() else "does not exist"
+        raise ValueError(f"--folder {folder} {wrong}: give a folder of pictures")
     chosen = named(model, pretrained, weights, arch, n_classes)
     if listed:
         from thesis_kit import recording
@@ -132,6 +135,8 @@ def _numbers(text: str) -> list[int]:
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f"units are numbers or ranges such as 0,3,8-11, got {text!r}")
         count = int(last or first) - int(first) + 1
+        if count < 1:
+            raise ValueError(f"the range {word.strip()} runs backwards: give it as {int(last)}-{int(first)}")
         if count > _MOST:
             raise ValueError(f"{word.strip()} are {count:,} units, and no layer has as many: name fewer")
         found += range(int(first), int(first) + count)
@@ -156,20 +161,16 @@ def _from_folder(folder: Path, images: int, side: int, channels: int) -> tuple[T
     import torch
 
     from thesis_kit.extras import needs
+    from thesis_kit.files.picture_files import read_picture
 
-    image = needs("PIL.Image", extra="show")
     to_tensor = needs("torchvision.transforms.functional", extra="show").to_tensor
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES and path.is_file())[:images]
     if not paths:
         raise ValueError(f"there is no picture in {folder}: give a folder with {', '.join(sorted(_PICTURES))} files")
     rows = []
     for path in paths:
-        try:
-            with image.open(path) as picture:
-                square = min(picture.size)
-                left, top = ((length - square) // 2 for length in picture.size)
-                box = (left, top, left + square, top + square)
-                rows.append(to_tensor(picture.convert("RGB" if channels == 3 else "L").resize((side, side), box=box)))
-        except OSError as error:  # PIL's own among them
-            raise ValueError(f"{path} cannot be read as a picture: remove it, or mend it ({error})") from error
+        picture = read_picture(path, channels)
+        square = min(picture.size)
+        left, top = ((length - square) // 2 for length in picture.size)
+        rows.append(to_tensor(picture.resize((side, side), box=(left, top, left + square, top + square))))
     return torch.stack(rows), [path.relative_to(folder).as_posix() for path in paths]

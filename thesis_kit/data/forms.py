@@ -87,7 +87,7 @@ def _loaded(data: object, size: int, device: torch.device | None) -> Iterator[Pa
         raise TypeError(f"a stream has no end to evaluate on: take stream.minibatch(0, n), or {FORMS}")
     if isinstance(data, str | Mapping | Tensor | np.ndarray) or not (is_dataset(data) or isinstance(data, Iterable)):
         raise TypeError(f"labelled images come as {FORMS}, got {type(data).__name__}")
-    minibatches = DataLoader(data, batch_size=min(size, 256)) if is_dataset(data) else data
+    minibatches = DataLoader(data, batch_size=min(size, 256), generator=torch.Generator()) if is_dataset(data) else data
     first, waiting = 0, []
     for minibatch in minibatches:
         waiting.append(labelled(minibatch, device))

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from thesis_kit.checks import NonFiniteOutput, check_count
+from thesis_kit.checks import check_count, check_eps, check_finite
 
 _DECAY = 0.3  # share of the steps, at the end, in which the rate falls to 0
 
@@ -26,6 +26,8 @@ class SparseCodes:
 
     def encode(self, a: Float[Tensor, "*t u"]) -> Float[Tensor, "*t m"]:
         """Codes of some tokens: none negative, at most k of a token above 0."""
+        if a.ndim == 0 or a.shape[-1] != len(self._mean):
+            raise ValueError(f"tokens must have {len(self._mean)} units as their last dimension, got {tuple(a.shape)}")
         return _largest(((a - self._mean) / self._scale) @ self._encoder.T + self._bias, self.k)
 
     def decode(self, codes: Float[Tensor, "*t m"]) -> Float[Tensor, "*t u"]:
@@ -34,6 +36,7 @@ class SparseCodes:
 
     def explained(self, a: Float[Tensor, "n u"]) -> float:
         """The share of the variance of some tokens, around their mean, that is left when they are built again."""
+        check_finite(a, "(n, u)", what="tokens")
         lost = (self.decode(self.encode(a)) - a).square().sum()
         return (1 - lost / (a - a.mean(dim=0)).square().sum()).item()
 
@@ -61,11 +64,10 @@ def learn(
         True
     """
     check_count(width, what="width"), check_count(k, what="k"), check_count(batch, what="batch")
-    check_count(steps, what="steps", least=0)
+    check_count(steps, what="steps", least=0), check_eps(lr, what="lr")
     if k > width:
         raise ValueError(f"of {width} codes at most {width} can be used at a time, got k = {k}")
-    if not torch.isfinite(a).all():
-        raise NonFiniteOutput("the tokens contain NaN or infinity: check the model's weights and inputs")
+    check_finite(a, "(n, u)", what="tokens")
     mean = a.mean(dim=0)
     scale = (a - mean).square().mean().sqrt()
     if not len(a) > 1 or scale == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from thesis_kit.checks import check_count, check_images
+from thesis_kit.checks import check_count, check_finite, check_images
 
 
 def low_pass(x: Float[Tensor, "n c h w"], cutoff: float) -> Float[Tensor, "n c h w"]:
@@ -24,8 +25,11 @@ def low_pass(x: Float[Tensor, "n c h w"], cutoff: float) -> Float[Tensor, "n c h
         torch.Size([2, 3, 16, 16])
     """
     check_images(x)
-    if not (math.isfinite(cutoff) and cutoff >= 0):
-        raise ValueError(f"cutoff must be a finite number of cycles of at least 0, got {cutoff}")
+    real = isinstance(cutoff, numbers.Real) and not isinstance(cutoff, bool)
+    if not (real and math.isfinite(cutoff) and cutoff >= 0):
+        raise ValueError(f"cutoff must be a finite number of cycles of at least 0, got {cutoff!r}")
+    if x.numel() == 0:
+        return x.clone()
     height, width = x.shape[-2:]
     rows = torch.fft.fftfreq(height, device=x.device) * max(height, width)
     columns = torch.fft.rfftfreq(width, device=x.device) * max(height, width)
@@ -93,6 +97,7 @@ def preferred_frequency(a: Float[Tensor, "m u"], shown: Gratings) -> Float[Tenso
         >>> frequency.preferred_frequency((shown.frequency == 4)[:, None].float(), shown)
         tensor([4.])
     """
+    check_finite(a, "(m, u)", what="activations")
     if len(a) != len(shown.frequency):
         raise ValueError(f"there must be a row for each of {len(shown.frequency)} gratings, got {len(a)}")
     known = shown.frequency.unique()

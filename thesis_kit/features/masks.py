@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from thesis_kit.checks import check_images, choose
+from thesis_kit.checks import check_finite, check_images, choose
 from thesis_kit.data.scenes import Scenes, render
 from thesis_kit.data.scenes.vocabulary import BACKGROUNDS, NOTHING
 from thesis_kit.randomness import ImageRandom
@@ -131,10 +131,16 @@ def check_masks(mask: Tensor, n: int, size: tuple[int, int]) -> None:
         >>> from thesis_kit.features import masks
         >>> masks.check_masks(torch.zeros(2, 8, 8), 2, (8, 8))
     """
+    _check_tensor(mask)
     if mask.shape != (n, *size):
         raise ValueError(f"masks must be of the images' size, {(n, *size)}, got {tuple(mask.shape)}: resize them first")
     if mask.numel() and not (mask.min() >= 0 and mask.max() <= 1):
         raise ValueError(f"masks must lie in [0, 1], got [{mask.min():.3g}, {mask.max():.3g}]")
+
+
+def _check_tensor(mask: Tensor) -> None:
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"masks must be a tensor (n, h, w), got {type(mask).__name__}: convert with torch.as_tensor")
 
 
 def mask_correlation(maps: Float[Tensor, "n u r c"], mask: Float[Tensor, "n h w"]) -> Float[Tensor, " u"]:
@@ -155,8 +161,10 @@ def mask_correlation(maps: Float[Tensor, "n u r c"], mask: Float[Tensor, "n h w"
         >>> masks.mask_correlation(mask[:, None], mask)
         tensor([1.], dtype=torch.float64)
     """
+    check_finite(maps, "(n, u, rows, columns)", what="maps"), _check_tensor(mask)
     if mask.ndim != 3 or len(mask) != len(maps):
         raise ValueError(f"there must be one mask an image, ({len(maps)}, h, w), got {tuple(mask.shape)}")
+    check_finite(mask.float(), "(n, h, w)", what="masks")
     small = F.interpolate(mask[:, None].float(), maps.shape[-2:], mode="area")  # (n, 1, r, c)
     fires, there = (_centered(part) for part in (maps, small))
     every, known = (0, 2, 3), torch.float64

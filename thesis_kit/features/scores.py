@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from thesis_kit.checks import NonFiniteOutput, check_count, check_labels
+from thesis_kit.checks import check_count, check_finite, check_labels
 
 _ROUNDING = 1e-6  # of the largest activation: what a unit that never changes may vary by
 _CHUNK = 1 << 24  # numbers of pairs of images that are held at a time
@@ -63,9 +63,9 @@ def auroc(
         >>> tk.features.scores.auroc(a, torch.tensor([[False], [False], [True], [True]]))
         tensor([[1.]], dtype=torch.float64)
     """
-    _check_rows(a)
-    if c.shape[0] != len(a):
-        raise ValueError(f"concepts must have one row an image, ({len(a)}, k), got {tuple(c.shape)}")
+    _check_rows(a), _check_concepts(c, len(a))
+    if strata is not None:
+        check_labels(strata, len(a), what="strata")
     places = torch.zeros(len(a), dtype=torch.int64) if strata is None else strata.cpu().unique(return_inverse=True)[1]
     wins = pairs = torch.zeros((), dtype=torch.float64)
     for stratum in range(int(places.max()) + 1):
@@ -100,6 +100,11 @@ def best_concept(
         >>> auroc
         tensor([1.], dtype=torch.float64)
     """
+    _check_rows(a), _check_concepts(c, len(a))
+    if len(a) < 4:
+        raise ValueError(f"one half of the images chooses and the other judges, at least two each: got {len(a)} images")
+    if strata is not None:
+        check_labels(strata, len(a), what="strata")
     order = torch.randperm(len(a), generator=torch.Generator().manual_seed(seed)).to(a.device)
     choosing, judging = order[: len(a) // 2], order[len(a) // 2 :]
     chosen, judged = (
@@ -119,10 +124,10 @@ def purity(a: Float[Tensor, "n u"], labels: Int[Tensor, " n"], k: int = 20) -> F
         >>> tk.features.scores.purity(torch.tensor([[3.0], [2.0], [1.0]]), torch.tensor([7, 7, 0]), k=2)
         tensor([1.], dtype=torch.float64)
     """
-    check_labels(labels, len(a))
+    _check_rows(a), check_labels(labels, len(a))
     strongest = labels[_strongest(a, k)]  # (k, u)
-    counts = torch.nn.functional.one_hot(strongest.T).sum(dim=1)  # (u, classes)
-    return _of_the_living(counts.amax(dim=1) / k, a)
+    most = (strongest == strongest.mode(dim=0).values).sum(dim=0)
+    return _of_the_living(most / k, a)
 
 
 def selectivity(a: Float[Tensor, "n u"], labels: Int[Tensor, " n"]) -> Float[Tensor, " u"]:
@@ -178,8 +183,8 @@ def monosemanticity(
         >>> tk.features.scores.monosemanticity(a, e, k=2)
         tensor([1.], dtype=torch.float64)
     """
-    _check_rows(a)
-    if e.ndim != 2 or len(e) != len(a):
+    _check_rows(a), check_finite(e, "(n, d)", what="embeddings")
+    if len(e) != len(a):
         raise ValueError(f"embeddings must have one row an image, ({len(a)}, d), got {tuple(e.shape)}")
     alive = a
     if strata is not None:
@@ -218,6 +223,14 @@ def two_alternative(
         >>> tk.features.scores.two_alternative(torch.tensor([[1.0, 0.1]]), like, unlike)
         tensor([1.], dtype=torch.float64)
     """
+    check_finite(optima, "(u, d)", what="embeddings of optima")
+    for images, what in ((strong, "strong"), (weak, "weak")):
+        check_finite(images, "(u, m, d)", what=f"embeddings of {what} images")
+        if (len(images), images.shape[2]) != tuple(optima.shape) or images.shape[1] == 0:
+            raise ValueError(
+                f"embeddings of {what} images must be of the same units as the optima, at least one image each, "
+                f"({optima.shape[0]}, m, {optima.shape[1]}), got {tuple(images.shape)}"
+            )
     ways = [torch.cosine_similarity(optima[:, None], images, dim=2) for images in (strong, weak)]
     gap = ways[0][:, :, None] - ways[1][:, None, :]
     return ((gap > 0).double() + 0.5 * (gap == 0).double()).mean(dim=(1, 2))
@@ -237,7 +250,15 @@ def _of_the_living(score: Tensor, a: Tensor) -> Tensor:
 
 def _check_rows(a: Tensor) -> None:
     """Require finite rows (n, u) of at least two images."""
-    if a.ndim != 2 or len(a) < 2:
+    check_finite(a, "(n, u)", what="activations")
+    if len(a) < 2:
         raise ValueError(f"activations must be rows (n, u) of at least two images, got shape {tuple(a.shape)}")
-    if not torch.isfinite(a).all():
-        raise NonFiniteOutput("the activations contain NaN or infinity: check the model's weights and inputs")
+
+
+def _check_concepts(c: Tensor, n: int) -> None:
+    """Require which of n images has which concept, (n, k)."""
+    if not isinstance(c, Tensor) or c.dtype != torch.bool:
+        seen = c.dtype if isinstance(c, Tensor) else type(c).__name__
+        raise TypeError(f"concepts must be a tensor of bool (n, k), got {seen}: compare, as in numbers > 0.5")
+    if c.ndim != 2 or len(c) != n:
+        raise ValueError(f"concepts must have one row an image, ({n}, k), got {tuple(c.shape)}")

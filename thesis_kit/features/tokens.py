@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thesis_kit.asking import Model, as_module, ask, evaluating, plain
-from thesis_kit.checks import check_count, check_images, check_logits, check_same_device, choose
-from thesis_kit.recording.batches import record, recorder, sites
+from thesis_kit.checks import check_count, check_finite, check_images, check_logits, choose
+from thesis_kit.recording.batches import check_inputs, record, recorder, sites
 from thesis_kit.recording.streaming import stream
 from thesis_kit.recording.watching import uncompiled
 
@@ -78,7 +78,7 @@ def isolate_cls(
         blocks: 0, which is the whole network as it is, to all L.
         hold: "alone", the class token goes through the blocks by itself and patches by themselves, as published; or
             "mean", patches see the class token's mean over a data set, as deep as they are, and it sees nothing.
-        means: for "mean", of ``class_means``; of ``x`` itself unless given.
+        means: for "mean", of ``class_means`` of this network; of ``x`` itself unless given.
         batch_size: images a pass.
 
     Raises:
@@ -93,7 +93,9 @@ def isolate_cls(
     choose(hold, HOLDS, "way to hold the class token")
     known = _with_class(model, x)
     _check_depth(blocks, known)
-    if hold == "mean" and means is None:
+    if means is not None:
+        _check_means(model, x, means, known)
+    elif hold == "mean":
         means = class_means(model, x, batch_size=batch_size)
 
     def separated(place: int, block: Callable) -> Callable:
@@ -260,6 +262,7 @@ def token_norms(model: Model, x: Float[Tensor, "n c h w"], *, batch_size: int = 
         >>> tk.features.tokens.token_norms(vit, torch.rand(1, 3, 64, 64)).shape
         torch.Size([7, 1, 65])
     """
+    check_count(batch_size, what="batch_size")
     known = _stack_of(model, x)
     parts = [record(model, some, known.names) for some in x.split(batch_size)]
     return torch.stack([torch.cat([part[name].norm(dim=2) for part in parts]) for name in known.names])
@@ -284,10 +287,12 @@ Change = Callable[[int, Callable], Callable]
 def _asked(model: Model, x: Tensor, known: Stack, changes: dict[int, Change], batch_size: int) -> Tensor:
     """Logits of the model while some of its blocks work otherwise."""
     model = as_module(model)
-    check_images(x), check_same_device(model, x), check_count(batch_size, what="batch_size")
-    logits = torch.cat([_run(model, some, known, changes) for some in plain(x).split(batch_size)])
-    check_logits(logits, len(x))
-    return logits
+    check_count(batch_size, what="batch_size")
+    read = []
+    for some in plain(x).split(batch_size):
+        read.append(_run(model, some, known, changes))
+        check_logits(read[-1], len(some))
+    return torch.cat(read)
 
 
 def _run(model: nn.Module, x: Tensor, known: Stack, changes: dict[int, Change]) -> Tensor:
@@ -333,7 +338,7 @@ def _parted(tokens: Tensor, classes: int) -> tuple[Tensor, Tensor]:
 
 def _stack_of(model: Model, x: Tensor) -> Stack:
     """The blocks of a network, if class tokens and registers are there from the first block to the last."""
-    check_images(x)
+    check_images(x), check_inputs(as_module(model), x)
     known = stack(model)
     with recorder(as_module(model), known.names) as watcher:
         watcher(plain(x[:1]))
@@ -381,6 +386,18 @@ def _read_alone(model: Model, x: Tensor, known: Stack) -> bool:
 
     whole, others = (_asked(model, x, known, changes, 1) for changes in ({}, {len(known) - 1: elsewhere}))
     return torch.allclose(whole, others, rtol=1e-3, atol=1e-5)
+
+
+def _check_means(model: Model, x: Tensor, means: Tensor, known: Stack) -> None:
+    """Require class tokens' means as ``class_means`` gives them of this network."""
+    form = "(depths, class tokens, d)"
+    check_finite(means, form, what="means")
+    width = record(model, x[:1], known.names[0])[known.names[0]].shape[2]
+    if means.shape != (len(known.names), known.classes, width):
+        raise ValueError(
+            f"means must have shape {(len(known.names), known.classes, width)}, {form}, for this network, got "
+            f"{tuple(means.shape)}: take those that class_means gives of it"
+        )
 
 
 def _check_depth(depth: int, known: Stack) -> None:

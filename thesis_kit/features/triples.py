@@ -9,17 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from thesis_kit.asking import Model, as_module
-from thesis_kit.checks import check_images
+from thesis_kit.checks import check_count, check_images
 from thesis_kit.features.controls import random_twin, rotation
 from thesis_kit.features.units import Units, maps
 from thesis_kit.features.visualization import own_size, visualize
 from thesis_kit.passes import Passes
-from thesis_kit.recording.streaming import top_examples
+from thesis_kit.recording.streaming import given_units, only, top_examples
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,10 @@ def triples(
     """
     model = as_module(model)
     check_images(images)
-    given, width = torch.as_tensor(units), maps(model, images[:1], site).shape[1]
+    if controls is not None:
+        check_count(controls, what="controls", least=0)
+    site, given = only(site), given_units(units)
+    width = maps(model, images[:1], site).shape[1]
     knobs = {"size": own_size(model) if knobs.get("size") is None else knobs["size"], **knobs, "seed": seed}
     if knobs.get("method") == "maco":
         knobs.setdefault("images", images)

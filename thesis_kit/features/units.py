@@ -14,10 +14,10 @@ from torch import Tensor
 
 from thesis_kit.asking import Model, as_module, plain
 from thesis_kit.checks import check_images, choose
-from thesis_kit.recording.batches import Run, check_inputs, named, recorder
+from thesis_kit.recording.batches import Run, check_inputs, recorder
 from thesis_kit.recording.order import laid_out
 from thesis_kit.recording.sites import Site, spread
-from thesis_kit.recording.streaming import check_directions, check_units, given_units
+from thesis_kit.recording.streaming import check_directions, check_units, given_units, only
 from thesis_kit.recording.taps import arranged, place_of_layer
 from thesis_kit.recording.watching import IMAGES, Watcher, seated, size_seen
 from thesis_kit.synthesis import Objective
@@ -33,6 +33,7 @@ def site_of(model: Model, name: str) -> Site | None:
         UnknownName: neither a site nor a layer has the name; near names are offered.
         ValueError: a site that cannot be recorded, such as q of an attention in windows.
     """
+    name = only(name)
     return Watcher(as_module(model), [name]).site(name)
 
 
@@ -57,11 +58,11 @@ def maps(
         torch.Size([4, 2, 4, 4])
     """
     check_images(x)
-    model = as_module(model)
+    model, site = as_module(model), only(site)
     check_inputs(model, x)
-    with recorder(model, named(site), run=run) as watcher:
+    with recorder(model, [site], run=run) as watcher:
         watcher(plain(x))
-        value, place = watcher.standing(*watcher.names)
+        value, place = watcher.standing(site)
     _check_no_map_of_tokens(place)
     seen = laid_out(spread(value, place), model, x, place, run=run)
     if units is None:
@@ -86,6 +87,7 @@ def excitation(model: Model, site: str, units: Units, *, over: str = "mean") -> 
         torch.Size([2, 1, 8, 8])
     """
     choose(over, _REDUCERS, "way to take patches together")
+    site = only(site)
     place, wanted, module = site_of(model, site), given_units(units), as_module(model)
     _check_no_map_of_tokens(place)
     layer = place_of_layer(module, site) if place is None else None

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from thesis_kit.asking import Model, as_module, borrowed, device_of
-from thesis_kit.checks import check_count, check_images, choose
+from thesis_kit.checks import check_count, check_eps, check_images, choose
 from thesis_kit.features.units import Units, excitation
 from thesis_kit.models.seen import inside
 from thesis_kit.recording.watching import Watcher
@@ -74,7 +74,7 @@ def visualize(
             by the copies), "fourier", or "maco", which wants ``images``.
         size: side of the images; the model's own where it says so.
         steps, copies: of every image; the method's published numbers unless given.
-        tv: weight of total variation, of "paper" and "code" alone.
+        tv: weight of total variation, at least 0, of "paper" and "code" alone.
         images: real images (n, c, size, size) in [0, 1], whose mean spectrum "maco" holds fixed.
         seed: of all random numbers.
         knobs: other arguments of ``synthesis.synthesize``, such as ``checkpoint``, ``batch`` and ``channels``; what the
@@ -99,10 +99,11 @@ def visualize(
     """
     choose(method, METHODS, "method of visualization")
     model = as_module(model)
-    side = size or own_size(model)
-    check_count(side, what="size", least=2)
+    side = own_size(model) if size is None else size
+    check_count(side, what="size", least=2), check_eps(tv, what="tv")
     steps = STEPS[method] if steps is None else steps
     copies = COPIES[method] if copies is None else copies
+    check_count(copies, what="copies")
     objective, settings = _settings(model, site, units, method, side, copies, tv, images)
     found = synthesize(model, objective, stages=Stage(side, steps), seed=seed, **{**settings, **knobs})
     _check_alive(model, excitation(model, site, units), found.images)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from thesis_kit.asking import Model, as_module, evaluating, gradients, plain
+from thesis_kit.asking import CannotTake, Model, as_module, evaluating, gradients, plain
 from thesis_kit.checks import NonFiniteOutput, check_same_device
 from thesis_kit.recording.listing import found_in
 from thesis_kit.recording.sites import Site, Sites
@@ -37,7 +37,7 @@ def record(model: Model, x: Tensor, sites: Names, *, grad: bool = False, run: Ru
     Raises:
         UnknownName: a site does not exist; near names are offered.
         ValueError: a pass does not reach a site; an attention map that does not give the attention's own output; inputs
-            that are not finite. TypeError: inputs or sites of another kind.
+            that are not finite or that the model cannot take. TypeError: inputs or sites of another kind.
 
     Examples:
         >>> seen = tk.recording.record(model, digits.x, "4")
@@ -57,10 +57,7 @@ def recorder(model: torch.nn.Module, names: Sequence[str], *, grad: bool = False
     watcher = Watcher(model, names, run=run, **knobs)
     graph = gradients("recording with grad=True", model) if grad else torch.no_grad()
     with graph, evaluating(model), watcher.watching():
-        try:
-            yield watcher
-        except AssertionError as error:  # as timm says that it takes images of another size
-            raise ValueError(f"the model refuses such inputs: {str(error) or 'it does not say why'}") from error
+        yield watcher
 
 
 def sites(model: Model, x: Tensor | None = None, *, run: Run | None = None) -> Sites:
@@ -93,6 +90,8 @@ def _measured(model: torch.nn.Module, x: Tensor, listed: Sites, run: Run | None)
     yield from listed.refused.values()
     try:
         found = _seen(model, x, listed, run)
+    except CannotTake:
+        raise
     except ValueError:  # because of one of them: which?
         found = {}
         for name in listed:

@@ -8,7 +8,7 @@ beyond rounding.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from thesis_kit.checks import check_count
 
 
+@runtime_checkable
 class Reducer(Protocol):
     """Takes values some rows at a time, and gives what is left of them."""
 

@@ -61,11 +61,23 @@ def stream(
     """
     make = choose(reduce, _REDUCERS, "way to reduce") if isinstance(reduce, str) else reduce
     names = named(sites)
-    kept = {name: make() for name in names}
+    _check_pool(pool)
+    kept = {name: _made(make) for name in names}
     for values, positions, _ in _recorded(model, data, names, batch_size, run, as_they_are=callable(pool)):
         for name, (value, site) in values.items():
             kept[name].add(_pooled(value, site, name, pool), positions)
     return {name: reducer.result() for name, reducer in kept.items()}
+
+
+def _made(make: Callable[[], Reducer]) -> Reducer:
+    """A reducer of what is said to make one."""
+    made = make() if callable(make) else make
+    if not callable(make) or not isinstance(made, Reducer):
+        raise TypeError(
+            "reduce must be “moments”, “rows” or a function that makes a reducer, with add and result, such as "
+            f"lambda: Top(20), got {f'one that makes {made!r}' if callable(make) else repr(make)}"
+        )
+    return made
 
 
 def top_examples(
@@ -97,7 +109,8 @@ def top_examples(
         >>> tk.recording.top_examples(model, digits, "4", k=2, units=[0, 1]).index.shape
         torch.Size([2, 2])
     """
-    name, top = _only(site), Top(k)
+    name, top = only(site), Top(k)
+    _check_pool(pool)
     chosen = None if units is None else given_units(units)
     for values, positions, x in _recorded(model, data, [name], batch_size, run):
         value, place = values[name]
@@ -116,15 +129,15 @@ def top_examples(
     return found if chosen.is_floating_point() else replace(found, units=chosen)
 
 
-def _only(site: str | Site) -> str:
+def only(site: str | Site) -> str:
     """The name of one site.
 
     Raises:
-        ValueError: there are several.
+        ValueError: there are several. TypeError: none.
     """
     names = named(site)
     if len(names) > 1:
-        raise ValueError(f"strong inputs are asked of one site, got {len(names)}: call it once each")
+        raise ValueError(f"units are asked about at one site, got {len(names)}: call it once each")
     return names[0]
 
 
@@ -162,7 +175,7 @@ def inputs(data: object, size: int, device: torch.device | None = None) -> Itera
     elif isinstance(data, str | Mapping) or not (is_dataset(data) or isinstance(data, Iterable)):
         raise TypeError(f"inputs come as {_FORMS}, got {type(data).__name__}")
     else:
-        minibatches = DataLoader(data, batch_size=size) if is_dataset(data) else data
+        minibatches = DataLoader(data, batch_size=size, generator=torch.Generator()) if is_dataset(data) else data
     for minibatch in minibatches:
         x = as_tensor(minibatch[0] if isinstance(minibatch, tuple | list) and len(minibatch) else minibatch)
         x = getattr(x, "x", x)
@@ -179,6 +192,11 @@ def _are_minibatches(data: object) -> bool:
     return not (len(data[0]) == len(data[1]) and data[1].ndim <= 1 < data[0].ndim)
 
 
+def _check_pool(pool: Pool) -> None:
+    if not callable(pool):
+        choose(pool, POOLS, "way to pool")
+
+
 def _pooled(value: Tensor, site: Site | None, name: str, pool: Pool) -> Tensor:
     """(n, …) -> (n, u), finite."""
     if callable(pool):
@@ -193,6 +211,8 @@ def _pooled(value: Tensor, site: Site | None, name: str, pool: Pool) -> Tensor:
             )
         positions = spread(value, site).flatten(2)
         pooled = positions.mean(dim=2) if pool == "mean" else positions.amax(dim=2)
+    if not isinstance(pooled, Tensor):
+        raise TypeError(f"pool must give a tensor ({len(value)}, u) of {name}, got {type(pooled).__name__}")
     if pooled.ndim != 2 or len(pooled) != len(value):
         raise ValueError(f"pool must give one row an input, ({len(value)}, u), of {name}, got {tuple(pooled.shape)}")
     if not torch.isfinite(pooled).all():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from thesis_kit.asking import ask
+from thesis_kit.asking import ask, taking
 from thesis_kit.checks import check_logits
 from thesis_kit.models.classifier import Classifier
 from thesis_kit.models.seen import inside
@@ -53,7 +53,8 @@ class Watcher:
 
     Raises:
         UnknownName: a layer does not exist; near names are offered.
-        ValueError: a layer was not reached, or gives no tensor; a site that cannot be recorded.
+        ValueError: a layer was not reached, or gives no tensor; a site that cannot be recorded; inputs that the model
+            cannot take.
     """
 
     def __init__(
@@ -173,6 +174,7 @@ class Watcher:
     def _answer(self, x: Tensor) -> object:
         """What the model, or what is run in its place, says to the inputs."""
         with ExitStack() as stack:
+            stack.enter_context(taking(x))
             if self._attending is not None:
                 self._attending.forget()
                 stack.enter_context(self._attending)

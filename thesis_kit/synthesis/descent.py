@@ -107,16 +107,8 @@ def _descend(
 def _seen(plan: Plan, watcher: Watcher, x: Tensor) -> dict[str, Tensor]:
     """What the objective reads, with targets and copies as the first two dimensions."""
     own = next((p.dtype for p in plan.model.parameters() if p.is_floating_point()), x.dtype)
-    try:
-        with autocast(plan.precision, plan.device):
-            seen = watcher(plan.parametrization.to_input(x.flatten(0, 1)).to(own))
-    except torch.OutOfMemoryError:
-        raise
-    except (AssertionError, RuntimeError) as error:
-        raise ValueError(
-            f"the model cannot take images of shape {tuple(x.shape[2:])} ({str(error).rstrip('.')}): where that is for "
-            "their size or channels, choose others, or let tk.Classifier(network, size=…) resize them"
-        ) from error
+    with autocast(plan.precision, plan.device):
+        seen = watcher(plan.parametrization.to_input(x.flatten(0, 1)).to(own))
     return {name: _by_target(name, value, x.shape[:2], watcher) for name, value in seen.items()}
 
 

@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from thesis_kit.asking import Model, as_module, borrowed, plain
 from thesis_kit.casting import PRECISIONS
-from thesis_kit.checks import check_count, choose
+from thesis_kit.checks import check_count, check_path, choose
 from thesis_kit.passes import Passes
 from thesis_kit.progress import track
 from thesis_kit.synthesis.augmentations import Augmentation
@@ -176,6 +176,7 @@ def synthesize(
         precision, snapshot_every, batch or _images_a_pass(stages, device),
     )  # fmt: skip
     if checkpoint is not None:
+        check_path(checkpoint, what="checkpoint")
         check_parts_can_be_told_apart(plan)
     rows = torch.arange(n).split(plan.targets_a_pass)
     total = sum(stage.steps for stage in stages) * len(rows)

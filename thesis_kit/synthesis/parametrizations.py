@@ -139,6 +139,8 @@ def mean_spectrum(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "c h half"]
         >>> tk.synthesis.mean_spectrum(digits.x).shape
         torch.Size([1, 8, 5])
     """
+    if images.numel() == 0:
+        raise ValueError(f"a mean spectrum is that of at least one image, got shape {tuple(images.shape)}")
     return torch.fft.rfft2(plain(images).double(), norm="ortho").abs().mean(dim=0)
 
 

@@ -67,7 +67,8 @@ def minibatches(
     if isinstance(data, Part):
         return _stored(data, orders, device)
     batches = ([(place, index) for index in order.tolist()] for place, order in enumerate(orders, start=first))
-    loader = DataLoader(_Seeded(data, seed), batch_sampler=batches, num_workers=workers)
+    private = torch.Generator()  # else a loader draws from the caller's random state
+    loader = DataLoader(_Seeded(data, seed), batch_sampler=batches, num_workers=workers, generator=private)
     return ((x.to(device), torch.as_tensor(y).to(device), index.to(device)) for x, y, index in loader)
 
 
