@@ -10,60 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from thesis_kit.asking import Model, as_module, ask, evaluating, plain
+from thesis_kit.asking import Model
 from thesis_kit.checks import check_count, check_finite, check_images, check_logits, choose
-from thesis_kit.recording.batches import check_inputs, record, recorder, sites
+from thesis_kit.features.stacks import Stack, asked, check_depth, one_pass, stack, stack_for, with_class
+from thesis_kit.recording.batches import record, sites
 from thesis_kit.recording.streaming import stream
-from thesis_kit.recording.watching import uncompiled
 
+__all__ = [
+    "Stack", "class_logits", "class_means", "drop_patches", "isolate_cls", "patch_logits", "similarity", "stack",
+    "token_norms", "within_share",
+]
 HOLDS = ("alone", "mean")
-_POOLS = ("token", "tok", "")  # what timm and open_clip call a head that reads the class token
-
-
-@dataclass(frozen=True)
-class Stack:
-    """The blocks of a ViT: ``names`` of the sites at depth 0 … L, its ``blocks``, ``classes`` tokens, ``prefix``."""
-
-    names: tuple[str, ...]
-    blocks: tuple[nn.Module, ...]
-    classes: int
-    prefix: int
-
-    def __len__(self) -> int:
-        return len(self.blocks)
-
-
-def stack(model: Model) -> Stack:
-    """The blocks of a network whose tokens lie in a row.
-
-    Raises:
-        ValueError: there are none, or tokens do not come as (n, t, d).
-
-    Examples:
-        >>> vit = tk.zoo.load("vit-scenes64")
-        >>> len(tk.features.tokens.stack(vit).blocks)
-        6
-    """
-    found = sites(model)
-    rows = [site for site in found.values() if site.kind == "residual" and site.form == "tokens"]
-    first = next((site for site in found.values() if site.kind == "tokens"), None)
-    windows = any("in windows" in site.refusal for site in found.refused.values())
-    if first is None or not rows or windows:
-        raise ValueError(
-            f"{type(found.network).__name__} has no row of tokens that goes from block to block: take a Vision "
-            "Transformer"
-        )
-    if not first.batch_first:
-        raise ValueError(f"tokens of {type(found.network).__name__} come as (t, n, d): build it with batch_first=True")
-    registers = getattr(found.network, "num_reg_tokens", 0) or 0
-    blocks = tuple(found.modules[site.module] for site in rows)
-    return Stack((first.name, *(site.name for site in rows)), blocks, first.prefix - registers, first.prefix)
 
 
 def isolate_cls(
@@ -91,8 +53,8 @@ def isolate_cls(
         torch.Size([1, 16])
     """
     choose(hold, HOLDS, "way to hold the class token")
-    known = _with_class(model, x)
-    _check_depth(blocks, known)
+    known = with_class(model, x)
+    check_depth(blocks, known)
     if means is not None:
         _check_means(model, x, means, known)
     elif hold == "mean":
@@ -109,7 +71,7 @@ def isolate_cls(
 
         return alone if hold == "alone" else held
 
-    return _asked(model, x, known, dict.fromkeys(range(blocks), separated), batch_size)
+    return asked(model, x, known, dict.fromkeys(range(blocks), separated), batch_size)
 
 
 def class_means(
@@ -123,7 +85,7 @@ def class_means(
         torch.Size([7, 1, 96])
     """
     check_images(x)
-    known = _with_class(model, x)
+    known = with_class(model, x)
     found = stream(
         model, x, known.names, pool=lambda tokens: tokens[:, : known.classes].flatten(1), batch_size=batch_size
     )
@@ -145,13 +107,13 @@ def drop_patches(
         >>> tk.features.tokens.drop_patches(vit, torch.rand(1, 3, 64, 64), after=2).shape
         torch.Size([1, 16])
     """
-    known = _with_class(model, x)
-    _check_depth(after, known)
+    known = with_class(model, x)
+    check_depth(after, known)
 
     def lonely(place: int, block: Callable) -> Callable:
         return lambda tokens: block(tokens[:, : known.classes])
 
-    return _asked(model, x, known, {after: lonely} if after < len(known) else {}, batch_size)
+    return asked(model, x, known, {after: lonely} if after < len(known) else {}, batch_size)
 
 
 def class_logits(
@@ -167,10 +129,10 @@ def class_logits(
         >>> tk.features.tokens.class_logits(vit, torch.rand(1, 3, 64, 64), after=2).shape
         torch.Size([1, 16])
     """
-    known = _with_class(model, x)
-    _check_depth(after, known)
+    known = with_class(model, x)
+    check_depth(after, known)
     skipped = dict.fromkeys(range(after, len(known)), lambda place, block: lambda tokens: tokens)
-    return _asked(model, x, known, skipped, batch_size)
+    return asked(model, x, known, skipped, batch_size)
 
 
 def patch_logits(
@@ -188,9 +150,9 @@ def patch_logits(
         >>> tk.features.tokens.patch_logits(vit, torch.rand(1, 3, 64, 64)).shape
         torch.Size([1, 64, 16])
     """
-    known = _with_class(model, x)
+    known = with_class(model, x)
     after = len(known) if after is None else after
-    _check_depth(after, known)
+    check_depth(after, known)
     check_images(x), check_count(batch_size, what="batch_size")
     network, name = sites(model).network, known.names[after]
     read = []
@@ -201,7 +163,7 @@ def patch_logits(
         places = patches.flatten(0, 1)[:, None].expand(-1, known.classes, -1)  # (n · p, classes, d)
         instead = dict.fromkeys(range(len(known)), lambda place, block, places=places: lambda tokens: places)
         # The stem runs on one image, whatever it is: what the blocks give in place of its tokens is all that counts.
-        logits = _run(network, given[0][:1], known, instead)
+        logits = one_pass(network, given[0][:1], known, instead)
         check_logits(logits, len(places))
         read.append(logits.unflatten(0, patches.shape[:2]))
     return torch.cat(read)
@@ -263,7 +225,7 @@ def token_norms(model: Model, x: Float[Tensor, "n c h w"], *, batch_size: int = 
         torch.Size([7, 1, 65])
     """
     check_count(batch_size, what="batch_size")
-    known = _stack_of(model, x)
+    known = stack_for(model, x)
     parts = [record(model, some, known.names) for some in x.split(batch_size)]
     return torch.stack([torch.cat([part[name].norm(dim=2) for part in parts]) for name in known.names])
 
@@ -271,7 +233,7 @@ def token_norms(model: Model, x: Float[Tensor, "n c h w"], *, batch_size: int = 
 def _by_depth(model: Model, x: Tensor, of: Callable[[Tensor, Tensor], Tensor], batch_size: int) -> Tensor:
     """The mean over images of a number that patches (n, p, d) and their mean (d,) over all images give, by depth."""
     check_images(x)
-    known = _stack_of(model, x)
+    known = stack_for(model, x)
     means = stream(model, x, known.names, batch_size=batch_size)
     sums = torch.zeros(len(known.names), dtype=torch.float64)
     for some in x.split(batch_size):
@@ -281,111 +243,8 @@ def _by_depth(model: Model, x: Tensor, of: Callable[[Tensor, Tensor], Tensor], b
     return sums / len(x)
 
 
-Change = Callable[[int, Callable], Callable]
-
-
-def _asked(model: Model, x: Tensor, known: Stack, changes: dict[int, Change], batch_size: int) -> Tensor:
-    """Logits of the model while some of its blocks work otherwise."""
-    model = as_module(model)
-    check_count(batch_size, what="batch_size")
-    read = []
-    for some in plain(x).split(batch_size):
-        read.append(_run(model, some, known, changes))
-        check_logits(read[-1], len(some))
-    return torch.cat(read)
-
-
-def _run(model: nn.Module, x: Tensor, known: Stack, changes: dict[int, Change]) -> Tensor:
-    """One pass."""
-    with torch.no_grad(), evaluating(model), uncompiled(), _changed(known, changes):
-        return ask(model, x)
-
-
-@contextmanager
-def _changed(known: Stack, changes: dict[int, Change]) -> Iterator[None]:
-    """Blocks with another forward inside the block, and with their own after it."""
-    own = {place: vars(known.blocks[place]).get("forward") for place in changes}
-    try:
-        for place, change in changes.items():
-            block = known.blocks[place]
-            block.forward = _tokens_alone(change(place, block.forward), type(block).__name__)
-        yield
-    finally:
-        for place, forward in own.items():
-            if forward is None:
-                vars(known.blocks[place]).pop("forward", None)
-            else:
-                known.blocks[place].forward = forward
-
-
-def _tokens_alone(change: Callable[[Tensor], Tensor], kind: str) -> Callable:
-    """A forward that refuses whatever belongs to the tokens and comes beside them."""
-
-    def forward(tokens: Tensor, *others: object, **named: object) -> Tensor:
-        if any(isinstance(other, Tensor) for other in (*others, *named.values())):
-            raise ValueError(
-                f"{kind} is given more than its tokens, such as rotary positions or a mask, which belong to all of "
-                "them: tokens cannot be taken apart here"
-            )
-        return change(tokens)
-
-    return forward
-
-
 def _parted(tokens: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     return tokens[:, :classes], tokens[:, classes:]
-
-
-def _stack_of(model: Model, x: Tensor) -> Stack:
-    """The blocks of a network, if class tokens and registers are there from the first block to the last."""
-    check_images(x), check_inputs(as_module(model), x)
-    known = stack(model)
-    with recorder(as_module(model), known.names) as watcher:
-        watcher(plain(x[:1]))
-        prefixes = [watcher.site(name).prefix for name in known.names]
-    if len(set(prefixes)) == 1 and prefixes[0] > known.classes:
-        known = replace(known, prefix=prefixes[0])  # registers of which the network does not tell
-    if set(prefixes) != {known.prefix}:
-        raise ValueError(
-            f"{type(sites(model).network).__name__} says that it has {known.prefix} class tokens and registers. It has "
-            f"{prefixes[0]} before its first block and {prefixes[-1]} behind its last: what tokens do from block to "
-            "block is asked of networks in which they stay"
-        )
-    return known
-
-
-def _with_class(model: Model, x: Tensor) -> Stack:
-    """The blocks of a network whose head reads class tokens."""
-    known, network = _stack_of(model, x), sites(model).network
-    pool = getattr(network, "global_pool", getattr(network, "pool_type", "token"))
-    if known.classes < 1:
-        raise ValueError(f"{type(network).__name__} has no class token: similarity and within_share need none")
-    if pool not in _POOLS or getattr(network, "attn_pool", None) is not None:
-        raise ValueError(
-            f"the head of {type(network).__name__} reads all patches ({pool or 'map'}), not the class token: what the "
-            "class token does cannot be read there"
-        )
-    if known.classes and not _read_alone(model, x[:1], known):
-        raise ValueError(
-            f"the head of {type(network).__name__} does not read the first token alone, as which a class token is "
-            "known here: change what stands elsewhere behind the last block, and the logits change"
-        )
-    return known
-
-
-def _read_alone(model: Model, x: Tensor, known: Stack) -> bool:
-    """Whether the logits hang on no token behind the last block but the class tokens."""
-
-    def elsewhere(place: int, block: Callable) -> Callable:
-        def changed(tokens: Tensor) -> Tensor:
-            given = block(tokens).clone()
-            given[:, known.classes :] = given[:, known.classes :].roll(1, dims=-1) + 1
-            return given
-
-        return changed
-
-    whole, others = (_asked(model, x, known, changes, 1) for changes in ({}, {len(known) - 1: elsewhere}))
-    return torch.allclose(whole, others, rtol=1e-3, atol=1e-5)
 
 
 def _check_means(model: Model, x: Tensor, means: Tensor, known: Stack) -> None:
@@ -398,9 +257,3 @@ def _check_means(model: Model, x: Tensor, means: Tensor, known: Stack) -> None:
             f"means must have shape {(len(known.names), known.classes, width)}, {form}, for this network, got "
             f"{tuple(means.shape)}: take those that class_means gives of it"
         )
-
-
-def _check_depth(depth: int, known: Stack) -> None:
-    check_count(depth, what="the number of blocks", least=0)
-    if depth > len(known):
-        raise ValueError(f"the network has {len(known)} blocks, got {depth}: give at most as many")
