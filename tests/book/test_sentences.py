@@ -403,6 +403,34 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
         ),
     ),
     (
+        "05",
+        "queries are *more* alike in what excites them than hidden units, and in each of the five networks so are "
+        "random directions",
+        "features.real",
+        lambda r: (
+            found(r, "monosemanticity_q_last(units@vit) - monosemanticity_hidden_last(units@vit)", "scalars").low > 0
+            and min(np.subtract(*(_last(r, f"monosemanticity_{kind}") for kind in ("hidden_rotated", "hidden")))) > 0
+            and len(r.cells["units@vit"]) == 5
+        ),
+    ),
+    (
+        "05",
+        "left alone after half of the blocks it already knows a good part of it",
+        "features.real",
+        lambda r: found(r, "alone_half(tokens@vit) - 0.1 * natural(tokens@vit)", "scalars").low > 0,
+    ),
+    (
+        "05",
+        "single patches are hard to read, and what the thesis says of detail: in a low-pass the ViTs lose less than "
+        "the ResNets, though by little",
+        "features.real",
+        lambda r: (
+            r.mean("patches_last", "tokens@vit").high < 0.5
+            and 0 < (less := found(r, "area(frequency@vit-plain) - area(frequency@resnet-plain)", "scalars")).low
+            and less.high < 0.1
+        ),
+    ),
+    (
         "06",
         "units of the twins that were told all in sentences select such concepts several times as often as those of "
         "twins that were told the class by labels",
