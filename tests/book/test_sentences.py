@@ -426,7 +426,7 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
         "features.real",
         lambda r: (
             r.mean("patches_last", "tokens@vit").high < 0.5
-            and 0 < (less := found(r, "area(frequency@vit-plain) - area(frequency@resnet-plain)", "scalars")).low
+            and (less := found(r, "area(frequency@vit-plain) - area(frequency@resnet-plain)", "scalars")).low > 0
             and less.high < 0.1
         ),
     ),
