@@ -183,8 +183,8 @@ Markdown(f"*{cohort.provenance()}.*")
 # (*How alike* is the score of Figure 5.2 and *how seldom* that of Figure 5.3; *one shape* is the share of a unit's 20 strongest scenes that
 # have the commonest shape among them, to be set against the last row; *best concept* is the score of the warning above.)
 #
-# The thesis's choice of layer is half borne out. Hidden units are more alike in what excites them than queries; whether more than values, five networks do
-# not decide. A random direction of the hidden layer does *better* than a unit in every one of them. And units fire more seldom than directions do, which
+# The thesis's choice of layer is half borne out. Hidden units are more alike in what excites them than queries; whether more than keys or values, five
+# networks do not decide. A random direction of the hidden layer does *better* than a unit in every one of them. And units fire more seldom than directions do, which
 # is what their being axes comes to.
 #
 # The thesis judged by pictures: optima of wide units can be read, those of queries, keys and values are noise. So let an independent network choose. It
@@ -217,7 +217,7 @@ figures.locality_figure(
 
 # %% [markdown]
 # By the variance the thesis is borne out in part. In every network patches of an image grow more alike in the last block, and random weights show no such
-# fall. But far from even: most of what patches hold still differs within the image. By the maps nothing happens at all. They follow the
+# fall. But far from even: most of what patches hold still differs within the image. By the maps it does not show. They follow the
 # object in the last block about as much as before, as far as five networks tell. And the gray lines lie above the blue ones: maps of a network that learned
 # nothing follow the object *better*. An outline is the easiest thing to have. Whatever answers to brightness or color has one, and in training units give
 # it up for something else.
@@ -402,7 +402,7 @@ rows = [
 ]
 table(rows, ("", "scenes", "clothes"), caption=f"{over('tokens@vit')}; 2,000 pictures; accuracies corrected for guessing")
 
-# %%
+# %% tags=["hide-input"]
 rows = [
     (called, mean_with_ends(clothes, "area", f"frequency@{on}", percent=False)) for called, on in {"ViTs": "vit-plain", "ResNets": "resnet-plain"}.items()
 ]

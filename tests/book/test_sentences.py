@@ -343,13 +343,16 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
     ),
     (
         "05",
-        "Hidden units are more alike in what excites them than queries; whether more than values, five networks do not "
-        "decide",
+        "Hidden units are more alike in what excites them than queries; whether more than keys or values, five "
+        "networks do not decide",
         "features.scenes",
         lambda r: (
             found(r, "monosemanticity_hidden_last(units@vit) - monosemanticity_q_last(units@vit)", "scalars").low > 0
-            and _reaches_zero(
-                found(r, "monosemanticity_hidden_last(units@vit) - monosemanticity_v_last(units@vit)", "scalars")
+            and all(
+                _reaches_zero(
+                    found(r, f"monosemanticity_hidden_last(units@vit) - monosemanticity_{k}_last(units@vit)", "scalars")
+                )
+                for k in "kv"
             )
         ),
     ),
