@@ -35,7 +35,7 @@ def test_a_finding_has_the_recorded_numbers():
     assert f"against a strong ensemble {gained:.0f} are left" in third.finding
     assert [card.number for card in (first, third, *rest)] == [1, 3, 4, 5, 6, 7]
     alike = load_result("features.scenes").mean("monosemanticity_hidden_last", "units@vit").value
-    assert f"For such units {alike:.2f}" in rest[1].finding
+    assert f"wide units in late blocks {alike:.2f}" in rest[1].finding
     selective = load_result("clip.scenes").mean("selective", "units@captions").value
     assert f"{100 * selective:.0f}% of its late units" in rest[2].finding
     words = 100 * load_result("sonification.real").mean("content_last", "probe@trained").value
