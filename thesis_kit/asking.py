@@ -7,6 +7,7 @@ touches: ``evaluating`` for passes, ``borrowed`` for gradients at the input.
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 import warnings
@@ -36,6 +37,9 @@ def ask(model: Model, x: Tensor, *others: Tensor) -> Any:
     return answer.to(torch.promote_types(answer.dtype, x.dtype))
 
 
+_OTHERS = (torch.OutOfMemoryError, NotImplementedError, RecursionError)  # errors that are no fault of the inputs
+
+
 class CannotTake(ValueError):
     """A model's own code failed at the inputs that it was given."""
 
@@ -52,16 +56,18 @@ def taking(x: Tensor) -> Iterator[None]:
     try:
         yield
     except (AssertionError, IndexError, RuntimeError, ValueError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error) or _is_ours(error):
+        if isinstance(error, _OTHERS) or re.search(r"allocate memory|CUDA error", str(error)) or _is_ours(error):
             raise
         said = " ".join(str(error).split()).rstrip(".") or "it does not say why"
         floating = x.is_floating_point()
         images = x.ndim == 4 and floating
         seen = f"images of shape {tuple(x.shape[1:])}" if images else f"inputs of shape {tuple(x.shape)}"
-        advice = (
-            "their size or channels, choose others, or let tk.Classifier(network, size=…) resize them"
-            if floating else "their shape or kind of number, choose others or convert them with x.float()"
-        )  # fmt: skip
+        if images:
+            advice = "their size or channels, choose others, or let tk.Classifier(network, size=…) resize them"
+        elif floating or isinstance(error, IndexError):
+            advice = "their shape or values, choose others"
+        else:
+            advice = "their shape or kind of number, choose others or convert them with x.float()"
         raise CannotTake(
             f"the model cannot take {seen}{'' if floating else f', {x.dtype}'} ({said}): where that is for {advice}"
         ) from error

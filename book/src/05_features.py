@@ -395,6 +395,7 @@ table(rows, ("network", "mean over all cut-offs"), caption="one network each, th
 # %% tags=["hide-input"]
 clothes = results.load_result("features.real")
 LINES = {f"how alike: {called}": (f"monosemanticity_{kind}_last", f"units@{on}", False) for called, (kind, on) in SITES.items()}
+LINES |= {f"how seldom: {called}": (f"log_kurtosis_{SITES[called][0]}_last", "units@vit", False) for called in list(SITES)[:2]}
 LINES |= {called: (measure, "tokens@vit", True) for called, (measure, _) in ASKED.items()}
 rows = [
     (called, *(mean_with_ends(recorded, measure, arm, percent=percent) for recorded in (cohort, clothes)))
@@ -412,9 +413,10 @@ table(rows, ("trained on clothes", "mean over all cut-offs"), caption="recorded:
 Markdown(f"*{clothes.provenance()}.*")
 
 # %% [markdown]
-# What is true of scenes need not be true of photographs. Of units the opposite comes out: queries are *more* alike in what excites them than hidden units,
-# and in each of the five networks so are random directions. The class token gathers the class earlier: left alone after half of the blocks it already knows a
-# good part of it. Clothes can be told by their outlines, and that may take less depth. What stays is that single patches are hard to read, and what the thesis
+# What is true of scenes need not be true of photographs. Queries are here *more* alike in what excites them than hidden units; random directions are ahead of
+# units once more, in each of the five networks. But units no longer fire more seldom than directions do. The class token gathers the class earlier: left
+# alone after half of the blocks it already knows a good part of it. Clothes can be told by their outlines, and that may take less depth. Held at its mean it
+# wins back little of what isolating it costs. What stays is that single patches are hard to read, and what the thesis
 # says of detail: in a low-pass the ViTs lose less than the ResNets, though by little.
 #
 # ## What the thesis claims, and what we measured
@@ -469,7 +471,8 @@ print("learned codes are more alike than units:", coded["codes, learned"]["alike
 # ## The chapter's answer, in three sentences
 #
 # Our ViTs look at tones and textures first and at shapes in their last blocks; there units are no more selective than random directions, and what
-# sets them apart is how seldom they fire. Until late the patches do the work, and the class token serves them in good part by being there. And of most that can be
+# sets them apart is how seldom they fire, on scenes, though not on clothes. Until late the patches do the work, and on scenes the class token serves them in
+# good part by being there. And of most that can be
 # said about units, one learns only from a network without training whether it was worth saying.
 #
 # ## Exercises

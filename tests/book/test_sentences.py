@@ -373,6 +373,7 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
         "features.scenes",
         lambda r: (
             min(r.scalars("within_last", "tokens@vit").values()) > 0.5
+            and len(r.cells["variance@random"]) == 5
             and abs(np.subtract(*(r.mean(m, "variance@random").value for m in ("within_before", "within_last")))) < 0.02
             and min(np.subtract(*(list(r.scalars(m, "tokens@vit").values()) for m in ("within_before", "within_last"))))
             > 0.03
@@ -407,14 +408,23 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
     ),
     (
         "05",
-        "queries are *more* alike in what excites them than hidden units, and in each of the five networks so are "
-        "random directions",
+        "Queries are here *more* alike in what excites them than hidden units; random directions are ahead of units "
+        "once more, in each of the five networks. But units no longer fire more seldom than directions do",
         "features.real",
         lambda r: (
             found(r, "monosemanticity_q_last(units@vit) - monosemanticity_hidden_last(units@vit)", "scalars").low > 0
             and min(np.subtract(*(_last(r, f"monosemanticity_{kind}") for kind in ("hidden_rotated", "hidden")))) > 0
             and len(r.cells["units@vit"]) == 5
+            and _reaches_zero(
+                found(r, "log_kurtosis_hidden_last(units@vit) - log_kurtosis_hidden_rotated_last(units@vit)", "scalars")
+            )
         ),
+    ),
+    (
+        "05",
+        "Held at its mean it wins back little of what isolating it costs",
+        "features.real",
+        lambda r: 0 < _won_back(r) < 0.25,
     ),
     (
         "05",
@@ -617,7 +627,6 @@ def _won_back(r: Result) -> float:
 
 def _reaches_zero(interval: Interval) -> bool:
     return interval.low < 0 < interval.high
-
 
 
 def _fallen(r: Result, early: str, late: str, which: str = "trained") -> float:

@@ -73,6 +73,16 @@ def test_what_is_no_picture_is_left_or_named(tmp_path):
         call(*LEAST, "--folder", pictures, "--strongest", 1, "--controls", 0, "--sheet", tmp_path / "units.png")
 
 
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_sixteen_bits_in_either_order(tmp_path, order):
+    ramp = (257 * np.arange(256, dtype=np.uint16)).reshape(16, 16)
+    Image.fromarray(ramp.astype(order)).save(tmp_path / "ramp.tiff")
+    assert np.array_equal(np.asarray(read_picture(tmp_path / "ramp.tiff", 1)), ramp // 257)
+    Image.fromarray(ramp.astype(np.int32)).save(tmp_path / "long.tiff")
+    with pytest.raises(ValueError, match=r"whose range it does not say \(mode I\)"):
+        read_picture(tmp_path / "long.tiff")
+
+
 def test_pictures_are_upright_and_keep_the_range_of_sixteen_bits(tmp_path):
     ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
     Image.fromarray(ramp.astype(np.uint16)).save(tmp_path / "deep.png")
@@ -107,7 +117,7 @@ def test_folders_that_are_none_are_named(tmp_path):
     for name, message in (("file", "file is a file: give a folder of pictures"), ("none", "none does not exist")):
         with pytest.raises(ValueError, match=message):
             call(*LEAST, "--folder", tmp_path / name, "--sheet", tmp_path / "units.png")
-    with pytest.raises(OSError, match=r"file is a file and no folder, choose another name; nothing was changed"):
+    with pytest.raises(OSError, match=r"file is a file, choose a folder you may write to; nothing was changed"):
         call(*LEAST, "--sheet", tmp_path / "file" / "units.png")
 
 

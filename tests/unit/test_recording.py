@@ -370,7 +370,7 @@ def test_what_cannot_be_recorded_is_one_sentence():
     ("x", "message"),
     [
         (torch.rand(2, 4, 8, 8), r"cannot take images of shape \(4, 8, 8\) \(.*4 channels.*\): where that is for"),
-        (torch.rand(2, 3), r"inputs of shape \([12], 3\) \(.*\): where that is for their size or channels"),
+        (torch.rand(2, 3), r"inputs of shape \([12], 3\) \(.*\): where that is for their shape or values"),
         (torch.ones(2, 3, 8, 8).long(), r"shape \([12], 3, 8, 8\), torch.int64 \(.*\): .* convert them with x.float"),
     ],
 )

@@ -86,6 +86,66 @@ def test_units_of_a_layer_are_those_of_the_site_that_listens_there(name, layer, 
     )
 
 
+def test_a_layer_lies_as_its_tokens_wherever_it_stands():
+    model, x = network("vit_tiny_patch16_224"), torch.rand(2, 3, 32, 32)
+    for layer in ("blocks.1.mlp", "blocks.1.mlp.act", "blocks.1.mlp.fc1", "blocks.1.attn", "blocks.1.norm2"):
+        assert features.maps(model, x, layer).shape[2:] == (4, 4), layer
+    mixer = timm.models.MlpMixer(img_size=64, patch_size=8, embed_dim=256, num_blocks=2).eval()
+    x = torch.rand(2, 3, 64, 64)
+    assert features.maps(mixer, x, "blocks.0.mlp_tokens.fc1").shape == (2, 128, 256)  # over places, channels in a row
+    assert features.maps(mixer, x, "blocks.0.mlp_channels.fc1").shape == (2, 1024, 8, 8)
+
+
+class Twice(nn.Module):
+    """A ViT under a name that wrappers have too, whose blocks run twice."""
+
+    def __init__(self, vit: nn.Module):
+        super().__init__()
+        self.network = vit
+
+    def forward(self, x):
+        tokens = self.network._pos_embed(self.network.patch_embed(x))
+        for block in [*self.network.blocks, *self.network.blocks]:
+            tokens = block(tokens)
+        return self.network.forward_head(tokens)
+
+
+@pytest.mark.parametrize("run", ["", "#2"])
+def test_layers_that_run_again_and_have_wrappers_names_are_found(run):
+    model, x = Twice(network("vit_tiny_patch16_224")).eval(), torch.rand(2, 3, 32, 32)
+    for layer, site in (("network.blocks.1", "residual"), ("input of network.blocks.1.mlp.fc2", "hidden")):
+        ours = features.maps(model, x, layer + run)
+        assert torch.equal(ours, features.maps(model, x, f"network.blocks.1.{site}{run}"))
+        assert ours.shape[2:] == (4, 4)
+
+
+def test_stages_that_turn_their_tokens_into_maps_are_not_turned_again():
+    model, x = timm.create_model("mobilevit_xxs", pretrained=False).eval(), torch.rand(2, 3, 128, 128)
+    given = recording.record(model, x, "stages.2")["stages.2"]
+    assert torch.equal(features.maps(model, x, "stages.2"), given)
+    moments = recording.stream(model, x, "stages.2")["stages.2"]
+    torch.testing.assert_close(moments.mean, given.double().mean(dim=(0, 2, 3)), rtol=1e-4, atol=1e-6)
+    model = timm.create_model("pvt_v2_b0", pretrained=False).eval()
+    with pytest.raises(ValueError, match=r"channels first or last: take the site stages\.0\.blocks\.1\.residual"):
+        features.maps(model, x, "stages.0")  # (n, 32, 32, 32)
+
+
+def test_branches_that_are_joined_keep_their_channels_first():
+    torchvision = pytest.importorskip("torchvision")
+    model, x = torchvision.models.squeezenet1_1().eval(), torch.rand(1, 3, 260, 260)
+    seen = recording.record(model, x, ["features.3.residual", "features.3"])
+    assert torch.equal(*seen.values())  # 64 is the last branch's width and the map's side
+
+
+def test_a_function_pools_what_is_recorded():
+    model, x = network("swin_tiny_patch4_window7_224"), torch.rand(3, 3, 56, 56)
+    layer, pool = "layers.0.blocks.0", lambda v: v.mean(dim=(1, 2))  # (n, h, w, c)
+    rows = recording.stream(model, x, layer, reduce="rows", pool=pool)[layer]
+    top = recording.top_examples(model, x, layer, 1, pool=pool, patterns=True)
+    assert torch.equal(top.value[:, 0], rows.max(dim=0).values)
+    assert top.pattern.shape == (24, 1, 14, 14)
+
+
 def test_layers_of_one_position_have_their_channels_where_they_are():
     model, x = network("swin_tiny_patch4_window7_224"), torch.rand(2, 3, 56, 56)
     given = recording.record(model, x, "layers.0.blocks.0.mlp.fc1")["layers.0.blocks.0.mlp.fc1"]  # (n, h, w, c)
@@ -116,6 +176,8 @@ def test_tokens_are_not_taken_for_images(count):
     rows = recording.stream(model, x, "enc.layers.1", reduce="rows")["enc.layers.1"]
     torch.testing.assert_close(rows, given.mean(dim=0))
     assert features.maps(model, x, "enc.layers.1.linear1").shape == (count, 48, 4, 4)
+    made = features.visualize(model, "enc.layers.1", [0], size=32, steps=1, copies=1, progress=False)
+    assert made.images.shape == (1, 3, 32, 32)
 
 
 def test_rows_of_an_attention_map_have_no_mean():

@@ -90,7 +90,7 @@ def with_class(model: Model, x: Tensor) -> Stack:
             f"the head of {type(network).__name__} reads all patches ({pool or 'map'}), not the class token: what the "
             "class token does cannot be read there"
         )
-    if known.classes and not _read_alone(model, x[:1], known):
+    if not _read_alone(model, x[:1], known):
         raise ValueError(
             f"the head of {type(network).__name__} does not read the first token alone, as which a class token is "
             "known here: change what stands elsewhere behind the last block, and the logits change"

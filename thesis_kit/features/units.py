@@ -18,7 +18,7 @@ from thesis_kit.recording.batches import Run, check_inputs, recorder
 from thesis_kit.recording.order import laid_out
 from thesis_kit.recording.sites import Site, spread
 from thesis_kit.recording.streaming import check_directions, check_units, given_units, only
-from thesis_kit.recording.taps import arranged, place_of_layer
+from thesis_kit.recording.taps import lying_as
 from thesis_kit.recording.watching import IMAGES, Watcher, seated, size_seen
 from thesis_kit.synthesis import Objective
 
@@ -88,15 +88,20 @@ def excitation(model: Model, site: str, units: Units, *, over: str = "mean") -> 
     """
     choose(over, _REDUCERS, "way to take patches together")
     site = only(site)
-    place, wanted, module = site_of(model, site), given_units(units), as_module(model)
+    wanted, module = given_units(units), as_module(model)
+    watcher = Watcher(module, [site])
+    place = watcher.site(site) or watcher.heard_at(site)
+    like = watcher.place(site) if place is None else None
+    if place is not None and watcher.site(site) is None:
+        site = place.name  # the site that listens to this layer
     _check_no_map_of_tokens(place)
-    layer = place_of_layer(module, site) if place is None else None
 
     def read(seen: dict[str, Tensor], index: Tensor) -> Tensor:
         shape, value = seen[site].shape[:2], seen[site].flatten(0, 1).float()  # targets and copies; both in one row
         size = size_seen(module, seen[IMAGES].flatten(0, 1)) if IMAGES in seen else None
-        value = value if layer is None else arranged(value, layer, len(value))
-        known = place or layer
+        lying = value if like is None else lying_as(value, like, len(value), site)
+        known = place if lying is None else place or like
+        value = value if lying is None else lying
         patches = spread(value, known and seated(known, value, size)).flatten(2)  # (n · e, u, patches)
         asked = wanted.to(patches.device)[index]
         check = check_directions if wanted.is_floating_point() else check_units

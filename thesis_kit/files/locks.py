@@ -143,9 +143,9 @@ def _check_replaceable(path: Path) -> None:
 
 def cannot(path: Path, error: OSError, what: str = "nothing was changed") -> str:
     """The sentence for a file that could not be written."""
-    file = next((above for above in path.parents if above.exists() and not above.is_dir()), None)
+    file = next((above for above in path.parents if os.path.isfile(above)), None)
     if file is not None:
-        return f"could not write {path}: {file} is a file and no folder, choose another name; {what}"
+        return f"could not write {path}: {file} is a file, choose a folder you may write to; {what}"
     return (
         f"could not write {path} ({error.strerror or error}): free some space or choose a folder you may write to; "
         f"{what}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from thesis_kit.extras import needs
 
-_DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of whole numbers of sixteen bits
+_SIXTEEN = ("I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of sixteen bits; its "I" has thirty-two
 _BLACK_TO_WHITE, _STEP = 65535, 257  # of sixteen bits, and what one step of eight bits is of them
 
 
@@ -22,28 +22,23 @@ def read_picture(path: str | os.PathLike, channels: int = 3) -> Any:
     image, turned = needs("PIL.Image", extra="show"), needs("PIL.ImageOps", extra="show").exif_transpose
     try:
         with image.open(path) as opened:
-            picture = turned(opened)
+            kind, picture = opened.format, turned(opened)
     except (OSError, SyntaxError, image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as a picture: remove it, or mend it ({error})") from error
-    return _of_eight_bits(picture, path).convert("RGB" if channels == 3 else "L")
+    return _of_eight_bits(picture, path, kind).convert("RGB" if channels == 3 else "L")
 
 
-def _of_eight_bits(picture: Any, path: str | os.PathLike) -> Any:
-    """The picture with its whole range, where Pillow would cut it at 255."""
-    deep = picture.mode in _DEEP
-    if picture.mode == "F" or (deep and not _within_sixteen(picture)):
+def _of_eight_bits(picture: Any, path: str | os.PathLike, kind: str | None) -> Any:
+    """The picture with its whole range, where Pillow would cut it at 255. A PNG has no more than sixteen bits."""
+    sixteen = picture.mode in _SIXTEEN or (picture.mode == "I" and kind == "PNG")
+    if picture.mode in ("F", "I") and not sixteen:
         raise ValueError(
             f"{path} holds numbers whose range it does not say (mode {picture.mode}): save it with 8 or 16 bits a "
             "channel"
         )
-    if not deep:
+    if not sixteen:
         return picture
     import numpy as np
 
-    values = np.asarray(picture).astype(np.float64) / _STEP
+    values = np.asarray(picture).astype(np.float64).clip(0, _BLACK_TO_WHITE) / _STEP
     return needs("PIL.Image", extra="show").fromarray(values.round().astype(np.uint8))
-
-
-def _within_sixteen(picture: Any) -> bool:
-    low, high = picture.getextrema()
-    return low >= 0 and high <= _BLACK_TO_WHITE

@@ -29,28 +29,55 @@ def found_in(model: nn.Module) -> Sites:
     return Sites(_found(network, modules), network, modules)
 
 
-def site_of_layer(model: nn.Module, name: str, at: str = "output") -> Site | None:
-    """How what a layer gives, or is given, lies: as at the site that listens there, or as tokens of its block do.
+def site_of_layer(model: nn.Module, layer: nn.Module, at: str = "output") -> Site | None:
+    """The site at which what a layer gives, or is given, lies as it does there: the one that listens to it, or the
+    stream of the block whose tokens it works on one by one, or that of the last block that it holds.
 
-    None of layers of which this cannot be told: those of no block of tokens, and those inside an attention.
+    None of layers of which this cannot be told. A layer of a block that widens its tokens has no width of its own here.
     """
     listed = found_in(model)
-    same = (site for site in listed.values() if (site.module, site.at) == (name, at))
-    if (site := next(same, None)) is not None:
-        return replace(site, name=name)
+    if (site := site_at(listed, layer, at)) is not None:
+        return site
+    names = _names_of(layer, listed)
     stream = [site for site in listed.values() if site.kind == "residual"]
-    held = [site for site in stream if structure.lies_in(site.block, name)]
-    if held and at == "output":  # a stage gives what its last block gives
-        return replace(held[-1], name=name, kind="layer", module=name, scaled=False)
-    inside = [site for site in stream if structure.lies_in(name, site.block)]
-    attended = {site.module for site in (*listed.values(), *listed.refused.values()) if site.kind in ATTENDED}
-    if not inside or any(structure.lies_in(name, module) for module in attended):
+    held = [site for site in stream if any(structure.lies_in(site.block, name) for name in names)]
+    if held:
+        return held[-1] if at == "output" else None
+    around = [site for site in stream if any(structure.lies_in(name, site.block) for name in names)]
+    block = max(around, key=lambda site: len(site.block), default=None)
+    if block is None or block.form != "tokens":
         return None
-    around = max(inside, key=lambda site: len(site.block))
-    linear = isinstance(listed.modules[name], nn.Linear | nn.LayerNorm)
-    if around.form != "tokens" or not linear:
+    of_block = [s for s in (*listed.values(), *listed.refused.values()) if structure.lies_in(s.module, block.block)]
+    attentions = {site.module for site in of_block if site.kind in ATTENDED}
+    if any(structure.lies_in(name, module) and name != module for name in names for module in attentions):
         return None
-    return replace(around, name=name, kind="layer", module=name, at=at, width=None, scaled=False)
+    mlps = {structure.parent_of(site.module): site for site in of_block if site.kind == "hidden"}
+    turned = [mlp for mlp, site in mlps.items() if not site.seated]  # that mix places, with channels in a row
+    if any(structure.lies_in(name, mlp) for name in names for mlp in turned):
+        return None
+    widths = {site.width for site in of_block if site.kind in ("hidden", "residual") and site.seated}
+    whole = any(name in attentions or name in mlps for name in names)
+    linear = isinstance(layer, nn.Linear) and {layer.in_features, layer.out_features} <= {*widths, *map(_twice, widths)}
+    single = linear or isinstance(layer, _ONE_BY_ONE) or type(layer).__name__ in ("DropPath", "LayerScale")
+    return replace(block, width=None, scaled=False) if whole or single else None
+
+
+def site_at(listed: Sites, layer: nn.Module, at: str) -> Site | None:
+    """The site that listens to a layer."""
+    names = _names_of(layer, listed)
+    return next((s for s in listed.values() if s.module in names and s.at == at and s.kind != "penultimate"), None)
+
+
+def _names_of(layer: nn.Module, listed: Sites) -> list[str]:
+    """All names that a layer has in the network of some sites, which may hold it twice."""
+    return [name for name, module in listed.network.named_modules(remove_duplicate=False) if module is layer and name]
+
+
+_ONE_BY_ONE = (nn.LayerNorm, nn.Dropout, nn.Identity, nn.GELU, nn.SiLU, nn.ReLU)
+
+
+def _twice(width: int | None) -> int | None:
+    return width and 2 * width  # as a GLU has
 
 
 def innermost(model: nn.Module) -> nn.Module:

@@ -29,7 +29,7 @@ def laid_out(seen: Tensor, model: Model, x: Tensor, place: Site | None, *, run: 
     """
     if seen.ndim != 4 or x.ndim != 4 or place is None:
         return seen
-    (rows, columns), (height, width) = seen.shape[2:], x.shape[2:]
+    (rows, columns), (height, width) = seen.shape[2:], size_seen(as_module(model), x) or x.shape[2:]
     proportionate = abs(rows * width - columns * height) <= max(height, width)
     if proportionate and (place.form == "maps" or _convolved(model, place)):
         return seen  # convolutions need the order, and blur where a change is noticed

@@ -18,6 +18,7 @@ from thesis_kit.recording.batches import Names, Run, check_inputs, named, record
 from thesis_kit.recording.order import laid_out
 from thesis_kit.recording.reducers import Moments, Reducer, Rows, Top, TopExamples
 from thesis_kit.recording.sites import Site, spread
+from thesis_kit.recording.watching import Watcher
 
 Pool = str | Callable[[Tensor], Tensor]
 POOLS = ("mean", "max", "class")
@@ -63,9 +64,9 @@ def stream(
     names = named(sites)
     _check_pool(pool)
     kept = {name: _made(make) for name in names}
-    for values, positions, _ in _recorded(model, data, names, batch_size, run, as_they_are=callable(pool)):
-        for name, (value, site) in values.items():
-            kept[name].add(_pooled(value, site, name, pool), positions)
+    for watcher, seen, positions, _ in _recorded(model, data, names, batch_size, run):
+        for name in names:
+            kept[name].add(_pooled(*_to_pool(watcher, seen, name, pool), name, pool), positions)
     return {name: reducer.result() for name, reducer in kept.items()}
 
 
@@ -112,12 +113,13 @@ def top_examples(
     name, top = only(site), Top(k)
     _check_pool(pool)
     chosen = None if units is None else given_units(units)
-    for values, positions, x in _recorded(model, data, [name], batch_size, run):
-        value, place = values[name]
-        if chosen is not None and chosen.is_floating_point():
-            pooled, seen = _along(chosen, value, place, name, pool)
+    for watcher, given, positions, x in _recorded(model, data, [name], batch_size, run):
+        pooled = _pooled(*_to_pool(watcher, given, name, pool), name, pool) if _of_all(chosen, pool) else None
+        directed = chosen is not None and chosen.is_floating_point()
+        value, place = watcher.standing(name) if patterns or directed else (None, None)
+        if directed:
+            pooled, seen = _along(chosen, pooled, value, place, name, pool)
         else:
-            pooled = _pooled(value, place, name, pool)
             chosen = torch.arange(pooled.shape[1]) if chosen is None else chosen
             chosen = check_units(chosen, pooled.shape[1], name).to(pooled.device)
             pooled, seen = pooled[:, chosen], spread(value, place)[:, chosen] if patterns else None
@@ -142,12 +144,9 @@ def only(site: str | Site) -> str:
 
 
 def _recorded(
-    model: Model, data: object, names: Sequence[str], batch_size: int, run: Run | None, *, as_they_are: bool = False
-) -> Iterator[tuple[dict[str, tuple[Tensor, Site | None]], Tensor, Tensor]]:
-    """What stands at some sites, with the sites, the positions of the inputs, and these, batch by batch.
-
-    What layers give is arranged as at sites too, where it is known how it lies, unless it is wanted ``as_they_are``.
-    """
+    model: Model, data: object, names: Sequence[str], batch_size: int, run: Run | None
+) -> Iterator[tuple[Watcher, dict[str, Tensor], Tensor, Tensor]]:
+    """Batch by batch, the watcher that saw it, what stands at some sites, the positions of the inputs, and these."""
     model = as_module(model)
     check_count(batch_size, what="batch_size")
     device = next((parameter.device for parameter in parameters(model)), None)
@@ -156,12 +155,20 @@ def _recorded(
         for x in inputs(data, batch_size, device):
             check_inputs(model, x)
             seen = watcher(plain(x))
-            positions = torch.arange(first, first + len(x))
-            as_given = {name: (seen[name], watcher.site(name)) for name in names}
-            yield as_given if as_they_are else {name: watcher.standing(name) for name in names}, positions, x
+            yield watcher, seen, torch.arange(first, first + len(x)), x
             first += len(x)
     if first == 0:
         raise ValueError("there are no inputs to record: the data are empty")
+
+
+def _to_pool(watcher: Watcher, seen: dict[str, Tensor], name: str, pool: Pool) -> tuple[Tensor, Site | None]:
+    """What is pooled: what ``record`` gives where a function does it, else arranged, with how it lies."""
+    return (seen[name], watcher.site(name)) if callable(pool) else watcher.standing(name)
+
+
+def _of_all(chosen: Tensor | None, pool: Pool) -> bool:
+    """Whether all units are pooled, and not directions among them at their positions."""
+    return chosen is None or not chosen.is_floating_point() or callable(pool) or pool == "class"
 
 
 def inputs(data: object, size: int, device: torch.device | None = None) -> Iterator[Tensor]:
@@ -226,13 +233,16 @@ def _class_token(value: Tensor, site: Site | None, name: str) -> Tensor:
     return value[:, 0] if site.form == "tokens" else value[:, :, 0].flatten(1)
 
 
-def _along(directions: Tensor, value: Tensor, site: Site | None, name: str, pool: Pool) -> tuple[Tensor, Tensor]:
-    """Of directions (k, u), pooled (n, k) and at every position (n, k, …)."""
+def _along(
+    directions: Tensor, pooled: Tensor | None, value: Tensor, site: Site | None, name: str, pool: Pool
+) -> tuple[Tensor, Tensor]:
+    """Of directions (k, u), pooled (n, k) and at every position (n, k, …); ``pooled`` units (n, u) where positions do
+    not tell what is pooled."""
     seen = spread(value, site)
     rows = check_directions(directions, seen.shape[1], name).to(seen)
     seen = torch.einsum("nu...,ku->nk...", seen, rows)
-    if callable(pool) or choose(pool, POOLS, "way to pool") == "class":
-        return _pooled(value, site, name, pool) @ rows.T, seen
+    if pooled is not None:
+        return pooled @ rows.T, seen
     return _pooled(seen.flatten(2), None, name, lambda v: v.mean(2) if pool == "mean" else v.amax(2)), seen
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from thesis_kit.checks import choose
-from thesis_kit.recording.listing import found_in, innermost, site_of_layer
+from thesis_kit.recording.listing import found_in
 from thesis_kit.recording.sites import Site, Sites
 
 INPUT_OF = "input of "
@@ -59,14 +59,6 @@ class Finder:
         return Tap(self.sites.modules[site.module], site.at, site.module, run, site)
 
 
-def place_of_layer(model: nn.Module, name: str) -> Site | None:
-    """How what stands at a layer, or at its input, lies; None where that is not known."""
-    inner = _WRAPPED.sub("", name.removeprefix(INPUT_OF))
-    if inner not in dict(innermost(model).named_modules()):
-        return None
-    return site_of_layer(model, inner, "input" if name.startswith(INPUT_OF) else "output")
-
-
 def arranged(value: object, site: Site, n: int) -> Tensor:
     """What was seen at a site, with the n inputs first and in the order of its form.
 
@@ -86,10 +78,29 @@ def arranged(value: object, site: Site, n: int) -> Tensor:
             f"{site.name} is of shape {tuple(value.shape)} for {n} inputs, and its first dimension must be the inputs: "
             f"take the layer {site.module!r} as it is, or another site"
         )
-    if site.form == "maps" and value.ndim == 4 and value.shape[1] != site.width == value.shape[-1]:
-        return value.movedim(-1, 1)  # a block of convolutions that turns its maps for what comes next
+    if site.kind == "layer" and value.ndim == 4 and value.shape[1] != site.width == value.shape[-1]:
+        return value.movedim(-1, 1)  # a convolution and what turns its maps for what comes next
     first = site.width is not None and value.shape[1] == site.width != value.shape[-1]
     return value.movedim(-1, 1) if value.ndim > 3 and site.channels_last and not first else value
+
+
+def lying_as(value: Tensor, place: Site, n: int, name: str) -> Tensor | None:
+    """What a layer gives, arranged as at a site that it lies like; None if it does not.
+
+    A stage may turn its tokens back into maps when it is done, or change their number of channels.
+
+    Raises:
+        ValueError: the inputs are not first, or channels may be first or last.
+    """
+    if value.ndim != 4 or place.form != "tokens" or place.width is None:
+        return arranged(value, place, n)
+    first, last = value.shape[1] == place.width, value.shape[-1] == place.width
+    if first and last:
+        raise ValueError(
+            f"{name} is of shape {tuple(value.shape)}, with channels first or last: take the site {place.name}, of "
+            "which that is known"
+        )
+    return arranged(value, place, n) if last else None
 
 
 def _by_head(value: Tensor, site: Site, n: int) -> Tensor:

@@ -15,8 +15,9 @@ from thesis_kit.checks import check_logits
 from thesis_kit.models.classifier import Classifier
 from thesis_kit.models.seen import inside
 from thesis_kit.recording.attending import Attending
+from thesis_kit.recording.listing import found_in, site_at, site_of_layer
 from thesis_kit.recording.sites import ATTENDED, Site
-from thesis_kit.recording.taps import INPUT_OF, Finder, arranged, place_of_layer
+from thesis_kit.recording.taps import INPUT_OF, Finder, arranged, lying_as
 
 LOGITS, IMAGES = "logits", "images"
 _FUSED = (
@@ -73,7 +74,7 @@ class Watcher:
         self._around = {name: modules.get(tap.layer.rpartition(".")[0]) for name, tap in self._taps.items()}
         self._attending = self._made_attending()
         self._seen: dict[str, Tensor] = {}
-        self._n, self._size = 0, None
+        self._n, self._size, self._places = 0, None, {}
 
     def _made_attending(self) -> Attending | None:
         wanted: dict[nn.Module, dict[str, Callable]] = {}
@@ -151,25 +152,37 @@ class Watcher:
         return site if site is None or name not in self._seen else seated(site, self._seen[name], self._size)
 
     def standing(self, name: str) -> tuple[Tensor, Site | None]:
-        """What was seen last under a name, and how it lies: at a site as it says, at a layer as at the site that
-        listens there, or as tokens of its block do; None where that is not known.
+        """What was seen last under a name, and how it lies: at a site as it says, and at a layer as at the site that
+        listens there or as the tokens of its block; None where that is not known.
 
         Raises:
-            ValueError: what a layer gives does not have the inputs first.
+            ValueError: what a layer gives does not have the inputs first, or may be read in two ways.
         """
         value, site = self._seen[name], self.site(name)
         if site is not None or name in (IMAGES, LOGITS):
             return value, site
-        place = place_of_layer(self.model, name)
-        if place is not None:
-            value = arranged(value, place, self._n)
+        place = self.place(name)
+        if place is not None and (value := lying_as(value, place, self._n, name)) is not None:
             return value, seated(place, value, self._size)
-        if len(value) != self._n:
+        value = self._seen[name]
+        if value.ndim == 0 or len(value) != self._n:
             raise ValueError(
                 f"{name} is of shape {tuple(value.shape)} for {self._n} inputs, and its first dimension must be the "
                 "inputs: take a site of recording.sites(model), or another layer"
             )
         return value, None
+
+    def heard_at(self, name: str) -> Site | None:
+        """The site that listens to the layer of this name; None of a layer's later runs in a pass."""
+        tap = self._taps[name]
+        return site_at(found_in(self.model), tap.module, tap.at) if tap.run == 1 else None
+
+    def place(self, name: str) -> Site | None:
+        """The site as at which what stands under a layer's name lies."""
+        if name not in self._places:
+            tap = self._taps[name]
+            self._places[name] = site_of_layer(self.model, tap.module, tap.at) if tap.site is None else tap.site
+        return self._places[name]
 
     def _answer(self, x: Tensor) -> object:
         """What the model, or what is run in its place, says to the inputs."""
