@@ -155,8 +155,7 @@ figures.scores_figure(
 
 # %% [markdown]
 # All this is one network's. The same was recorded for five more of its kind, from other starts and on other scenes. None of them had a part in
-# choosing what to ask. (Their numbers are over the last third of blocks and 2,000 scenes, and so differ from those of the figures: the strongest of many
-# scenes have more in common than the strongest of few.)
+# choosing what to ask. (Their numbers are over the last third of blocks and more scenes, and are not to be compared with those of the figures.)
 
 # %% tags=["hide-input"]
 SITES = {
@@ -401,13 +400,13 @@ rows = [
     (called, *(mean_with_ends(recorded, measure, arm, percent=percent) for recorded in (cohort, clothes)))
     for called, (measure, arm, percent) in LINES.items()
 ]
-table(rows, ("", "scenes", "clothes"), caption=f"{over('tokens@vit')}; 2,000 pictures; accuracies corrected for guessing")
+table(rows, ("", "scenes", "clothes"), caption=f"{over('tokens@vit')}; {clothes.settings('units@vit')['images']:,} pictures; accuracies corrected for guessing")
 
 # %% tags=["hide-input"]
 rows = [
     (called, mean_with_ends(clothes, "area", f"frequency@{on}", percent=False)) for called, on in {"ViTs": "vit-plain", "ResNets": "resnet-plain"}.items()
 ]
-table(rows, ("trained on clothes", "mean over all cut-offs"), caption="recorded: what low-pass leaves of the accuracy, 1 is all of it; mean over five networks, in brackets the 95% interval")
+table(rows, ("trained on clothes", "mean over all cut-offs"), caption=f"what low-pass leaves of the accuracy, 1 is all of it; recorded: mean over {len(clothes.cells['frequency@vit-plain'])} networks of a kind, in brackets the 95% interval over networks")
 
 # %%
 Markdown(f"*{clothes.provenance()}.*")
