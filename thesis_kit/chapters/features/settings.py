@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from thesis_kit.chapters.tasks import Task
 
-FIVE, SIX, THREE = (1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 6), (1, 2, 3)
+FIVE, FOUR, THREE = (1, 2, 3, 4, 5), (1, 2, 3, 4), (1, 2, 3)
 
 
 def _scenes(name: str = "scenes.v1") -> Task:
@@ -17,8 +17,8 @@ def _scenes(name: str = "scenes.v1") -> Task:
 @dataclass(frozen=True)
 class Features:
     """Chapter 5. ``members`` are kinds of network under the names of the chapter's arms, each with as many
-    independently trained ones as ``seeds`` says; those of seed 0 chose the rules and so do not judge. ``encoder``
-    judges how alike images are.
+    independently trained ones as ``seeds`` says; those of seed 0 that chose the rules do not judge (none was trained
+    on correlated backgrounds). ``encoder`` judges how alike images are.
 
     Units are scored on ``images`` scenes, by the ``strongest`` of each. Optima are made of ``units_each`` units a site
     by ``method``, in ``steps`` steps of ``copies`` copies; each is set against ``opponents`` strong and weak images.
@@ -45,12 +45,12 @@ class Features:
         default_factory=lambda: MappingProxyType(
             {
                 "vit": FIVE,
-                "vit-plain": FIVE,
-                "resnet-plain": SIX,
+                "vit-plain": THREE,
+                "resnet-plain": FOUR,
                 "convnext-plain": THREE,
                 "mixer-plain": THREE,
-                "vit-correlated": FIVE,
-                "resnet-correlated": SIX,
+                "vit-correlated": (0, 1, 2),
+                "resnet-correlated": (0, 1, 2, 3),
             }
         )
     )
