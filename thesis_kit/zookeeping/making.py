@@ -28,7 +28,7 @@ from thesis_kit.models import entries, zoo
 from thesis_kit.models.zoo import Entry, Score, Sibling
 from thesis_kit.training import TrainingReport
 from thesis_kit.training.augmentation import AUGMENTATIONS
-from thesis_kit.zookeeping.auditing import is_current
+from thesis_kit.zookeeping.auditing import is_current, problems
 from thesis_kit.zookeeping.member_scores import measure_scores
 from thesis_kit.zookeeping.plans import Making, file_of, home_of, is_sibling, plan_of
 from thesis_kit.zookeeping.recipe import Recipe
@@ -122,8 +122,9 @@ def _make(plan: Making, checkpoints: Path, say: Callable[[str], None]) -> Entry:
 
 
 def _check_first(name: str, folder: Path) -> None:
-    """Require a cohort's first network, by the present recipe, before another one."""
-    if not is_current(name, RECIPES[name], folder):
+    """Require the entry of a cohort's first network, by the present recipe, before another one; of a network that is
+    not shipped the weights may be elsewhere."""
+    if name not in zoo.names(folder=folder) or problems(name, folder=folder):
         raise ValueError(
             f"{name} of seed 0 comes first, and is not in {folder} or no longer what its recipe makes: train it "
             f"without --seed"
