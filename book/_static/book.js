@@ -44,6 +44,13 @@
     }
   }
 
+  /* The folds of the list of pages show a sign alone: they say what they unfold. */
+  function nameFolds() {
+    for (const fold of document.querySelectorAll(".bd-sidebar-primary li.has-children > details > summary")) {
+      fold.setAttribute("aria-label", `Pages under ${fold.closest("li").querySelector("a").textContent.trim()}`);
+    }
+  }
+
   /* An interval is not broken between its ends. */
   function keepIntervals() {
     for (const cell of document.querySelectorAll("article table.tk-table td")) {
@@ -79,6 +86,7 @@
   }
 
   document.addEventListener("DOMContentLoaded", prepareFigures);
+  document.addEventListener("DOMContentLoaded", nameFolds);
   document.addEventListener("DOMContentLoaded", keepIntervals);
   document.addEventListener("DOMContentLoaded", keepStops);
   addEventListener("load", () => {

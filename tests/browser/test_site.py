@@ -190,6 +190,12 @@ def test_a_figure_grows_at_a_tap_and_closes_by_the_keyboard(visits, driver):
     assert driver.find_elements(By.CSS_SELECTOR, "dialog.tk-large") == []
 
 
+def test_the_folds_of_the_list_of_pages_say_what_they_unfold(visits, driver):
+    visits.open("index.html", "desktop")
+    folds = driver.find_elements(By.CSS_SELECTOR, ".bd-sidebar-primary details > summary")
+    assert [fold.get_attribute("aria-label") for fold in folds] == ["Pages under The package"]
+
+
 def chosen(driver) -> list[str]:
     """The ids of the rows of the ledger that are in sight, in their order."""
     rows = "return [...document.querySelectorAll('.tk-claims tbody tr')].filter(row => !row.hidden).map(row => row.id)"

@@ -92,6 +92,18 @@ def test_the_first_of_a_cohort_comes_first_and_its_recipe_is_theirs(cohort, reci
         make(NAME, seed=2, folder=cohort)
     make(NAME, folder=cohort)
     assert zoo.entry(NAME, folder=cohort).siblings == {}
+    (cohort / zoo.entry(NAME, folder=cohort).file).unlink()
+    with pytest.raises(ValueError, match="comes first"):
+        make(NAME, seed=1, folder=cohort)  # its weights belong into every folder
+
+
+def test_another_network_does_not_need_weights_that_are_not_shipped(cohort, recipes):
+    recipes[NAME] = replace(TINY, seeds=3, shipped=False)
+    first = make(NAME, folder=cohort, force=True)
+    (cohort / first.file).unlink()
+    make(NAME, seed=1, folder=cohort)
+    assert zoo.entry(NAME, folder=cohort) == replace(first, siblings=zoo.entry(NAME, folder=cohort).siblings)
+    assert list(zoo.entry(NAME, folder=cohort).siblings) == ["1"]
 
 
 def test_the_others_of_a_cohort_may_be_trained_in_a_precision_of_their_own(cohort, recipes):
