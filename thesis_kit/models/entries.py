@@ -75,6 +75,7 @@ class Sibling:
     training: dict[str, Any]
     measured: dict[str, Any]
     code: dict[str, str]
+    precision: str | None = None  # of its training passes, where it was another one
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,9 @@ def of_seed(about: Entry, seed: int) -> Entry:
         has = has if about.siblings else f"only that of seed {first}: leave out seed"
         raise MissingWeights(f"{about.name} has no network of seed {seed}, {has}")
     own = about.siblings[str(seed)]
-    told = {one.name: getattr(own, one.name) for one in fields(Sibling)}
-    return replace(about, recipe={**about.recipe, "seed": seed}, siblings={}, **told)
+    told = {one.name: getattr(own, one.name) for one in fields(Sibling) if one.name != "precision"}
+    recipe = {**about.recipe, "seed": seed, "precision": own.precision or about.recipe["precision"]}
+    return replace(about, recipe=recipe, siblings={}, **told)
 
 
 def _read(name: str, folder: str | os.PathLike | None) -> Entry:
@@ -221,6 +223,9 @@ def path_of(name: str, folder: str | os.PathLike | None = None) -> Path:
 def written(about: Entry) -> bytes:
     """The entry as its file holds it: with the version of the format, and sealed."""
     told = {key: value for key, value in asdict(about).items() if value or key not in _UNSAID}
+    for one in told.get("siblings", {}).values():
+        if one["precision"] is None:
+            del one["precision"]
     record = json.loads(json.dumps({"schema": SCHEMA, **told}, allow_nan=False))
     return (json.dumps(sealed(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 

@@ -161,8 +161,9 @@ def recipe_text(member: Entry) -> str:
 def cohort_text(member: Entry) -> str:
     """The other networks of a member's recipe, a seed after another with its scores."""
     told = [
-        f"seed {seed} ({', '.join(f'{name} {percent(score.value)}' for name, score in one.scores.items())})"
+        f"seed {seed} ({', '.join([*(f'{name} {percent(score.value)}' for name, score in one.scores.items()), *way])})"
         for seed, one in member.siblings.items()
+        for way in ([one.precision] if one.precision else [],)
     ]
     left = "the others" if member.shipped else "all of them"
     said = f"{len(told) + 1} networks of this recipe; {member.name} is that of seed 0, the wheel leaves out {left}"

@@ -233,7 +233,9 @@ def _with_siblings(entry: Entry, folder: Path) -> Entry:
         return entry
     seed = entry.recipe["seed"]
     if seed != RECIPES[entry.name].seed:
-        sibling = Sibling(**{one.name: getattr(entry, one.name) for one in fields(Sibling)})
+        own, usual = entry.recipe["precision"], old.recipe["precision"]
+        told = {one.name: getattr(entry, one.name) for one in fields(Sibling) if one.name != "precision"}
+        sibling = Sibling(**told, precision=None if own == usual else own)
         known = {**old.siblings, str(seed): sibling}
         return replace(old, siblings=dict(sorted(known.items(), key=lambda item: int(item[0]))))
     same = (entry.recipe, entry.data_hashes) == (old.recipe, old.data_hashes)

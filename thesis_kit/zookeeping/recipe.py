@@ -58,6 +58,7 @@ class Recipe:
         kind: of network, a name of ``models.kinds.KINDS``.
         seeds: how many networks of this recipe make up its cohort, from seed 0 on; the member itself is that of seed 0,
             the wheel leaves out the others.
+        cohort_precision: of the others' passes, where it is not the member's own.
 
     Raises:
         ValueError: a setting that cannot be meant.
@@ -91,11 +92,13 @@ class Recipe:
     shipped: bool = True
     kind: str = "classifier"
     seeds: int = 1
+    cohort_precision: str | None = None
 
     def __post_init__(self) -> None:
         choose(self.schedule, SCHEDULES, "schedule")
         choose(self.norm, NORMS, "norm")
         choose(self.precision, PRECISIONS, "precision")
+        choose(self.cohort_precision or self.precision, PRECISIONS, "precision of a cohort")
         choose(self.storage, STORAGES, "storage")
         if self.augment is not None:
             choose(self.augment, AUGMENTATIONS, "augmentation")
@@ -129,7 +132,8 @@ class Recipe:
         if seed not in range(self.seeds):
             has = f"seeds 0 … {self.seeds - 1}" if self.seeds > 1 else f"seed {self.seed} alone"
             raise ValueError(f"the recipe is for {has}, got seed {seed}: raise seeds in the recipe to have more")
-        return replace(self, seed=seed, seeds=1, shipped=False)
+        precision = self.cohort_precision or self.precision
+        return replace(self, seed=seed, seeds=1, shipped=False, precision=precision, cohort_precision=None)
 
     def make_method(self) -> Method:
         """The training method with its knobs, new."""
@@ -149,7 +153,7 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """All that decides weights and scores, as its entry holds it; wording and shipping are not among it."""
         plain = json.loads(canonical(asdict(self)))
-        unsaid = ["title", "shipped", "seeds"]
+        unsaid = ["title", "shipped", "seeds", "cohort_precision"]
         unsaid += [] if self.terms else ["terms"]
         unsaid += ["kind"] if self.kind == "classifier" else []
         return {key: value for key, value in plain.items() if key not in unsaid}

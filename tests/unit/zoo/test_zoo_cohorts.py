@@ -15,7 +15,7 @@ from thesis_kit.files import DamagedFile
 from thesis_kit.models import zoo
 from thesis_kit.models.kinds import KINDS, Kind
 from thesis_kit.models.zoo import MissingWeights, Score
-from thesis_kit.show.zoo_page import zoo_page
+from thesis_kit.show.zoo_page import cohort_text, zoo_page
 from thesis_kit.zookeeping import member_scores
 from thesis_kit.zookeeping.auditing import audit, problems
 from thesis_kit.zookeeping.making import make
@@ -104,6 +104,26 @@ def test_another_network_does_not_need_weights_that_are_not_shipped(cohort, reci
     make(NAME, seed=1, folder=cohort)
     assert zoo.entry(NAME, folder=cohort) == replace(first, siblings=zoo.entry(NAME, folder=cohort).siblings)
     assert list(zoo.entry(NAME, folder=cohort).siblings) == ["1"]
+
+
+def test_the_others_of_a_cohort_may_be_trained_in_a_precision_of_their_own(cohort, recipes):
+    recipes[NAME] = replace(TINY, seeds=3, cohort_precision="bfloat16")
+    assert problems(NAME, folder=cohort) == []  # the member itself is not what it says
+    make(NAME, seed=2, folder=cohort)
+    recipes[NAME] = replace(TINY, seeds=3)
+    usual = make(NAME, seed=1, folder=cohort)
+    about = zoo.entry(NAME, folder=cohort)
+    assert [zoo.entry(NAME, seed=k, folder=cohort).recipe["precision"] for k in range(3)] == [
+        "float32", "float32", "bfloat16"
+    ]  # fmt: skip
+    assert zoo.entry(NAME, seed=1, folder=cohort) == usual
+    assert '"precision": null' not in (cohort / f"{NAME}.json").read_text()
+    assert [text.endswith("bfloat16)") for text in cohort_text(about).split(", seed ")[1:]] == [True]
+    said = []
+    assert make(NAME, seed=2, folder=cohort, progress=said.append).recipe["precision"] == "float32"
+    assert "updates of" in said[0]  # the recipe asks for another precision now
+    with pytest.raises(ValueError, match="unknown precision of a cohort 'float31'"):
+        replace(TINY, seeds=3, cohort_precision="float31")
 
 
 def test_a_cohort_begins_at_seed_0():

@@ -50,7 +50,7 @@ def test_a_name_must_be_one_of_a_file(name):
 
 
 def test_settings_leave_out_words_and_shipping_only():
-    changes = {"title": "x", "shipped": False, "seeds": 2}
+    changes = {"title": "x", "shipped": False, "seeds": 2, "cohort_precision": "bfloat16"}
     assert replace(TINY, **changes).settings() == TINY.settings()
     squeezed = replace(TINY, terms={"logit-squeezing": {"beta": 0.1}})
     assert set(squeezed.settings()) == set(vars(TINY)) - {*changes, "kind"}
