@@ -84,7 +84,7 @@ figures.attack_slider(
 )
 
 # %% [markdown]
-# Two things are worth noticing. The network does not become unsure, it becomes *wrong and sure*. And the changes are
+# Two things are worth noticing. The network is unsure only in passing; a little farther on it is *wrong and sure*. And the changes are
 # not noise: they are aimed. Noise of the same size is mostly harmless, as the second line below shows.
 
 # %%
@@ -245,8 +245,8 @@ differences(recorded, {
 }, caption="N-FGSM over Free, image by image")
 
 # %% [markdown]
-# Most of the gap closes. For a quarter of its passes Free comes within three points of PGD-7, which is the thesis's stronger
-# claim; what Free saves in passes it pays for in part with updates, and on balance it is still cheap. At equal passes Free and
+# Most of the gap closes. For a quarter of its passes Free comes within three points of PGD-7, by a rule that was written when the outcomes were
+# known. The one fixed beforehand, for an eighth of the passes, does not hold here. What Free saves in passes it pays for in part with updates, and on balance it is still cheap. At equal passes Free and
 # N-FGSM cannot be told apart: the interval of their difference reaches across zero.
 #
 # Two things are less steady than they look. One is what ordinary training keeps under attack. Nothing in its training asks for
@@ -296,7 +296,7 @@ figures.replays_figure(
 # five attacks:
 #
 # - *PGD* with 100 steps and five restarts, climbing the cross-entropy;
-# - the same climbing the *margin*, the best wrong logit minus the right one (*PGD margin*);
+# - the same descending the *margin*, the right logit minus the best wrong one (*PGD margin*);
 # - *APGD-CE* {cite:p}`croce2020autoattack`, a PGD on the cross-entropy that needs no step size, for it halves its own whenever
 #   progress stalls;
 # - *APGD-DLR targeted*, the same aimed at one wrong class after another. Its loss is a ratio of differences of logits: the

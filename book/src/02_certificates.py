@@ -77,11 +77,12 @@ networks = {sigma: smoothed_network(session, sigma) for sigma in P.sigmas}
 # gives $2\sigma$. Nothing about the network was used. It may have any size and any training. But a network that has only seen
 # clean images reads noisy ones badly; its $p$ is small and so is $\rho$. So one trains on noisy images, and a network is made for
 # one $\sigma$.
-#
-# Move the slider. Each position has its own network, trained on that much noise.
 
 # %% tags=["hide-input"]
 diagrams.smoothing("Figure 2.2")
+
+# %% [markdown]
+# Move the slider. Each position has its own network, trained on that much noise.
 
 # %% tags=["hide-input"]
 figures.noise_slider(
@@ -366,7 +367,7 @@ table(rows, ("reading network", "natural", "Shadow"))
 #
 # ### What makes the attack work
 #
-# Four changes, one at a time, all at the same $\sigma$. First the penalties: without those on variation and color, and an ordinary attack of the
+# Now one thing is changed at a time, all at the same $\sigma$. First the penalties: the attack without any of them, and an ordinary attack of the
 # same norm for comparison.
 
 # %% tags=["hide-input"]
@@ -422,7 +423,7 @@ differences(recorded, {"1 draw, new at every step": "radius(one-renewed) - radiu
             caption="mean radius gained over 64 fixed draws")
 
 # %% [markdown]
-# So it is freshness that makes a forged image certified, not averaging: what matters is that no draw can be learned by heart. It
+# So averaging works, and freshness does more, for a sixty-fourth of the passes: what matters is that no draw can be learned by heart. It
 # also makes forging cheap: the published attack takes 400 draws in every step. (We looked at this after the outcomes were known,
 # so it stands in the claims below as a row of its own.)
 #
@@ -499,9 +500,8 @@ for line in claims_table("certificates").verdict_lines():
 # 1. **Ask for the budget.** A radius comes with $\sigma$, $n$ and $\alpha$, or it is not a number. Compare under one budget only.
 # 2. **Read it as stability, not as truth.** "Certified" means that small changes do not matter. How often certified answers are
 #    *wrong* is a different number: ask for it.
-# 3. **Do not use the radius as a measure of trust.** Forged certificates were smaller than honest ones on average at most of the
-#    $\sigma$ here, but not of another kind; and an ordinary attack of the same norm nearly always got the largest radius that the
-#    samples could pay for.
+# 3. **Do not use the radius as a measure of trust.** At most of the $\sigma$ here forged certificates were smaller than honest ones on average.
+#    But no radius is too large for a forgery: an ordinary attack of the same norm nearly always got the largest that the samples could pay for.
 # 4. **Ask what changes are to be expected.** If light, weather or angle are among them, an $\ell_p$ ball says nothing about them.
 #
 # ## Exercises

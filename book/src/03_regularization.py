@@ -27,7 +27,7 @@ diagrams.squeezing("Figure 3.1")
 # - two penalties, each a line of code, and the controls that they were owed;
 # - what is left of every gain when the attack gets better;
 # - what the margin looks like around an image, and why such a picture proves nothing;
-# - why the tangent promises more after squeezing, and the border stays where it was;
+# - why the tangent promises far more after squeezing than an attack finds;
 # - why multiplying all logits by a number fools an attack, and which attack it does not fool.
 #
 # Reading takes about 30 minutes; running the notebook takes about a minute on two CPU cores. It helps to have read
@@ -89,7 +89,8 @@ table(medians, ("network", "logit gap", "gradient gap", "ratio"), caption="media
 # images, it cannot afford steep slopes. The gap shrinks, the slope shrinks more, and the ratio grows. No attack is needed.
 # :::
 #
-# **Logit squeezing** adds the size of the minibatch's matrix of logits $Z$ to the cross-entropy $L$, and trains on noisy images:
+# **Logit squeezing** adds the size of the minibatch's matrix of logits $Z$ to the cross-entropy $L$, and trains on noisy images. $X_k$ and $Y_k$ are
+# minibatch $k$ and its labels, and $\lVert \cdot \rVert_F$ is the root of the sum of squares:
 #
 # ```{math}
 # :label: eq-squeeze
@@ -178,7 +179,8 @@ figures.attacks_figure(
 # (Over ten seeds, below, about half of its lead is left.) The others keep most of theirs, and the order is: noise, with or
 # without squeezing, far above ordinary training; adversarial training far above noise.
 #
-# Here is the diagnosis of squeezing alone in full. *PGD-10 × 3* is ten steps from three starts. *DLR* is a ratio of differences
+# Here is the diagnosis of squeezing alone in full. A gradient is *masked* if it leads an attack nowhere although wrong answers are
+# near. *PGD-10 × 3* is ten steps from three starts. *DLR* is a ratio of differences
 # of logits, as in [the first chapter](01_defenses.ipynb); *transfer* tries examples made on the network of ordinary training;
 # *random points* searches the ball blindly.
 
@@ -218,8 +220,8 @@ figures.surfaces_figure(
 #
 # ## What ten seeds say
 #
-# From here on the numbers are recorded. First digits: ten seeds, every image tested twice. All that is compared got equal numbers of
-# trials, chosen under the *weak* attack on validation images, as a believer in the method would choose. Only then came the test
+# From here on the numbers are recorded. First digits: ten seeds, every image tested twice. PGD training got as many trials as smoothing and squeezing
+# together, of which the better counts. All were chosen under the *weak* attack on validation images, as a believer in the method would choose. Only then came the test
 # images and the stronger attacks.
 
 # %% tags=["hide-input"]
@@ -307,7 +309,8 @@ figures.gap_table(recorded, ["natural", "noise", "ls+noise", "lsq+noise", "pgd-7
 # %% [markdown]
 # (Medians over all test images of all seeds: logit gap, gradient gap, and, in units of ε, their ratio and the distance found.) This is the chapter
 # in one table. Both penalties do what they were made for: logits and slopes shrink, the slopes more, and the tangent moves the
-# border away, with squeezing to about where adversarial training has it. But on digits the border did not move. Found by an
+# border away, with squeezing to about where adversarial training has it. But on digits the border did not move, to within a step of the radii
+# that were tried. Found by an
 # attack, it is where noise alone had put it. (That slopes shrink with the logits is no finding, it is what squeezing is; the
 # ratio of the two is.) A penalty can flatten the margin *at* an image, which is all that {eq}`eq-ratio` looks at, and a little
 # farther away it falls more steeply instead.
@@ -376,8 +379,8 @@ for line in claims_table("regularization").verdict_lines():
 # %% [markdown]
 # Two things were expected and did not come.
 #
-# *On digits, squeezing does not even look as robust as PGD training*, as it does on scenes. It is not for want of trials, which were
-# equal, nor of strength: stronger noise or stronger penalties do worse (Figure 3.4). Milder penalties might do a little better, for
+# *On digits, squeezing does not even look as robust as PGD training*, as it nearly does on scenes. It is not for want of trials, of which the
+# two penalties had as many as PGD training, nor of strength: stronger noise or stronger penalties do worse (Figure 3.4). Milder penalties might do a little better, for
 # with smoothing the trials nearly always chose the mildest on offer (below), but they lead back towards noise alone.
 # Noise of σ = 0.3 is already twice ε in every pixel, and the network reads clean digits as well as before. But random directions are not what an attack takes, and to
 # withstand them teaches only part of the rest.

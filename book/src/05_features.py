@@ -44,7 +44,7 @@ for name in measures.blocks_of(vit):
 ask = UnitExplorer(vit, scenes.images, effort={"method": P.method, "steps": P.steps, "copies": P.copies})
 figures.explorer(
     blocks, label="Figure 5.1", ask=ask,
-    caption=f"Hidden units of the ViT, {P.units_each} of each block's 384, evenly spaced. Each strip: the image that excites the unit most, its two "
+    caption=f"Hidden units of the ViT, {P.units_each} of each block's 384, evenly spaced. Each strip: an image made to excite the unit, its two "
     "strongest scenes, and the same two, bright where the unit fires. Below, six random directions of the same layer, and six "
     "units of a network with random weights. Move the slider with the mouse, a finger, or the arrow keys.",
 )
@@ -84,7 +84,7 @@ figures.explorer(
 print(recording.sites(vit))
 
 # %% [markdown]
-# Let $A_{p}[i]$ be unit $i$ of a layer at patch $p$. The image that excites it most is found as in the last chapter, by
+# Let $A_{p}[i]$ be unit $i$ of a layer at patch $p$. The image that excites it most of all, its *optimum*, is made as in the last chapter, by
 # climbing
 #
 # ```{math}
@@ -143,7 +143,7 @@ figures.scores_figure(
 
 # %% [markdown]
 # Two things can be read off. The wide hidden units do pull away from queries, keys and values, but late: in this network in the last block alone. And the
-# dotted line runs *with* them, or above: a random mixture of hidden units is about as selective as a unit. What is special about units, which are the axes
+# dotted line runs close to them, and in the five networks below it lies above: a random mixture of hidden units is about as selective as a unit. What is special about units, which are the axes
 # of the layer, is not what they answer to but how seldom. In the last block they stand out from directions, from values and from random weights:
 
 # %% tags=["hide-input"]
@@ -182,9 +182,12 @@ Markdown(f"*{cohort.provenance()}.*")
 # (*How alike* is the score of Figure 5.2 and *how seldom* that of Figure 5.3; *one shape* is the share of a unit's 20 strongest scenes that
 # have the commonest shape among them, to be set against the last row; *best concept* is the score of the warning above.)
 #
-# The thesis's choice of layer is half borne out. Hidden units are more alike in what excites them than queries; whether more than keys or values, five
+# The thesis's choice of layer is borne out against queries alone. Hidden units are more alike in what excites them than queries; whether more than keys or values, five
 # networks do not decide. A random direction of the hidden layer does *better* than a unit in every one of them. And units fire more seldom than directions do, which
 # is what their being axes comes to.
+#
+# With depth they do turn from textures to things. From the first third of blocks to the last, what excites a unit grows far more alike, and with random
+# weights it does not ([*depth*](claim-depth)).
 #
 # The thesis judged by pictures: optima of wide units can be read, those of queries, keys and values are noise. So let an independent network choose. It
 # sees an optimum, some of the scenes that excite its unit most and some that excite it least. Which are more like the optimum?
@@ -413,7 +416,8 @@ Markdown(f"*{clothes.provenance()}.*")
 
 # %% [markdown]
 # What is true of scenes need not be true of photographs. Queries are here *more* alike in what excites them than hidden units; random directions are ahead of
-# units once more, in each of the five networks. But units no longer fire more seldom than directions do. The class token gathers the class earlier: left
+# units once more, in each of the five networks. But units no longer fire more seldom than directions do. And the best concept, by which random weights
+# win on scenes, sees learning here. The class token gathers the class earlier: left
 # alone after half of the blocks it already knows a good part of it. Clothes can be told by their outlines, and that may take less depth. Held at its mean it
 # wins back little of what isolating it costs. What stays is that single patches are hard to read, and what the thesis
 # says of detail: in a low-pass the ViTs lose less than the ResNets, though by little.
@@ -442,7 +446,7 @@ for line in claims_table("features").verdict_lines():
 # look for better directions, many more than there are dimensions, few of which are used at a time; their directions score
 # higher on monosemanticity {cite:p}`pach2025`. Here is a small one, on the narrow stream behind the last block but one: 384
 # directions among 96 units, eight for each patch, learned on other scenes than it is judged on. Three controls stand beside
-# it: a rotated basis, directions as they were drawn before they learned anything, and codes of the untrained network.
+# it: a rotated basis (random directions at right angles), directions as they were drawn before they learned anything, and codes of the untrained network.
 
 # %%
 site, effort = "blocks.4.residual", {"width": 384, "k": 8, "steps": 600, "strongest": 10, "fires": 20}

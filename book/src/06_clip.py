@@ -90,7 +90,8 @@ figures.prompts_figure(
 # ## The pair, and what it was taught
 #
 # Our CLIP is small. Its image tower is four blocks of a Vision Transformer behind a *convolutional stem* {cite:p}`xiao2021stem`: four strided
-# convolutions make 16 patches of an image of 64 × 64, which learn shapes in far fewer updates than squares cut from the image. The text
+# convolutions make 16 patches of an image of 64 × 64. (In trials that were not recorded these learned shapes in far fewer updates than squares cut from
+# the image.) The text
 # tower is two blocks over the words that scenes can be told in. Training scenes never repeat. Half of the captions name the class alone ("a star"),
 # half say everything, as people say now little and now much. A caption counts as right for every image that it is true of in the
 # same words; without that, two pictures of "a red star" would be pushed from each other's caption.
@@ -109,8 +110,8 @@ for name in ("clip-scenes64", "twin-scenes64"):
 # The other two twins were trained as long, on the same scenes. The captions of one say the class and no more. The other answers a question by labels for
 # each thing that captions can say (shape, color, texture, number, relation, background, theme, and the other object), and of every scene.
 #
-# What a caption says matters as much as that it is one. A pair that is told everything of every scene learns color and number and hardly
-# any shape: to tell one scene of a minibatch from 127 others these go a long way, and the shape can wait. Short captions make it look.
+# What a caption says matters as much as that it is one. In trials that were not recorded, a pair that was told everything of every scene learned color and
+# number and hardly any shape: to tell one scene of a minibatch from 127 others these go a long way, and the shape can wait. Short captions made it look.
 #
 # A pair has no classes. But it has words, and `zero_shot` makes an ordinary classifier
 # of them: the class whose sentence lies nearest {cite:p}`radford2021clip`. Whatever this book does to classifiers works on it.
@@ -156,7 +157,8 @@ Markdown(f"*{recorded.provenance()}.*")
 # Half of the thesis's observation is there: units of the twins that were told all in sentences select such concepts several
 # times as often as those of twins that were told the class by labels. But it is not language that does it. Told the class alone, sentences give no more such
 # units than labels do. Told all, labels give them too, about as many as far as three twins tell. (They tell all of every scene, where half of the captions say no more than the class.)
-# The names in Figure 6.2 say what units are for then: mostly colors where sentences told all, mostly backgrounds and colors where labels did. The other half is not there. By
+# The names in Figure 6.2 say what units are for then: mostly colors where sentences told all, mostly backgrounds and colors where labels did. Of the other half a little is
+# there: several objects excite the units of twins that were told all in sentences somewhat more than those of twins that were told the class by labels. But by
 # this measure no twin has a unit for a theme, though captions name themes now and then.
 #
 # %% tags=["hide-input"]
@@ -168,7 +170,7 @@ figures.blocks_figure(
 # %% [markdown]
 # No depth is left out: from the first block on, a quarter and more of the units of twins that were told all select something, and hardly any of the others'.
 #
-# Twins do not name shapes equally well, as the last column of the table says. The row "half as long" is therefore a label twin that was stopped when it was hardly better than those that were told
+# Twins do not name shapes equally well, as the last column of the table says. The row "half as long" is therefore a label twin that was stopped when it was about as good as those that were told
 # all. Few of its units select anything, as of its elders: that is not what the difference is due to.
 #
 # ## Names by text
@@ -330,6 +332,7 @@ figures.order_quiz(
     caption="Which picture does the sentence belong to? The first scenes of the test images whose objects stand side by side.",
 )
 
+# %% [markdown]
 # Over many scenes: how often does the true caption lie nearer to its picture than the same caption with the two objects exchanged? Half is guessing.
 
 # %% tags=["hide-input"]
@@ -384,7 +387,8 @@ figures.attacks_figure(
 
 # %% [markdown]
 # Both lose right answers to changes that nobody sees, shapes faster than colors: a color fills many pixels, and an edge is a few. Which of the two teachers leaves a network more
-# fragile cannot be read off here, for the questions differ. So twins were asked for the same shapes, at that of six radii at which the one taught by labels keeps nearest to 40%:
+# fragile cannot be read off here, for the questions differ. So twins were asked for the same shapes, at that of six radii at which, on other scenes, the one taught by labels keeps
+# nearest to 40%:
 
 # %% tags=["hide-input"]
 figures.twins_table(
@@ -397,7 +401,7 @@ figures.twins_table(
 # fewer shapes to begin with, and keeps fewer.
 #
 # What words make of a pair is a classifier like any other, so it can be certified like any other: let it vote over noisy copies of an image
-# ([chapter 2](02_certificates.ipynb)), and within a radius no change whatever turns the vote.
+# ([chapter 2](02_certificates.ipynb)), and within a radius, with a confidence of $1 - \alpha$, no change turns the vote.
 
 # %%
 SIGMA, RADII = 0.12, (0.1, 0.2)  # noise, and distances in ℓ₂, of pixels in [0, 1]
@@ -409,7 +413,7 @@ for called, (model, y) in subjects.items():
 figures.shares_table(certified, (str(votes.budget), "share (95%)", "scenes"), caption="one network each; intervals over scenes, by Wilson")
 
 # %% [markdown]
-# Both see through that much noise, which both met in training, and most of what they get right they get right for certain, within a small radius. Smoothing defends a classifier that
+# Both see through that much noise, which both met in training, and most of what they get right is certified within a small radius. Smoothing defends a classifier that
 # words made as it does any other.
 #
 # ## Words on pictures
@@ -434,7 +438,7 @@ figures.twins_table(
 
 # %% [markdown]
 # Both learned to read, for it paid: half of the scenes that they were trained on had a word, nearly always the right one. A wrong one takes a good part of their right answers away. And the twin
-# taught by labels follows it more often, not less. Labels ask for the class and nothing else, and the word on the picture says it. Here, then, reading is not an effect of language. It is
+# taught by labels follows it more often, not less. (Of what they had right, though, the word spoils a larger share for the twins taught by captions.) Labels ask for the class and nothing else, and the word on the picture says it. Here, then, reading is not an effect of language. It is
 # what a shortcut in the images does to anyone who may take it.
 #
 # ## What the thesis claims, and what we measured

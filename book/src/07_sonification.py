@@ -86,7 +86,7 @@ figures.sounds_in_a_row(
 # x^* \;=\; \arg\max_x \; \frac1T\sum_{t=1}^{T} h_{u}\big(a(x)\big)(t) \;-\; \lambda\, \frac1N \lVert a(x)\rVert^2 .
 # ```
 #
-# The mean over time keeps a long sound from winning by its length. Each step, $a$ rolls the sound in time, makes it louder or softer, takes a band
+# $T$ is the number of time steps of the layer and $N$ that of samples of the sound. The mean over time keeps a long sound from winning by its length. Each step, $a$ rolls the sound in time, makes it louder or softer, takes a band
 # of frequencies away and adds hiss, so that what excites the unit must survive that; the sound is stored as a short-time
 # spectrum. As one call, for any layer of any network from waveforms:
 
@@ -109,9 +109,13 @@ table(rows, ("letters written for a sound, mean", *(NAMES[layer] for layer in LA
 # %% [markdown]
 # Two cautions. The listener who writes here is the network itself, and a network believes its own dreams. In the ledger another network
 # counts the phones, against random weights. In the sounds of six small networks it finds more of them from deep layers than from shallow ones, though
-# fewer than our rule asks for; in Whisper's it finds no more (*optimal-sounds*).
+# fewer than our rule asks for; in Whisper's it finds no more ([*optimal-sounds*](claim-optimal-sounds)).
 # And deep units see a fifth of a second and more at once, so their
 # sounds *can* be longer. Whether they would be without training, the gray rows of the map tell.
+#
+# Do shallow units then detect phones, and deep ones words? In six small networks the lead of a unit's best phone over its best word shrinks with depth, and
+# by more than with random weights. In Whisper it shrinks as much without training. Whether words are told best at a greater depth than phones, the small
+# networks leave open, and Whisper tells both best in one layer ([*phones-then-words*](claim-phones-then-words)).
 #
 # ## The same word by two voices, from layer to layer
 #
@@ -136,13 +140,13 @@ rows = [(NAMES.get(one.layer, "the clips"), *(f"{distance:.2f}" for distance in 
 table(rows, ("sounds from", "distance, low", "distance, high", "it writes, low", "it writes, high", "Whisper, low", "Whisper, high"))
 
 # %% [markdown]
-# From the spectrum comes the word in its voice, hoarse but with its melody. Deeper, the sounds lose their pitch: what is measured
-# there is chance, for there is hardly a tone left to measure. The network itself goes on writing the word, for by its own states
+# From the spectrum comes the word in its voice, hoarse but with its melody. Deeper, pitch no longer tells the voices apart: there is hardly a tone left to
+# measure. The network itself goes on writing the word, for by its own states
 # little has changed. Whisper still hears it in sounds from the first layers, and takes most of those from deeper ones for other
 # words. People fare no better: such sounds from deep layers are hard or impossible to understand {cite:p}`feather2023metamers`.
 # What is the same to a layer need not be the same to anybody else. (This is one word. Of many words, another recognizer still
-# names about half in sounds from the small networks' last layer, and hardly any in those from Whisper's: *reconstruct*, in the
-# ledger at the end.)
+# names about half in sounds from the small networks' last layer, and hardly any in those from Whisper's:
+# [*reconstruct*](claim-reconstruct).)
 #
 # ## Turn up the pitch
 #
@@ -175,7 +179,7 @@ table(rows, ("five semitones higher", *layers))
 
 # %% [markdown]
 # They go on noticing, to the end. A pitch that cannot be *read off* by a linear map, as we shall see, can still move many units: to drop
-# something and to be deaf to it are two things. The small networks do both (*edit*), Whisper only the first.
+# something and to be deaf to it are two things. The small networks do both ([*edit*](claim-edit)), Whisper only the first.
 #
 # ## What can be read off a layer
 #
@@ -207,7 +211,7 @@ for called, one in recorded.items():
 #
 # Is it the task that drops the speaker? [Resemblyzer's encoder](zoo.md) was trained to tell speakers apart {cite:p}`wan2018ge2e`, and the same
 # probe reads them off its last layer about as well as off its first, where Whisper loses half of what it had. Whether that network
-# loses a little too, these voices and words leave open (*speaker-net*).
+# loses a little too, these voices and words leave open ([*speaker-net*](claim-speaker-net)).
 #
 # ## A quiet sound that says something else
 #
@@ -282,7 +286,7 @@ for line in claims_table("sonification").verdict_lines():
 #
 # The first layers of a recognizer hear hisses, hums and phones, in somebody's voice and at its pitch. The last ones know the word
 # and hardly who says it, though what is that word to them is often another to a second recognizer. And it is learning that does
-# this: the same layers with random weights let most of it pass, and only of the fall in pitch do they show about half.
+# this: the same layers with random weights let most of it pass, and only of the fall in pitch do they, in small networks, show about half.
 #
 # ## Exercises
 #

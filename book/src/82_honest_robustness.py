@@ -58,6 +58,7 @@ masking_tables(report)
 # | more effort helps | weak attacks flatter; not masking by itself | report the strong one |
 # | random answers | the model draws random numbers | nothing: it was judged by its mean answer |
 # | constant answers | all images get the same logits | nothing to attack; look for a fault |
+# | no better than chance | without any attack the answers are guesses | nothing to lose; train it first |
 #
 # The thresholds are ours; they stand with their reasons in `thesis_kit/evaluation/findings.py`.
 #

@@ -286,7 +286,7 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
     ),
     (
         "04",
-        "have a few more places than scenes, with every method in the table",
+        "have more regions than scenes, with every method in the table",
         "inversion.scenes",
         lambda r: all(
             found(r, f"regions({way}@resnet) - regions(real)", "images").low > 0
@@ -495,7 +495,7 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
     ),
     (
         "06",
-        "By this measure no twin has a unit for a theme",
+        "But by this measure no twin has a unit for a theme",
         "clip.scenes",
         lambda r: not any(
             max(r.scalars("themes", f"units@{a}").values())
@@ -611,7 +611,128 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
             for late, early in (("pitch_last", "pitch_before"), ("speaker_last", "speaker_first"))
         ),
     ),
+    (
+        "04",
+        "The same stages and augmentations, on frequencies in place of pixels, are read twice as often for as many "
+        "passes",
+        "inversion.real",
+        lambda r: (
+            1.8 < r.mean("recognized", "fourier-growing@lite0").value / r.mean("recognized", "pii@lite0").value < 2.2
+            and _read_more(r, "fourier-growing", "pii").low > 0
+        ),
+    ),
+    (
+        "04",
+        "at as many passes one copy that takes more steps does better than four (",
+        "inversion.real",
+        lambda r: found(r, "log_rank(pii@lite0) - log_rank(copies=1,passes@lite0)", "images").low > 0,
+    ),
+    (
+        "04",
+        "With one copy the method is level with it",
+        "inversion.real",
+        lambda r: (
+            found(r, "log_rank(pii@lite0) - log_rank(ce+jitter=passes@lite0)", "images").low > 0
+            and _reaches_zero(_read_more(r, "copies=1,passes", "ce+jitter=passes"))
+        ),
+    ),
+    (
+        "04",
+        "After the blur those of Plug-In Inversion are ahead, for which no rule was fixed",
+        "inversion.real",
+        lambda r: all(
+            found(r, f"recognized_soft(pii@lite1) - recognized_soft({other}@lite1)").low > 0
+            and _reaches_zero(found(r, f"recognized(pii@lite1) - recognized({other}@lite1)"))
+            for other in ("tv+l2", "deep")
+        ),
+    ),
+    (
+        "04",
+        "ColorShift and zoom each bring the class a little nearer to first place, and centering takes it farther away",
+        "inversion.real",
+        lambda r: (
+            _part_nearer(r, "color").low > 0 and _part_nearer(r, "zoom").low > 0 and _part_nearer(r, "center").high < 0
+        ),
+    ),
+    (
+        "05",
+        "From the first third of blocks to the last, what excites a unit grows far more alike, and with random weights "
+        "it does not",
+        "features.scenes",
+        lambda r: (
+            found(r, "monosemanticity_hidden_last(units@vit) - monosemanticity_hidden_first(units@vit)", "scalars").low
+            > 0.2
+            and found(
+                r, "monosemanticity_hidden_last(units@random) - monosemanticity_hidden_first(units@random)", "scalars"
+            ).high
+            < 0.02
+        ),
+    ),
+    (
+        "05",
+        "And the best concept, by which random weights win on scenes, sees learning here",
+        "features.real",
+        lambda r: (
+            found(r, "best_auroc_hidden_last(units@vit) - best_auroc_hidden_last(units@random)", "scalars").low > 0
+            and found(
+                load_result("features.scenes"),
+                "best_auroc_hidden_last(units@vit) - best_auroc_hidden_last(units@random)",
+                "scalars",
+            ).high
+            < 0
+        ),
+    ),
+    (
+        "06",
+        "several objects excite the units of twins that were told all in sentences somewhat more than those of twins "
+        "that were told the class by labels",
+        "clip.scenes",
+        lambda r: found(r, "count(units@captions) - count(units@labels)", "scalars").low > 0,
+    ),
+    (
+        "06",
+        "Of what they had right, though, the word spoils a larger share for the twins taught by captions",
+        "clip.scenes",
+        lambda r: _share_harmed(r, "captions") - _share_harmed(r, "labels") > 0.05,
+    ),
+    (
+        "07",
+        "the lead of a unit's best phone over its best word shrinks with depth, and by more than with random weights",
+        "sonification.speech",
+        lambda r: found(r, _LEAD_LOST, "scalars").low > 0,
+    ),
+    (
+        "07",
+        "In Whisper it shrinks as much without training",
+        "sonification.real",
+        lambda r: _reaches_zero(found(r, _LEAD_LOST, "scalars")),
+    ),
+    (
+        "07",
+        "Whether words are told best at a greater depth than phones, the small networks leave open",
+        "sonification.speech",
+        lambda r: _reaches_zero(found(r, "word_peak(units@trained) - phone_peak(units@trained)", "scalars")),
+    ),
+    (
+        "07",
+        "and Whisper tells both best in one layer",
+        "sonification.real",
+        lambda r: r.scalars("word_peak", "units@trained") == r.scalars("phone_peak", "units@trained"),
+    ),
 ]
+_LEAD_LOST = "gap_first(units@trained) - gap_last(units@trained) - gap_first(units@random) + gap_last(units@random)"
+
+
+def _read_more(r: Result, one: str, other: str) -> Interval:
+    return found(r, f"recognized({one}@lite0) - recognized({other}@lite0)")
+
+
+def _part_nearer(r: Result, part: str) -> Interval:
+    """How much nearer to first place, in log rank, a part of the method brings the class; mean over the other two."""
+    without, with_it = [], []
+    for arm in ("none", "color", "zoom", "center", "color+zoom", "color+center", "zoom+center", "pii"):
+        (with_it if arm == "pii" or part in arm.split("+") else without).append(f"0.25*log_rank({arm}@lite0)")
+    return found(r, f"{' + '.join(without)} - {' - '.join(with_it)}", "images")
 
 
 def _last(r: Result, measure: str) -> list[float]:

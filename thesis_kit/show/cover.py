@@ -144,7 +144,7 @@ def _defenses(digits: Result, scenes: Result) -> str:
     return (
         f"At the cost of ordinary training, Free training keeps {_percent(digits, 'R', 'free-8')} of handwritten "
         f"digits right under attack, where ordinary training keeps {_percent(digits, 'R', 'natural')}. At a "
-        f"{_ORDINALS[passes]} of the cost of training against PGD it comes within {behind:.1f} points of that. And a "
+        f"{_ORDINALS[passes]} of the passes of training against PGD it is {behind:.1f} points below that. And a "
         "robust network lends robustness to a task it has never seen: "
         f"{_percent(scenes, 'R', 'robust-head')} under attack, from clean images alone."
     )
