@@ -23,7 +23,7 @@
 # For a recognizer of [the zoo](zoo.md) nothing needs to be written. `whisper-tiny.en` comes with the extra `real`, `jasper-speech` with the package:
 #
 # ```bash
-# thesis-kit sonify --model whisper-tiny.en --layer blocks.3.hidden --unit 7
+# thesis-kit sonify --model whisper-tiny.en --layer blocks.3.hidden --units 7
 # thesis-kit listen clip.wav --model jasper-speech
 # ```
 #

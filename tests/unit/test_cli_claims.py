@@ -87,6 +87,8 @@ def test_ledger_is_printed_written_and_checked(folder, tmp_path, fails):
     assert "wrote ledger.md" in call("ledger", "--write", "--page", str(page), folder=folder).output
     assert page.read_text(encoding="utf-8") == printed
     assert "is up to date" in call("ledger", "--check", "--page", str(page), folder=folder).output
+    code, said = fails("claims", "ledger", "--write", "--check", "--page", page, "--folder", folder)
+    assert (code, "--write and --check are two things to do" in said) == (2, True)
     code, said = fails("claims", "ledger", "--write", "--page", tmp_path / "nowhere" / "ledger.md")
     assert (code, "there is no folder" in said) == (2, True)
 

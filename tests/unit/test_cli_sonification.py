@@ -42,7 +42,7 @@ def samples(path):
 
 def test_units_become_sounds_spectra_and_numbers(network, tmp_path):
     out = tmp_path / "new" / "sounds"
-    done = call("sonify", "--layer", "blocks.0", "--unit", "3,5", "--seconds", 0.2, "--steps", 3, "--out", out)
+    done = call("sonify", "--layer", "blocks.0", "--units", "3,5", "--seconds", 0.2, "--steps", 3, "--out", out)
     assert done.exit_code == 0
     record = json.loads((out / "sounds.json").read_text())
     assert record["read at"] == "blocks.0.before"
@@ -68,9 +68,10 @@ def test_a_recording_is_heard_layer_by_layer(network, tmp_path):
 
 @pytest.mark.parametrize(("words", "said"), [
     (["sonify"], "give --layer"),
-    (["sonify", "--layer", "blocks.0", "--unit", "x"], "units are numbers"),
+    (["sonify", "--layer", "blocks.0", "--units", "x"], "units are numbers or ranges"),
     (["sonify", "--layer", "blocks.0", "--unit", "1,1"], "once each"),
-], ids=["layer", "unit", "twice"])  # fmt: skip
+    (["sonify", "--layer", "blocks.0", "--units", "3-1"], "runs backwards"),
+], ids=["layer", "unit", "twice", "range"])  # fmt: skip
 def test_what_cannot_be_meant_is_refused(words, said, network):
     with pytest.raises(ValueError, match=said):
         call(*words)
@@ -83,8 +84,8 @@ def test_a_member_that_does_not_hear_is_refused():
 
 def test_a_member_that_tells_speakers_and_torchaudio_s_networks_hear(monkeypatch):
     asked = []
-    monkeypatch.setattr("thesis_kit.models.zoo.load", lambda name: asked.append(name))
-    monkeypatch.setattr("thesis_kit.models.speech.from_torchaudio", lambda name: asked.append(name))
+    monkeypatch.setattr("thesis_kit.models.zoo.load", lambda name, device: asked.append(name))
+    monkeypatch.setattr("thesis_kit.models.speech.from_torchaudio", lambda name: asked.append(name) or torch.nn.ReLU())
     sonification._recognizer("resemblyzer")
     assert asked == ["resemblyzer"]
     pytest.importorskip("torchaudio", reason="torchaudio's networks need the extra [speech]")

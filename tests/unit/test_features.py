@@ -176,6 +176,33 @@ def test_controls_can_be_declined_or_be_fewer():
 # What cannot be meant
 
 
+def test_more_controls_than_units_are_made_of_others_of_the_layer():
+    model, x = vit(), images(4)
+    found = features.triples(model, x, "blocks.0.k", [1], controls=3, **QUICK)
+    assert [len(part) for part in found.rows] == [1, 3, 3]
+    assert found.untrained.names == tuple(f"random weights, unit {unit}" for unit in (1, 0, 2))
+    found = features.triples(model, x, "blocks.0.k", torch.eye(12)[:1], controls=2, **QUICK)
+    assert [len(part) for part in found.rows] == [1, 2, 2]
+
+
+def test_optima_are_asked_about_a_batch_at_a_time():
+    model, x = vit(), images(4)
+    sizes: list[int] = []
+    model.patch_embed.register_forward_hook(lambda module, seen, out: sizes.append(len(out)))
+    few = features.triples(model, x, "blocks.0.k", range(9), controls=0, batch_size=1, batch=1, steps=1, copies=1)
+    assert 9 not in sizes
+    many = features.triples(model, x, "blocks.0.k", range(9), controls=0, steps=1, copies=1)
+    assert 9 in sizes
+    torch.testing.assert_close(few.optimum_value, many.optimum_value)
+
+
+def test_what_another_method_takes_is_refused():
+    with pytest.raises(ValueError, match="fourier has no total variation: leave tv out, or take a method of paper"):
+        features.visualize(vit(), "blocks.0.k", [0], method="fourier", tv=1.0)
+    with pytest.raises(ValueError, match="paper takes no images: leave them out"):
+        features.visualize(vit(), "blocks.0.k", [0], images=images())
+
+
 def test_a_dead_unit_is_refused_and_named_among_others():
     dead = r"units of out: 1 of 1 have no gradient .* such as number 0"
     with pytest.warns(UserWarning, match="has no gradient at the start"), pytest.raises(ValueError, match=dead):

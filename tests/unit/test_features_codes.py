@@ -71,3 +71,12 @@ def test_what_cannot_be_meant_is_refused():
     a[0, 0] = torch.nan
     with pytest.raises(NonFiniteOutput, match="tokens contain NaN"):
         codes.learn(a, 4, 1)
+
+
+def test_tokens_may_have_a_graph_and_another_precision():
+    a = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    found = codes.learn(a * 2, 8, 2, steps=3, batch=8)
+    assert a.grad is None
+    assert torch.equal(found.encode(a.detach().double()), found.encode(a.detach()))
+    with pytest.raises(ValueError, match="one token alone has no variance"):
+        found.explained(a[:1].detach())

@@ -135,3 +135,10 @@ def test_numbers_of_a_cohort_have_their_interval_over_networks():
     shown = figures.cohort_table(recorded, rows, ("", "ours", "theirs"), caption="Two numbers.", percent=True).text
     assert "50% (25 to 75)" in shown
     assert "1% (0, 3)" in shown
+
+
+def test_a_network_without_attention_is_explored_too():
+    torch.manual_seed(0)
+    ask = UnitExplorer(timm.create_model("resnet10t", num_classes=3).eval(), torch.rand(4, 3, 32, 32))
+    assert ask.sites
+    assert ask.answer(ask.sites[0], 0)

@@ -300,3 +300,15 @@ def test_frequencies_that_pixels_cannot_show_are_refused():
 
 def test_of_no_images_none_is_left():
     assert frequency.low_pass(torch.rand(0, 3, 8, 8), 3).shape == (0, 3, 8, 8)
+
+
+@pytest.mark.parametrize(("size", "highest"), [(32, 8), (48, 16), (64, 16), (224, 64)])
+def test_gratings_reach_the_highest_octave_below_half_the_side(size, highest):
+    assert frequency.gratings(size, orientations=1, phases=1).frequency.max() == highest
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_activations_and_embeddings_may_differ_in_precision(dtype):
+    a, e = draw(20, 3).to(dtype), draw(20, 5, seed=1)
+    found = scores.monosemanticity(a, e)
+    torch.testing.assert_close(found, scores.monosemanticity(a.double(), e.double()))

@@ -238,3 +238,8 @@ def test_networks_that_return_more_than_logits_are_told_so(x, asked, form):
 def test_depths_that_there_are_not_are_refused(model, x, depth):
     with pytest.raises(ValueError, match=r"the network has 3 blocks, got 4|at least 0"):
         tokens.isolate_cls(model, x, depth)
+
+
+def test_means_are_for_a_class_token_that_is_held(model, x):
+    with pytest.raises(ValueError, match='means are for hold="mean"'):
+        tokens.isolate_cls(model, x, 1, means=tokens.class_means(model, x))

@@ -580,3 +580,31 @@ def test_data_that_cannot_be_meant_are_one_sentence():
     with pytest.raises(NonFiniteOutput, match="inputs contain NaN"):
         recording.stream(model, [x, x * torch.nan], "conv1")
     assert hooks(model) == 0
+
+
+def test_a_site_that_is_named_twice_is_recorded_once():
+    model, x = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)), torch.rand(6, 3)
+    assert recording.stream(model, x, ["0", "0"], reduce="rows")["0"].shape == (6, 2)
+    assert recording.stream(model, x, ["0", "0"], reduce="moments")["0"].count == 6
+
+
+class Placed(nn.Module):
+    """A layer that gives what it holds, once an input."""
+
+    def __init__(self):
+        super().__init__()
+        self.place = nn.Parameter(torch.ones(1, 4))
+
+    def forward(self, x):
+        return self.place.expand(len(x), -1)
+
+
+def test_what_is_recorded_is_nobody_s_storage():
+    model = nn.Sequential(Placed(), nn.Linear(4, 2))
+    seen = recording.record(model, torch.rand(3, 4), "0")["0"]
+    assert not seen.requires_grad
+    seen.zero_()
+    assert (model[0].place == 1).all()
+    x = torch.ones(3, 4)
+    recording.record(nn.Sequential(nn.Linear(4, 2)), x, [synthesis.IMAGES, "0"])[synthesis.IMAGES].zero_()
+    assert (x == 1).all()

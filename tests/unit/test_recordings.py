@@ -107,4 +107,4 @@ def test_librispeech_is_read_by_soundfile(monkeypatch, tmp_path):
 def test_a_data_set_that_is_not_there_is_said(tmp_path):
     pytest.importorskip("torchaudio", reason="LibriSpeech needs the extra [speech]")
     with pytest.raises(DataUnavailable, match="LIBRISPEECH is not in"):
-        next(librispeech(root=tmp_path, download=False))
+        librispeech(root=tmp_path, download=False)  # at once, before a clip is asked for

@@ -354,3 +354,35 @@ def test_nothing_is_left_behind(jasper):
         assert jasper.training
         assert not any(module._forward_hooks for module in jasper.modules())
         jasper.eval()
+
+
+def test_a_wrapped_network_has_the_place_before_its_nonlinearity_too(whisper):
+    inside = before_nonlinearity(whisper, "blocks.0.hidden")
+    assert before_nonlinearity(nn.DataParallel(whisper), "blocks.0.hidden") == inside != "blocks.0.hidden"
+
+
+def test_nothing_that_could_be_read_off_is_refused():
+    features, words = torch.rand(6, 3), ["a", "b", "c", "d", "e", "f"]
+    with pytest.raises(ValueError, match="the target is the same for all items"):
+        probe(features, torch.ones(6), words)
+    with pytest.raises(ValueError, match="no word is said by two of the voices"):
+        one_shot(features, words, ["v", "w"] * 3)
+    with pytest.raises(ValueError, match="voices meet where two say one word"):
+        voices_meet(features, words, ["v", "w"] * 3)
+
+
+def test_a_text_is_taken_as_it_is_heard():
+    clip = Clip(0.01 * torch.randn(3200, generator=torch.Generator().manual_seed(0)), "")
+    found = targeted(Spelling(), clip, "  A ", eps=0.3, steps=60)
+    assert found.succeeded == targeted(Spelling(), clip, "a", eps=0.3, steps=60).succeeded is True
+
+
+@pytest.mark.parametrize("seeds", [(0, 0), (0, 1000), (-1,)])
+def test_seeds_of_sounds_are_different_small_numbers(seeds, jasper):
+    with pytest.raises(ValueError, match="seeds must be different whole numbers from 0 to 999"):
+        resynthesize(jasper, [made(200)], "blocks.0", steps=1, seeds=seeds)
+
+
+def test_no_clips_have_no_states(jasper):
+    with pytest.raises(ValueError, match="there are no clips"):
+        states(jasper, [], "blocks.0")

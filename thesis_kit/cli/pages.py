@@ -24,6 +24,8 @@ Check = Annotated[bool, typer.Option("--check", help="Only say whether the page 
 
 def publish(text: str, page: Path, write: bool, check: bool, source: str, command: str) -> None:
     """Print a generated page, write it, or check the one that is there."""
+    if write and check:
+        raise ValueError("--write and --check are two things to do: give one of them")
     if write:
         if not page.parent.is_dir():
             raise ValueError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thesis_kit import __version__
+from thesis_kit.cli.numbered import numbers
 from thesis_kit.cli.pages import out as console
 from thesis_kit.cli.stopping import kept
 from thesis_kit.cli.subjects import Seed
@@ -32,7 +33,7 @@ Out = Annotated[Path, typer.Option(help="Folder for the sounds, their spectra an
 
 def sonify(
     layer: Annotated[str, typer.Option(help="A site, such as blocks.3.hidden, or a layer; --list shows them.")] = "",
-    unit: Annotated[str, typer.Option(help="Numbers of units, such as 3,17.")] = "0",
+    units: Annotated[str, typer.Option("--units", "--unit", help="Numbers or ranges: 0,3,8-11.")] = "0",
     model: Member = "whisper-tiny.en", seconds: Annotated[float, typer.Option(help="Length of the sounds.")] = 1.0,
     steps: Steps = 200, form: Form = "stft", out: Out = Path("sounds"), seed: Seed = 0,
     listed: Annotated[bool, typer.Option("--list", help="Show what can be named as --layer, and end.")] = False,
@@ -48,16 +49,16 @@ def sonify(
         raise ValueError("there is no layer: give --layer, such as blocks.3.hidden; --list shows what there is")
     from thesis_kit import sonification
 
-    units = _numbers(unit)
+    chosen = numbers(units)
     beside = out / "sounds.json"
     with kept("nothing was kept: the same command begins anew"), only_writer(beside):
-        found = sonification.sonify(network, layer, units, seconds=seconds, steps=steps, form=form, seed=seed)
-        means = zip(units, found.before.tolist(), found.after.tolist(), strict=True)
+        found = sonification.sonify(network, layer, chosen, seconds=seconds, steps=steps, form=form, seed=seed)
+        means = zip(chosen, found.before.tolist(), found.after.tolist(), strict=True)
         rows = [{"unit": number, "file": f"unit-{number}.wav", "before": before, "after": after}
                 for number, before, after in means]  # fmt: skip
         record = {"layer": layer, "read at": found.layer, "steps": steps, "form": form, "seed": seed, "sounds": rows,
                   "seconds": round(found.seconds, 1)}  # fmt: skip
-        titles = [f"unit {number} of {layer}" for number in units]
+        titles = [f"unit {number} of {layer}" for number in chosen]
         _write(out, beside, model, network, found.waveforms, rows, titles, record)
     for row in rows:
         console.print(f"unit {row['unit']}: {row['before']:.3g} at first, {row['after']:.3g} in {row['file']}")
@@ -98,17 +99,20 @@ def _recognizer(name: str) -> nn.Module:
     Raises:
         ValueError: a member of another kind. UnknownName: nothing has this name; near names are offered.
     """
+    import torch
+
     from thesis_kit.checks import choose
     from thesis_kit.models import zoo
 
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     known = [one for one in zoo.names() if zoo.entry(one).kind in _HEARING]
     if name in zoo.names() and name not in known:
         raise ValueError(f"{name} does not hear: name a recognizer, such as {' or '.join(known)}")
     if name in known:
-        return zoo.load(name)
+        return zoo.load(name, device=device)
     from thesis_kit.models.speech import from_torchaudio
 
-    return from_torchaudio(choose(name, [*known, *_of_torchaudio()], "recognizer"))
+    return from_torchaudio(choose(name, [*known, *_of_torchaudio()], "recognizer")).to(device)
 
 
 def _of_torchaudio() -> list[str]:
@@ -122,23 +126,13 @@ def _of_torchaudio() -> list[str]:
         return []
 
 
-def _numbers(text: str) -> list[int]:
-    try:
-        found = [int(word) for word in text.split(",")]
-    except ValueError:
-        raise ValueError(f"units are numbers such as 3,17, got {text!r}") from None
-    if len(set(found)) != len(found):
-        raise ValueError(f"units are given once each, got {text!r}")
-    return found
-
-
 def _letters(network: nn.Module, waveform: Tensor) -> dict[str, str]:
     """What a recognizer of letters writes down; nothing of one that has none."""
     if not hasattr(network, "tokens"):
         return {}
     from thesis_kit.models.speech import transcribe
 
-    return {"heard": transcribe(network, waveform[None])[0]}
+    return {"heard": transcribe(network, waveform[None].to(next(network.parameters()).device))[0]}
 
 
 def _write(

@@ -12,6 +12,7 @@ import typer
 
 from thesis_kit import __version__
 from thesis_kit.cli.inversion import Model, Sheet, shape
+from thesis_kit.cli.numbered import numbers
 from thesis_kit.cli.pages import out as console
 from thesis_kit.cli.stopping import kept
 from thesis_kit.cli.subjects import Arch, NamedModel, NClasses, Pretrained, Seed, Weights, named, real
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from thesis_kit.features import Triples
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-_MOST = 1_000_000  # units that can be named
 _TALL = 128  # pixels of a tile of the sheet, at least
 
 Layer = Annotated[str, typer.Option(help="A site, such as blocks.3.hidden, or a layer; --list shows them.")]
@@ -39,7 +39,9 @@ def visualize(
     method: Annotated[str, typer.Option(help="paper, code, fourier or maco.")] = "paper",
     steps: Annotated[int | None, typer.Option(min=1, help="Steps; as published if left out.")] = None,
     copies: Annotated[int | None, typer.Option(min=1, help="Copies of an image in every step.")] = None,
-    tv: Annotated[float, real("Weight of total variation.")] = 5e-4,
+    tv: Annotated[
+        float | None, real("Weight of total variation, of the methods paper and code; the code's unless given.")
+    ] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Side of the images; the model's own if left.")] = None,
     data: Annotated[str | None, typer.Option(help="Data whose test images are looked through; scenes.v1.")] = None,
     folder: Folder = None,
@@ -65,11 +67,11 @@ def visualize(
         return
     if not layer:
         raise ValueError("there is no layer: give --layer, such as blocks.3.hidden; --list shows what there is")
-    numbers, beside = _numbers(units), sheet.with_suffix(".json")
+    chosen_units, beside = numbers(units), sheet.with_suffix(".json")
     with kept("nothing was kept: the same command begins anew"), only_writer(sheet, beside):
         knobs = {"method": method, "steps": steps, "copies": copies, "tv": tv, "size": size, "seed": seed}
         knobs |= {"strongest": strongest, "controls": controls}
-        found, record = _made(chosen, layer, numbers, data or "scenes.v1", folder, images, knobs)
+        found, record = _made(chosen, layer, chosen_units, data or "scenes.v1", folder, images, knobs)
         picture = _sheet(found)
         record["sheet"] = sha256(picture).hexdigest()
         write_together({sheet: picture, beside: (json.dumps(record, indent=1) + "\n").encode()})
@@ -125,24 +127,6 @@ def _sheet(found: Triples) -> bytes:
 
     triples_sheet(found, scale=max(1, _TALL // found.optima.shape[-1])).save(picture := BytesIO(), format="png")
     return picture.getvalue()
-
-
-def _numbers(text: str) -> list[int]:
-    """Units from numbers and ranges."""
-    found: list[int] = []
-    for word in text.split(","):
-        first, dash, last = word.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ValueError(f"units are numbers or ranges such as 0,3,8-11, got {text!r}")
-        count = int(last or first) - int(first) + 1
-        if count < 1:
-            raise ValueError(f"the range {word.strip()} runs backwards: give it as {int(last)}-{int(first)}")
-        if count > _MOST:
-            raise ValueError(f"{word.strip()} are {count:,} units, and no layer has as many: name fewer")
-        found += range(int(first), int(first) + count)
-    if not found or len(set(found)) != len(found):
-        raise ValueError(f"units are given once each, at least one, got {text!r}")
-    return found
 
 
 def _from_data(name: str, images: int, side: int) -> tuple[Tensor, None]:

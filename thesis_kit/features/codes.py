@@ -28,7 +28,7 @@ class SparseCodes:
         """Codes of some tokens: none negative, at most k of a token above 0."""
         if a.ndim == 0 or a.shape[-1] != len(self._mean):
             raise ValueError(f"tokens must have {len(self._mean)} units as their last dimension, got {tuple(a.shape)}")
-        return _largest(((a - self._mean) / self._scale) @ self._encoder.T + self._bias, self.k)
+        return _largest(((a.to(self._mean) - self._mean) / self._scale) @ self._encoder.T + self._bias, self.k)
 
     def decode(self, codes: Float[Tensor, "*t m"]) -> Float[Tensor, "*t u"]:
         """Tokens as they are built from codes."""
@@ -37,6 +37,8 @@ class SparseCodes:
     def explained(self, a: Float[Tensor, "n u"]) -> float:
         """The share of the variance of some tokens, around their mean, that is left when they are built again."""
         check_finite(a, "(n, u)", what="tokens")
+        if not len(a) > 1:
+            raise ValueError("one token alone has no variance: give several")
         lost = (self.decode(self.encode(a)) - a).square().sum()
         return (1 - lost / (a - a.mean(dim=0)).square().sum()).item()
 
@@ -68,6 +70,7 @@ def learn(
     if k > width:
         raise ValueError(f"of {width} codes at most {width} can be used at a time, got k = {k}")
     check_finite(a, "(n, u)", what="tokens")
+    a = a.detach()
     mean = a.mean(dim=0)
     scale = (a - mean).square().mean().sqrt()
     if not len(a) > 1 or scale == 0:

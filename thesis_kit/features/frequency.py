@@ -68,7 +68,8 @@ def gratings(
     """
     check_count(size, what="size", least=4), check_count(orientations, what="orientations")
     check_count(phases, what="phases")
-    given = [2.0**k for k in range(int(math.log2(size / 2)))] if frequencies is None else list(map(float, frequencies))
+    octaves = [2.0**k for k in range(math.ceil(math.log2(size / 2)))]
+    given = octaves if frequencies is None else list(map(float, frequencies))
     if not given or min(given) <= 0 or max(given) > size / 2 or not 0 < contrast <= 1:
         raise ValueError(
             f"frequencies must lie in (0, {size / 2:g}] cycles for {size} pixels and contrast in (0, 1], got {given} "

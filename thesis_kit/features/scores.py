@@ -194,6 +194,7 @@ def monosemanticity(
         check_count(k, what="k", least=2)
         sums = _summed(e, _strongest(a, k))
         return _of_the_living((sums.square().sum(dim=1) - k) / (k * (k - 1)), alive)
+    a, e = a.double(), e.double()
     low, high = a.amin(dim=0), a.amax(dim=0)
     weights = (a - low) / (high - low).clamp_min(torch.finfo(a.dtype).tiny)  # (n, u)
     along, own = weights.T @ e, weights.square().sum(dim=0)

@@ -40,7 +40,7 @@ def isolate_cls(
         blocks: 0, which is the whole network as it is, to all L.
         hold: "alone", the class token goes through the blocks by itself and patches by themselves, as published; or
             "mean", patches see the class token's mean over a data set, as deep as they are, and it sees nothing.
-        means: for "mean", of ``class_means`` of this network; of ``x`` itself unless given.
+        means: for "mean" alone, of ``class_means`` of this network; of ``x`` itself unless given.
         batch_size: images a pass.
 
     Raises:
@@ -55,6 +55,8 @@ def isolate_cls(
     choose(hold, HOLDS, "way to hold the class token")
     known = with_class(model, x)
     check_depth(blocks, known)
+    if means is not None and hold == "alone":
+        raise ValueError('means are for hold="mean"; a class token that goes alone has none')
     if means is not None:
         _check_means(model, x, means, known)
     elif hold == "mean":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -71,8 +72,9 @@ def triples(
         images: real images in [0, 1], among which the strongest are looked for.
         site, units: as for ``visualize``.
         strongest: how many of them are shown.
-        controls: rows of each control, as many as units unless given; 0 makes none.
-        batch_size: images a pass, for the strongest.
+        controls: rows of each control, as many as units unless given; 0 makes none. Where they are more than units, the
+            network with random weights is asked about others of the layer too.
+        batch_size: images a pass, for the strongest and for what optima give.
         seed: of optima, rotation and random weights.
         knobs: other arguments of ``visualize``, the same for units and controls.
 
@@ -106,9 +108,18 @@ def triples(
     if not count:
         return found
     count = min(count, width)
-    directions = views(model, rotation(width, count, seed=seed), "random direction")
-    untrained = views(random_twin(model, seed), given[:count], "random weights, unit")
+    rotated = rotation(width, count, seed=seed)
+    directions = views(model, rotated, "random direction")
+    untrained = views(random_twin(model, seed), _enough(given, count, width, rotated), "random weights, unit")
     return Triples(**{**vars(found), "rotated": directions, "untrained": untrained})
+
+
+def _enough(given: Tensor, count: int, width: int, rotated: Tensor) -> Tensor:
+    """So many of the units that were given; where these are too few, others of the layer or random directions too."""
+    if given.is_floating_point():
+        return torch.cat([given, rotated.to(given)[: max(0, count - len(given))]])[:count]
+    others = [unit for unit in range(width) if unit not in set(given.tolist())]
+    return torch.cat([given, torch.tensor(others, dtype=given.dtype)[: max(0, count - len(given))]])[:count]
 
 
 def _views(
@@ -118,7 +129,8 @@ def _views(
     if top.pattern is None or top.pattern.ndim != 4:
         raise ValueError(f"{site} has no patches that form a grid, so that there are no maps: choose another site")
     made = visualize(model, site, units, **knobs)
-    at = maps(model, made.images.to(images.device), site, units).flatten(2).mean(dim=2)  # (k, k)
+    optima = made.images.to(images.device).split(batch_size)
+    at = torch.cat([maps(model, some, site, units).flatten(2).mean(dim=2) for some in optima])  # (k, k)
     numbers = range(1, len(units) + 1) if units.is_floating_point() else units.tolist()
     return Triples(
         site, tuple(f"{called} {number}" for number in numbers), made.images, at.diagonal().cpu(), images[top.index],

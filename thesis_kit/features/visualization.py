@@ -43,6 +43,7 @@ from thesis_kit.synthesis import (
 METHODS = ("paper", "code", "fourier", "maco")
 STEPS = {"paper": 400, "code": 400, "fourier": 512, "maco": 256}  # published
 COPIES = {"paper": 8, "code": 8, "fourier": 1, "maco": 6}
+_PENALIZED = ("paper", "code")
 TV = 5e-4  # of the released code, for images of 224 pixels
 _A_PASS = 64  # images
 
@@ -56,7 +57,7 @@ def visualize(
     size: int | None = None,
     steps: int | None = None,
     copies: int | None = None,
-    tv: float = TV,
+    tv: float | None = None,
     images: Float[Tensor, "n c h w"] | None = None,
     seed: int = 0,
     **knobs: Any,
@@ -74,8 +75,8 @@ def visualize(
             by the copies), "fourier", or "maco", which wants ``images``.
         size: side of the images; the model's own where it says so.
         steps, copies: of every image; the method's published numbers unless given.
-        tv: weight of total variation, at least 0, of "paper" and "code" alone.
-        images: real images (n, c, size, size) in [0, 1], whose mean spectrum "maco" holds fixed.
+        tv: weight of total variation, at least 0, of "paper" and "code" alone; the released code's unless given.
+        images: real images (n, c, size, size) in [0, 1], whose mean spectrum "maco" alone holds fixed.
         seed: of all random numbers.
         knobs: other arguments of ``synthesis.synthesize``, such as ``checkpoint``, ``batch`` and ``channels``; what the
             method sets, such as ``augmentations`` and ``optimizer``, may be given too.
@@ -85,8 +86,8 @@ def visualize(
 
     Raises:
         UnknownName: a site, layer or method does not exist; near names are offered.
-        ValueError: units that the site does not have; a site that cannot be recorded; a size that cannot be told; units
-            of which none has a gradient, so that their images would show nothing.
+        ValueError: units that the site does not have; a site that cannot be recorded; a size that cannot be told; what
+            another method takes; units of which none has a gradient, so that their images would show nothing.
 
     Warns:
         UserWarning: some of the units have no gradient.
@@ -100,13 +101,17 @@ def visualize(
     choose(method, METHODS, "method of visualization")
     model = as_module(model)
     side = own_size(model) if size is None else size
-    check_count(side, what="size", least=2), check_eps(tv, what="tv")
+    check_count(side, what="size", least=2), check_eps(0.0 if tv is None else tv, what="tv")
+    if tv and method not in _PENALIZED:
+        raise ValueError(f"{method} has no total variation: leave tv out, or take a method of {', '.join(_PENALIZED)}")
+    if images is not None and method != "maco":
+        raise ValueError(f"{method} takes no images: leave them out, or take the method maco")
     steps = STEPS[method] if steps is None else steps
     copies = COPIES[method] if copies is None else copies
     check_count(copies, what="copies")
-    objective, settings = _settings(model, site, units, method, side, copies, tv, images)
+    objective, settings = _settings(model, site, units, method, side, copies, TV if tv is None else tv, images)
     found = synthesize(model, objective, stages=Stage(side, steps), seed=seed, **{**settings, **knobs})
-    _check_alive(model, excitation(model, site, units), found.images)
+    _check_alive(model, excitation(model, site, units), found.images, knobs.get("batch") or _A_PASS)
     return found
 
 
@@ -114,7 +119,7 @@ def _settings(
     model: Model, site: str, units: Units, method: str, side: int, copies: int, tv: float, images: Tensor | None
 ) -> tuple[Objective, dict[str, Any]]:
     """The objective and what else a method sets."""
-    if method in ("paper", "code"):
+    if method in _PENALIZED:
         published = method == "paper"
         form, noise = ("multiply", GaussianNoise(1.0)) if published else ("divide", GaussianNoise(0.5, 0.0, "channel"))
         objective = maximize(excitation(model, site, units, over="sum" if published else "mean"))
@@ -158,12 +163,12 @@ def own_size(model: Model) -> int:
     return side
 
 
-def _check_alive(model: Model, objective: Objective, images: Tensor) -> None:
+def _check_alive(model: Model, objective: Objective, images: Tensor, batch: int) -> None:
     """Refuse images of dead units alone, and name the dead among others: such an image shows noise and no unit."""
     watcher, still = Watcher(model, objective.layers), []
     device = device_of(model) or images.device
     with borrowed(model, "a visualization"), watcher.watching():
-        for place in torch.arange(len(images)).split(_A_PASS):
+        for place in torch.arange(len(images)).split(batch):
             x = images[place].to(device).requires_grad_()
             seen = {name: value[:, None] for name, value in watcher(x).items()}
             (gradient,) = torch.autograd.grad(objective(seen, place.to(device)).sum(), x)

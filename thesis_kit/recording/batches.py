@@ -119,12 +119,12 @@ def _seen(model: torch.nn.Module, x: Tensor, listed: Mapping[str, Site], run: Ru
 
 
 def named(sites: Names) -> list[str]:
-    """The names of sites that were given by name, or as such, alone or several."""
+    """The names of sites that were given by name, or as such, alone or several, each once."""
     several = [sites] if isinstance(sites, str | Site) or not isinstance(sites, Iterable) else list(sites)
     names = [site.name if isinstance(site, Site) else site for site in several]
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(f"sites are given by their names in recording.sites(model), at least one, got {sites!r}")
-    return names
+    return list(dict.fromkeys(names))
 
 
 def check_inputs(model: torch.nn.Module, x: Tensor) -> None:

@@ -93,7 +93,7 @@ class Top:
 
     def add(self, values: Tensor, positions: Tensor, patterns: Tensor | None = None) -> None:
         """See ``Reducer``; patterns (n, u, …) are kept along."""
-        values, index = values.detach(), positions[:, None].expand(-1, values.shape[1])
+        values, index = values.detach(), positions.to(values.device)[:, None].expand(-1, values.shape[1])
         if self._value is not None:
             values, index = torch.cat([self._value, values]), torch.cat([self._index, index])
         kept = values.sort(dim=0, descending=True, stable=True).indices[: self.k]  # (k, u)

@@ -124,7 +124,7 @@ class Watcher:
 
     def __call__(self, x: Tensor) -> dict[str, Tensor]:
         """What is seen when the model is given the images, or other inputs, x (n, …)."""
-        self._seen, self.runs, self._n = {IMAGES: x} if IMAGES in self.names else {}, {}, len(x)
+        self._seen, self.runs, self._n = {IMAGES: x.clone()} if IMAGES in self.names else {}, {}, len(x)
         self._size = size_seen(self.model, x)
         if self._waiting() or self._to_the_end:
             try:
@@ -219,10 +219,10 @@ class Watcher:
             raise ValueError(f"{name} gives {type(value).__name__}, not one tensor: choose a layer inside it")
         if name in self._seen or self.runs[name] != tap.run:
             return
-        self._seen[name] = value
+        # What comes next may work in place, as a ReLU or a residual sum does, and what is given may be a parameter.
+        self._seen[name] = value.clone()
         if not self._to_the_end and LOGITS not in self.names and not self._waiting():
             raise _Enough
-        self._seen[name] = value.clone()  # what comes next may work in place, as a ReLU or a residual sum does
 
 
 def size_seen(model: nn.Module, x: Tensor) -> tuple[int, int] | None:

@@ -64,8 +64,10 @@ def player(waveform: Float[Tensor, " t"], label: str) -> Player:
 
 
 def spectrogram(waveform: Float[Tensor, " t"], bands: int = 80) -> Float[Tensor, "b f"]:
-    """Decibels below the loudest place, clipped at −60, over mel bands and steps of 10 ms."""
+    """Decibels below the loudest place, clipped at −60, as silence is, over mel bands and steps of 10 ms."""
     power = LogMel(bands, floor=1e-10).raw(waveform.detach().float().cpu()[None])[0] * (10 / math.log(10))
+    if power.max() == power.min():  # the floor, everywhere
+        return torch.full_like(power, -_DECIBELS)
     return (power - power.max()).clamp(min=-_DECIBELS)
 
 

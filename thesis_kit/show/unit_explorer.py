@@ -34,7 +34,7 @@ class UnitExplorer:
         self._model, self._images, self._strongest = model, images, strongest
         self._effort = {"progress": False, **(effort or {})}
         listed = recording.sites(model)
-        self.sites = [site.name for kind in _KINDS for site in listed.of_kind(kind)]
+        self.sites = [site.name for kind in _KINDS for site in listed.values() if site.kind == kind]
 
     def answer(self, site: str, unit: int, optimum: bool = False) -> str:
         """HTML of one unit; a sentence where it cannot be shown, such as a unit that the site does not have."""

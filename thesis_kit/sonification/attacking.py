@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from thesis_kit.asking import ask, borrowed
 from thesis_kit.checks import check_count, check_eps
-from thesis_kit.data.speech import Clip, encode
+from thesis_kit.data.speech import Clip, decode, encode
 from thesis_kit.models.speech import transcribe
 
 _SHRINK = 0.8
@@ -59,6 +59,7 @@ def targeted(
     """
     check_eps(eps, norm="linf"), check_count(steps, what="steps")
     wanted, x = torch.tensor([encode(text)]), clip.waveform[None]
+    text = decode(wanted[0].tolist())  # small letters and single spaces, as it is heard
     device = next(model.parameters()).device
     x, wanted = x.to(device), wanted.to(device)
     room = int(model.steps(torch.tensor([x.shape[1]]))[0])

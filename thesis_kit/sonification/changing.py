@@ -28,9 +28,13 @@ from thesis_kit.synthesis import Adam, Objective, Stage, synthesize
 _SEMITONE = 1 / 12 / 0.0173  # in settings of eSpeak NG's pitch, which are 0.0173 octaves each
 
 
+_SEEDS = 1000  # a clip
+
+
 @dataclass(frozen=True)
 class Metamers:
-    """``waveforms``: a list a clip of one sound (t,) a seed; ``distances`` (clips, seeds): of states, relative."""
+    """``waveforms``: a list a clip of one sound (t,) a seed; ``distances`` (clips, seeds): of states, relative, as the
+    last step found them, before it moved the sound once more."""
 
     waveforms: list[list[Tensor]]
     distances: Tensor
@@ -44,11 +48,12 @@ def resynthesize(
 
     Args:
         model: waveforms (n, t) to anything; evaluated, left as found. clips: what is to be matched.
-        name: of a layer or site. steps, lr: of Adam. seeds: a sound each. form: as for ``sonify``.
+        name: of a layer or site. steps, lr: of Adam. seeds: a sound each, different numbers below 1000. form: as for
+            ``sonify``.
         knobs: others of ``synthesize``, such as ``checkpoint`` and ``batch``.
 
     Raises:
-        ValueError: no clips or seeds; as ``layouts``. UnknownName: the layer does not exist.
+        ValueError: no clips or seeds, or seeds out of range; as ``layouts``. UnknownName: the layer does not exist.
 
     Examples:
         >>> hearing = tk.models.speech.Jasper(widths=(8, 8), kernels=(3, 5), first=8, last=8, bands=16).eval()
@@ -58,6 +63,8 @@ def resynthesize(
     """
     if not len(clips) or not len(seeds):
         raise ValueError("metamers are made of at least one clip and one seed")
+    if len({*seeds}) != len(seeds) or not all(0 <= seed < _SEEDS for seed in seeds):
+        raise ValueError(f"seeds must be different whole numbers from 0 to {_SEEDS - 1}, got {list(seeds)}")
     (name,) = named(name)
     layout = layouts(model, [name])[name]
     x, lengths = together([clip.waveform for clip in clips])
@@ -69,7 +76,7 @@ def resynthesize(
     asked = _likeness(name, wanted, inside, layout.time, len(seeds))
     found = synthesize(model, asked, stages=Stage((1, x.shape[1]), steps), channels=1,
                        parametrization=choose(form, FORMS, "form of sounds")(), optimizer=Adam(lr, (0.9, 0.99)),
-                       ids=[clip * 1000 + seed for seed in seeds for clip in range(len(clips))], **knobs)  # fmt: skip
+                       ids=[clip * _SEEDS + seed for seed in seeds for clip in range(len(clips))], **knobs)  # fmt: skip
     sounds = found.images[:, 0, 0].view(len(seeds), len(clips), -1)
     own = [[sounds[seed, clip, :length] for seed in range(len(seeds))] for clip, length in enumerate(lengths.tolist())]
     return Metamers(own, found.losses[-1].view(len(seeds), len(clips)).T)

@@ -106,10 +106,10 @@ def before_nonlinearity(model: nn.Module, name: str) -> str:
         >>> tk.sonification.before_nonlinearity(network, "1")
         '1'
     """
-    modules = dict(model.named_modules())
+    known = sites(model)
+    modules, site = known.modules, known.get(name)
     if f"{name}.before" in modules:
         return f"{name}.before"
-    site = sites(model).get(name)
     if site is None or site.kind != "hidden":
         return name
     holder, _, last = site.module.rpartition(".")

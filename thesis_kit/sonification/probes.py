@@ -52,7 +52,8 @@ def probe(
         components: the most principal components. folds: of groups. seed: of their order.
 
     Raises:
-        ValueError: fewer than two groups, lengths that differ, features that are not finite.
+        ValueError: fewer than two groups, lengths that differ, features that are not finite, a target that is the same
+            for all.
 
     Examples:
         >>> features = torch.arange(40.0)[:, None] % 8
@@ -67,6 +68,8 @@ def probe(
         raise ValueError(f"there must be a row, a target and a group for each item, got {seen}")
     if not torch.isfinite(features).all():
         raise ValueError("features hold NaN or infinity: look at the clips and the layer they are of")
+    if (target == target[0]).all():
+        raise ValueError("the target is the same for all items, so that there is nothing to read off")
     count = int(numbers.max()) + 1
     if count < 2:
         raise ValueError("a probe is judged on groups that it was not fitted on: give items of two or more")
@@ -96,7 +99,7 @@ def _wanted(target: Tensor) -> Float[Tensor, "n k"]:
 def _shares(guess: Tensor, wanted: Tensor, target: Tensor, held: Tensor) -> Tensor:
     if not target.is_floating_point():
         return (guess.argmax(dim=1) == wanted.argmax(dim=1)).double()
-    variance = target.double().var(correction=0).clamp_min(1e-12)
+    variance = target.double().var(correction=0)
     return 1 - (guess - wanted)[:, 0].square() / variance
 
 
@@ -195,6 +198,8 @@ def one_shot(
         nearest = (normal[others] @ normal[examples].T).argmax(dim=1)
         right[others] += (word[examples][nearest] == word[others]).double()
         asked[others] += 1
+    if not asked.any():
+        raise ValueError("no word is said by two of the voices: give clips of the same words by several")
     return Probe((right / asked.clamp_min(1))[asked > 0])
 
 
@@ -215,5 +220,7 @@ def voices_meet(features: Float[Tensor, "n u"], words: Sequence[str], voices: Se
     normal = features / deviations(features)
     a, b = torch.randint(len(word), (2, 40 * pairs), generator=torch.Generator().manual_seed(seed))
     kinds = (word[a] == word[b]) & (voice[a] != voice[b]), (word[a] != word[b]) & (voice[a] == voice[b])
+    if not all(kind.any() for kind in kinds):
+        raise ValueError("voices meet where two say one word and one says two: give clips of several words and voices")
     across, inside = ((normal[a[kind][:pairs]] - normal[b[kind][:pairs]]).norm(dim=1).mean() for kind in kinds)
     return (across / inside).log().item()

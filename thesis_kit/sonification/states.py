@@ -1,7 +1,8 @@
 """What a recognizer makes of clips, layer by layer: states over time, or their mean over a clip or a part of it.
 
 Time stands second in transformers, (n, steps, units), and last in convolutions, (n, units, steps). Which axis it is, is
-found out by asking twice with clips of two lengths. Steps behind a clip's end never count.
+found out by asking twice with clips of two lengths. Steps behind a clip's end never count. A network that does not mask
+them, as Whisper, hears the silence behind the shorter clips of a batch, though, and their states depend on it a little.
 """
 
 from __future__ import annotations
@@ -80,10 +81,11 @@ def states(
 
     Args:
         model: waveforms (n, t) to anything, as the recognizers of ``models.speech``; evaluated, left as found.
-        clips: of 16 kHz. names: of layers or sites. batch_size: clips a pass; those of similar length go together.
+        clips: of 16 kHz. names: of layers or sites. batch_size: clips a pass; those of similar length go together. With
+            1 a clip's states are its own in networks that do not mask what is behind its end, too.
 
     Raises:
-        ValueError: as ``layouts``, or a clip of no samples. UnknownName: a layer does not exist.
+        ValueError: as ``layouts``, no clips, or a clip of no samples. UnknownName: a layer does not exist.
 
     Examples:
         >>> hearing = tk.models.speech.Jasper(widths=(8, 8), kernels=(3, 5), first=8, last=8, bands=16).eval()
@@ -93,6 +95,8 @@ def states(
     """
     names = [names] if isinstance(names, str) else list(names)
     check_count(batch_size, what="batch_size")
+    if not len(clips):
+        raise ValueError("there are no clips: give at least one")
     if any(len(clip.waveform) == 0 for clip in clips):
         raise ValueError("a clip holds no samples: leave it out")
     how = layouts(model, names)

@@ -180,7 +180,7 @@ def _kept(world: World, model: torch.nn.Module, scenes: Scenes, eps: float) -> e
 
 
 def words(world: World) -> dict[str, Any]:
-    """The share of right answers that a false word on the picture turns into its own class."""
+    """The shares of scenes whose right answer a false word on the picture turns into its class, or any wrong one."""
     found = typographic(world.classifier, world.scenes.table, world.settings.size)
     right = (found.plain == found.label).double().mean().item()
     numbers = {"flips": found.flipped, "harmed": found.harmed}

@@ -18,7 +18,7 @@ from thesis_kit.language.naming import agreement, count_auroc, name_by_text, sel
 from thesis_kit.language.zero_shot import scene_classes
 from thesis_kit.models import Clip
 
-PROBED = ("count", "color", "background", "other shape", "theme")  # what a class does not say, and themes
+PROBED = ("count", "color", "background", "other shape", "theme")  # besides the class, which says the theme
 TEXTURES = {"stripes": "striped", "dots": "dotted", "checker": "checkered"}
 PLACES = ("a plain background", "a sky with clouds", "waves", "bricks", "rings", "diagonals", "tiles", "hills")
 _AREA_BINS = 8  # of counting: finer than of concepts, for number and area go together

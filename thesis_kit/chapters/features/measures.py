@@ -85,8 +85,8 @@ def pooled(model: Model, x: Tensor, kinds: Sequence[str] = KINDS) -> dict[str, l
 
 
 def unit_scores(a: Tensor, embedded: Tensor, pictures: Pictures, strongest: int) -> dict[str, float]:
-    """Means over the living units of a site: monosemanticity within strata, purity, logarithm of the kurtosis, the best
-    concept's AUROC (median); and how many units are dead."""
+    """Means over the living units of a site: monosemanticity within strata, purity, logarithm of the kurtosis; the best
+    concept's AUROC, the median over all units, of which a dead one's is one half; and how many units are dead."""
     _, best = scores.best_concept(a, pictures.concepts)
     return {
         "monosemanticity": _mean(scores.monosemanticity(a, embedded, strongest, strata=pictures.strata)),
@@ -142,7 +142,8 @@ def mask_by_block(model: Model, scenes: Scenes | Outlined) -> list[float]:
 
 def preferred_by_block(model: Model, size: int) -> list[float]:
     """The mean logarithm (base 2) of the frequency that hidden units prefer, of every block."""
-    shown = frequency.gratings(size)
+    octaves = range(int(math.log2(size / 2)))  # as recorded: of 28 pixels without the highest
+    shown = frequency.gratings(size, [2.0**k for k in octaves])
     return [
         _mean(frequency.preferred_frequency(a, shown).log2())
         for a in pooled(model, shown.images.to(_device(model)), ("hidden",))["hidden"]

@@ -75,7 +75,7 @@ def made(model: nn.Module, twin: nn.Module, block: str, **effort: Any) -> dict[s
 
 
 def make() -> None:
-    """Make all of it again, a stage at a time, and write the file that the chapter shows."""
+    """Make all of it again, and write the file that the chapter shows."""
     model = zoo.load(MEMBER)
     twin = features.random_twin(model, EFFORT["seed"])
     about = {"member": MEMBER, "weights": zoo.entry(MEMBER).sha256, "version": __version__, "effort": EFFORT}
@@ -83,7 +83,7 @@ def make() -> None:
     stages: dict[str, Any] = {}
     for stage, block in BLOCKS.items():
         stages[str(stage)] = made(model, twin, block)
-        write_atomic(KEPT, (json.dumps({**about, "stages": stages}, indent=1) + "\n").encode())
+    write_atomic(KEPT, (json.dumps({**about, "stages": stages}, indent=1) + "\n").encode())
 
 
 def kept() -> list[Layer]:

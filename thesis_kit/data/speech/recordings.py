@@ -136,6 +136,9 @@ def _clips(kind: str, count: int | None, root, download: bool, **part: str) -> I
             f"{kind} is not in {folder} and could not be downloaded ({error}): connect to the network once, or stay "
             "offline with the speech that comes with the package"
         ) from error
-    for number in itertools.islice(range(len(data)), count):
-        place, _, text, *_ = data.get_metadata(number)
-        yield from_file(Path(data._archive) / place, text.lower())
+    return (_clip(data, number) for number in itertools.islice(range(len(data)), count))
+
+
+def _clip(data, number: int) -> Clip:
+    place, _, text, *_ = data.get_metadata(number)
+    return from_file(Path(data._archive) / place, text.lower())
