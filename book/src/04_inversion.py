@@ -128,7 +128,8 @@ Markdown(f"*{imagenet.provenance()}.*")
 # jitter is read better than the method with its four copies; after
 # the blur the two can hardly be told apart ([*pii-beats-jitter*](claim-pii-beats-jitter)). Copies tell the same story. At as many steps
 # more of them help, from one to four and from four to sixteen; at as many passes one copy that takes more steps does better than four
-# ([*pii-ensemble-real*](claim-pii-ensemble-real)), and about as well as jitter. More steps help too: with 100 a stage the method is read as often as jitter, and more often after the blur, but then
+# ([*pii-ensemble-real*](claim-pii-ensemble-real)), and about as well as jitter. (All this is about these sixteen classes: the intervals are over other
+# drawings of them, not over other classes.) More steps help too: with 100 a stage the method is read as often as jitter, and more often after the blur, but then
 # it shows the network two and a half times as many images; no rule was fixed for this. Drawings of random weights are read as nothing.
 #
 # Four of the classes, from the same seeds: in pixels, which the method is published with, in few steps and in as many as published; and

@@ -159,7 +159,8 @@ Markdown(f"*{recorded.provenance()}.*")
 # units than labels do. Told all, labels give them too, about as many as far as three twins tell. (They tell all of every scene, where half of the captions say no more than the class.)
 # The names in Figure 6.2 say what units are for then: mostly colors where sentences told all, mostly backgrounds and colors where labels did. Of the other half a little is
 # there: several objects excite the units of twins that were told all in sentences somewhat more than those of twins that were told the class by labels. But by
-# this measure no twin has a unit for a theme, though captions name themes now and then.
+# this measure no twin has a unit for a theme, though captions name themes now and then. Even twins that labels told the theme have none, so the
+# measure fails its control and decides nothing.
 #
 # %% tags=["hide-input"]
 figures.blocks_figure(

@@ -683,6 +683,15 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
         ),
     ),
     (
+        "05",
+        "held, more than a fifth of what was right is lost all the same, in every network",
+        "features.scenes",
+        lambda r: all(
+            held < 0.8 * natural
+            for held, natural in zip(*(r.scalars(m, "tokens@vit").values() for m in ("held", "natural")), strict=True)
+        ),
+    ),
+    (
         "06",
         "several objects excite the units of twins that were told all in sentences somewhat more than those of twins "
         "that were told the class by labels",

@@ -728,6 +728,13 @@ def test_sameness_near_its_distance_is_fragile(low, high, expected):
     assert fragile(ContrastFinding(contrast, interval, {}, Verdict.SAME, "")) is expected
 
 
+@pytest.mark.parametrize(("low", "expected"), [(0.2, True), (1.5, False)])
+def test_a_direction_that_lies_near_zero_is_fragile(low, expected):
+    interval = Interval(3.0, low, 5.8, 100, 0, BY_IMAGES)
+    contrast = parse_contrast("R(a) - R(b) >= 20 points", "items", "claim x")
+    assert fragile(ContrastFinding(contrast, interval, {}, Verdict.IN_DIRECTION, "")) is expected
+
+
 def test_contrasts_are_counted(world):
     rule = ["R(free-8) - R(natural) >= 20 points", "R(free-8) - R(natural) >= 0 points"]
     two = judged(world, {"free-8": 0.7, "natural": 0.3}, rule)

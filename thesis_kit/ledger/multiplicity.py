@@ -30,6 +30,8 @@ def fragile(finding: ContrastFinding) -> bool:
     high = interval.value + factor * (interval.high - interval.value)
     same = finding.verdict is Verdict.SAME or contrast.threshold is None
     ends = (-contrast.within, contrast.within) if same else (contrast.threshold,)
+    if finding.verdict is Verdict.IN_DIRECTION:
+        ends = (*ends, 0.0)
     return any(low < end <= interval.low or interval.high <= end < high for end in ends)
 
 
