@@ -684,6 +684,39 @@ SENTENCES: list[tuple[str, str, str, Callable[[Result], bool]]] = [
     ),
     (
         "05",
+        "From a scene without its object they know most of what its background could tell them, ViTs about as much as "
+        "ResNets. But a wrong background costs each ViT more than any ResNet, and of the object alone, on black, each "
+        "knows less",
+        "features.scenes",
+        lambda r: (
+            (vits := r.scalars("removed", "masks@vit-correlated").values())
+            and (resnets := r.scalars("removed", "masks@resnet-correlated").values())
+            and min(resnets) < min(vits) <= max(vits) < max(resnets)
+            and min(*vits, *resnets) > 0.5 * 0.42
+            and all(
+                max(r.scalars(m, "masks@vit-correlated").values())
+                < min(r.scalars(m, "masks@resnet-correlated").values())
+                for m in ("swapped", "object_on_black")
+            )
+        ),
+    ),
+    (
+        "05",
+        "Two do not decide for a kind; the ledger waits for a third",
+        "features.scenes",
+        lambda r: len(r.cells["masks@vit-correlated"]) == 2,
+    ),
+    (
+        "05",
+        "every ViT that was trained anew keeps more than every ResNet",
+        "features.scenes",
+        lambda r: (
+            min(r.scalars("area", "frequency@vit-plain").values())
+            > max(r.scalars("area", "frequency@resnet-plain").values())
+        ),
+    ),
+    (
+        "05",
         "held, more than a fifth of what was right is lost all the same, in every network",
         "features.scenes",
         lambda r: all(
