@@ -13,7 +13,7 @@ from thesis_kit.asking import CannotTake, Model, as_module, evaluating, gradient
 from thesis_kit.checks import NonFiniteOutput, check_same_device
 from thesis_kit.recording.listing import found_in
 from thesis_kit.recording.sites import Site, Sites
-from thesis_kit.recording.watching import Watcher
+from thesis_kit.recording.watching import IMAGES, Watcher
 
 Run = Callable[[Tensor], object]
 Names = str | Site | Sequence[str | Site]
@@ -48,7 +48,7 @@ def record(model: Model, x: Tensor, sites: Names, *, grad: bool = False, run: Ru
     check_inputs(model, x)
     with recorder(model, named(sites), grad=grad, run=run) as watcher:
         seen = watcher(x if grad and not x.is_inference() else plain(x))
-        return {name: seen[name] for name in watcher.names}
+        return {name: seen[name].clone() if name == IMAGES else seen[name] for name in watcher.names}
 
 
 @contextmanager

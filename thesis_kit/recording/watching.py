@@ -124,7 +124,7 @@ class Watcher:
 
     def __call__(self, x: Tensor) -> dict[str, Tensor]:
         """What is seen when the model is given the images, or other inputs, x (n, …)."""
-        self._seen, self.runs, self._n = {IMAGES: x.clone()} if IMAGES in self.names else {}, {}, len(x)
+        self._seen, self.runs, self._n = {IMAGES: x} if IMAGES in self.names else {}, {}, len(x)
         self._size = size_seen(self.model, x)
         if self._waiting() or self._to_the_end:
             try:
