@@ -373,7 +373,7 @@ rows = [
 ]
 counts = {on: len(cohort.cells[f"masks@{on}-correlated"]) for on in ("vit", "resnet")}
 table(rows, ("right", *titles.values()), caption=f"trained where backgrounds tell of the class, {cohort.settings('masks@vit-correlated')['images']:,} such scenes, "
-      f"corrected for guessing; recorded: mean over {counts['vit']} ViTs and {counts['resnet']} ResNets, in brackets the 95% interval over networks. Knowing the "
+      f"corrected for guessing; recorded: mean over {counts['vit']} ViTs and {counts['resnet']} ResNets, in brackets the 95% interval over networks, of two each one’s. Knowing the "
       f"background alone, one could reach {best:.0%}")
 
 # %% [markdown]
